@@ -1,0 +1,1 @@
+"""Stage one: images to regions.  Knows pictures and detectors, never text."""

@@ -1,0 +1,81 @@
+"""Regions: the one thing that crosses from a detector to the feature file."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """The K regions of one image, most confident first.
+
+    The feature of a row belongs to the box of that row: boxes are pooled after
+    regression and suppression.  Rows from `count` on are zero: the detector
+    found fewer than K.  An image without any region has one: the whole image.
+
+    Attributes:
+        features: K x D float32.
+        boxes: K x 4 float32, (x1, y1, x2, y2) in pixels of the upright image.
+        scores: K float32, not increasing over the first `count` rows.
+        count: how many rows are real, 1 to K.
+        whole: D float32, the feature of the box that covers the whole image.
+        width, height: of the upright image, in pixels.
+
+    Raises:
+        ValueError: on construction, if any of the above does not hold.
+    """
+
+    features: Floats
+    boxes: Floats
+    scores: Floats
+    count: int
+    whole: Floats
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2:
+            raise ValueError(f"features must be K x D, are {self.features.shape}")
+        k, dim = self.features.shape
+        for name, shape in (("boxes", (k, 4)), ("scores", (k,)), ("whole", (dim,))):
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} must be {shape}, are {getattr(self, name).shape}")
+        for name in ("features", "boxes", "scores", "whole"):
+            value = getattr(self, name)
+            if value.dtype != np.float32:
+                raise ValueError(f"{name} must be float32, are {value.dtype}")
+            if not np.isfinite(value).all():
+                raise ValueError(f"{name} has values that are not finite")
+        if not 1 <= self.count <= k:
+            raise ValueError(f"count must be between 1 and {k}, is {self.count}")
+        x1, y1, x2, y2 = self.boxes[: self.count].T
+        inside = (x1 >= 0) & (y1 >= 0) & (x2 <= self.width) & (y2 <= self.height)
+        if not (inside & (x1 <= x2) & (y1 <= y2)).all():
+            raise ValueError(f"a box lies outside the {self.width} x {self.height} image")
+        if (np.diff(self.scores[: self.count]) > 0).any():
+            raise ValueError("scores must not increase from row to row")
+        for name in ("features", "boxes", "scores"):
+            if getattr(self, name)[self.count :].any():
+                raise ValueError(f"{name} beyond the {self.count} real regions must be zero")
+
+    @property
+    def k(self) -> int:
+        return len(self.features)
+
+    def first(self, k: int) -> Self:
+        """The k most confident regions: what an extraction with K = k would hold."""
+        if not 1 <= k <= self.k:
+            raise ValueError(f"k must be between 1 and {self.k}, is {k}")
+        return type(self)(
+            self.features[:k],
+            self.boxes[:k],
+            self.scores[:k],
+            min(self.count, k),
+            self.whole,
+            self.width,
+            self.height,
+        )

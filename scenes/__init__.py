@@ -1,0 +1,1 @@
+"""Generated data under the CSS protocol: scenes, modifications, pictures."""

@@ -1,0 +1,1 @@
+"""One file a data set: a layout on disk becomes the one queries table."""
