@@ -1,1 +1,76 @@
-"""One file a paper, one interface."""
+"""One file a paper, one interface.
+
+A model is a `torch.nn.Module` with
+
+    encode_image(regions) -> B x E unit vectors of images to be found
+    encode_query(regions, words) -> B x E unit vectors of references with texts
+    forward(reference, words, target) -> both, times its learnable scale
+
+and a frozen dataclass of its choices.  To add one, write its file and a line in
+`MODELS`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any, get_type_hints
+
+from torch import nn
+
+from cqr.errors import UserError
+from cqr.trainer.models.lbf import LBF, LBFConfig
+
+MODELS: dict[str, tuple[type[nn.Module], type]] = {"lbf": (LBF, LBFConfig)}
+
+
+def build(
+    name: str, options: Mapping[str, Any], *, region_dim: int, words: int, max_words: int
+) -> nn.Module:
+    """A model of that name, freshly initialised from torch's random state."""
+    model, config = MODELS[name]
+    try:
+        return model(
+            region_dim=region_dim, words=words, max_words=max_words, config=config(**options)
+        )
+    except ValueError as error:
+        raise UserError(f"{name} cannot be built: {error}; change it with --set") from error
+
+
+def options_of(name: str, recommended: Mapping[str, Any], given: list[str]) -> dict[str, Any]:
+    """Every option of a model: its defaults, then what is recommended, then `given`.
+
+    Args:
+        given: "NAME=VALUE" each, as typed on the command line.
+
+    Raises:
+        UserError: no such model or option, or a value that it does not take.
+    """
+    if name not in MODELS:
+        raise UserError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
+    config = MODELS[name][1]
+    types = get_type_hints(config)
+    known = {field.name for field in fields(config)}
+    options = {**asdict(config()), **{k: v for k, v in recommended.items() if k in known}}
+    for item in given:
+        key, equals, text = item.partition("=")
+        if not equals or key not in known:
+            raise UserError(
+                f"--set {item} is not NAME=VALUE with a NAME of {name}: {', '.join(sorted(known))}"
+            )
+        options[key] = _value(item, types[key], text)
+    return options
+
+
+def _value(item: str, kind: Any, text: str) -> Any:
+    choices = getattr(kind, "__args__", None)
+    if choices:
+        if text not in choices:
+            raise UserError(f"--set {item}: choose one of {', '.join(choices)}")
+        return text
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise UserError(f"--set {item}: choose true or false")
+        return text == "true"
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise UserError(f"--set {item}: {text!r} is not {kind.__name__}") from error

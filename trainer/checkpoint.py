@@ -1,0 +1,80 @@
+"""All that resuming needs, in one file, so that a kill leaves the old state or the new one."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cqr.atomic import replacing
+from cqr.errors import UserError
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+        epoch, step: the next to run; step counts within the epoch.
+        best: the highest score of model choice so far; None before the first.
+        best_epoch: when it was reached, counted from 1; 0 before the first.
+        loss: the sum of the losses of the epoch so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best: float | None = None
+    best_epoch: int = 0
+    loss: float = 0.0
+
+
+def save(
+    path: Path, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Write weights, optimizer state and progress, atomically."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    names = [name for name, _ in model.named_parameters()]
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{key}.{names[index]}": value for key, value in state.items()}
+    save_tensors(path, tensors, {"progress": json.dumps(asdict(progress))})
+
+
+def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    """Restore what `save` wrote into a model and its optimizer.
+
+    Raises:
+        UserError: the file is damaged or belongs to another model.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    try:
+        with safe_open(path, framework="pt") as file:
+            progress = Progress(**json.loads(file.metadata()["progress"]))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, kind, name = key.split(".", 2)
+                state.setdefault(names.index(name), {})[kind] = value
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"cannot resume from {path} ({reason}): start anew with --fresh") from error
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return progress
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    save_tensors(path, model.state_dict(), {})
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """A safetensors file, whole or not at all."""
+    with replacing(path) as temporary:
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+            temporary,
+            metadata=metadata,
+        )

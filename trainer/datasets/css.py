@@ -1,0 +1,91 @@
+"""CSS as `cqr scenes` generates it.
+
+TIRG's protocol: the gallery is every image of the test split, the reference is
+removed, and any image of the same scene as the target is correct.  The pictures
+are our own; figures on them do not compare with the paper's.
+"""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from cqr.errors import UserError
+from cqr.pipeline.shards import FeatureFile
+from cqr.trainer.queries import Dataset, Protocol
+
+MARKER = "scenes.json"
+
+PROTOCOL = Protocol(
+    name="css",
+    source="CSS protocol of TIRG (Vo et al., CVPR 2019) on generated scenes",
+    gallery="split",
+    remove_reference=True,
+    correct="caption",
+    recall_at=(1, 5, 10, 50),
+)
+
+
+def looks_for(features: FeatureFile, data: Path | None) -> list[str]:
+    return [f"{_folder(features, data) / MARKER} (made by `cqr scenes`)"]
+
+
+def find(features: FeatureFile, data: Path | None) -> Path | None:
+    folder = _folder(features, data)
+    return folder if (folder / MARKER).is_file() else None
+
+
+def read(folder: Path, features: FeatureFile) -> Dataset:
+    """Raises UserError when the folder is of another version or a part is missing."""
+    manifest = _json(folder / MARKER)
+    kind, version = manifest.get("format"), manifest.get("version")
+    if (kind, version) != ("cqr-scenes", 1):
+        raise UserError(
+            f"{folder / MARKER} is {kind!r} version {version!r}, not 'cqr-scenes' version 1: "
+            "make the folder again with `cqr scenes --overwrite`"
+        )
+    parts = [_split(folder, split) for split in ("train", "test")]
+    return Dataset(
+        name="css",
+        root=folder,
+        queries=pd.concat([queries for queries, _ in parts], ignore_index=True),
+        images=pd.concat([images for _, images in parts], ignore_index=True),
+        protocol=PROTOCOL,
+        recommended={},
+        breakdown=("kind", "attribute"),
+    )
+
+
+def _split(folder: Path, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    content = _json(folder / f"{split}.json")
+    images = pd.DataFrame(content["images"], columns=["file", "caption"])
+    images = images.rename(columns={"file": "path"}).assign(split=split)
+    queries = pd.DataFrame(
+        content["queries"], columns=["source", "target", "text", "kind", "attribute"]
+    )
+    path = images["path"].to_numpy()
+    queries = pd.DataFrame(
+        {
+            "query_id": [f"{split}-{i}" for i in range(len(queries))],
+            "reference": path[queries["source"]],
+            "text": queries["text"],
+            "target": path[queries["target"]],
+            "split": split,
+            "kind": queries["kind"],
+            "attribute": queries["attribute"],
+        }
+    )
+    return queries, images
+
+
+def _folder(features: FeatureFile, data: Path | None) -> Path:
+    return Path(data) if data is not None else Path(features.image_root)
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot read {path} ({error}): make the folder again with `cqr scenes`"
+        ) from error

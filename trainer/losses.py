@@ -1,0 +1,81 @@
+"""Losses over a batch of B query vectors and their B target vectors.
+
+Vo et al., "Composing Text and Image for Image Retrieval" (TIRG, CVPR 2019),
+equations 4 to 6, which LBF names as its own.  kappa is the similarity: the dot
+product, or minus the squared Euclidean distance.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Kappa = Literal["dot", "squared-l2"]
+
+
+def similarities(queries: Tensor, targets: Tensor, kappa: Kappa = "dot") -> Tensor:
+    """B x B: kappa(psi_i, phi_j) of query i and target j."""
+    dot = queries @ targets.T
+    if kappa == "dot":
+        return dot
+    return 2 * dot - queries.square().sum(1)[:, None] - targets.square().sum(1)[None]
+
+
+def batch_classification(queries: Tensor, targets: Tensor, kappa: Kappa = "dot") -> Tensor:
+    """Each query against every target of the batch: equation 4 with K = B, M = 1.
+
+    L = 1/B sum_i -log( exp k(psi_i, phi_i) / sum_j exp k(psi_i, phi_j) )
+    """
+    scores = similarities(queries, targets, kappa)
+    return F.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
+
+
+def soft_triplet(queries: Tensor, targets: Tensor, kappa: Kappa = "dot") -> Tensor:
+    """Each query against each other target, one by one: equation 6, K = 2, M = B - 1.
+
+    L = 1/(M B) sum_i sum_m log(1 + exp( k(psi_i, phi-_m) - k(psi_i, phi+_i) ))
+
+    Raises:
+        ValueError: a batch of one has no negative.
+    """
+    size = len(queries)
+    if size < 2:
+        raise ValueError("the soft triplet loss needs a batch of two or more")
+    scores = similarities(queries, targets, kappa)
+    margins = scores - scores.diagonal()[:, None]
+    others = ~torch.eye(size, dtype=torch.bool, device=scores.device)
+    return F.softplus(margins[others]).mean()
+
+
+def soft_triplet_sampled(queries: Tensor, targets: Tensor, negatives: int = 3) -> Tensor:
+    """The variant in TIRG's released code: 6B triplets by squared distance.
+
+    Queries and targets are one set of 2B anchors; the positive of an anchor is
+    its counterpart, its negatives are `negatives` vectors drawn, without
+    repetition, from all of the other pairs, of both kinds.
+
+    Raises:
+        ValueError: a batch of one has no negative.
+    """
+    size = len(queries)
+    if size < 2:
+        raise ValueError("the soft triplet loss needs a batch of two or more")
+    vectors = torch.cat([queries, targets])
+    scores = similarities(vectors, vectors, "squared-l2")
+    pair = torch.arange(size, device=scores.device).repeat(2)
+    other = pair[:, None] != pair[None]
+    lottery = torch.rand(other.shape, device=scores.device).masked_fill(~other, -1)
+    drawn = lottery.topk(min(negatives, 2 * size - 2), dim=1).indices
+    positive = scores.gather(
+        1, (torch.arange(2 * size, device=scores.device) + size)[:, None] % (2 * size)
+    )
+    return F.softplus(scores.gather(1, drawn) - positive).mean()
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor, Kappa], Tensor]] = {
+    "batch-classification": batch_classification,
+    "soft-triplet": soft_triplet,
+    "soft-triplet-sampled": lambda queries, targets, _: soft_triplet_sampled(queries, targets),
+}

@@ -1,0 +1,233 @@
+"""LBF: composed-query retrieval with locally bounded features.
+
+Hosseinzadeh and Wang, "Composed Query Image Retrieval Using Locally Bounded
+Features", CVPR 2020.  The paper's figure, read from left to right, is
+`LBF.image_states`, `LBF.word_states`, `LBF.fuse`, `LBF.encode_query`.
+
+Letters for shapes: B batch, K regions, N words, D width, E embedding.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cqr.trainer.features import RegionBatch
+from cqr.trainer.models.attention import CrossBlock, SelfBlock
+from cqr.trainer.text import PAD
+
+
+@dataclass(frozen=True)
+class LBFConfig:
+    """Every choice of the model, and whose choice it is.
+
+    "paper" means that the paper's own slides say so; "inferred" that it follows
+    from what is published; "ours" that no published source was found and the
+    default is our own.
+
+    Attributes:
+        width: D of both streams.  Ours.
+        heads: of every attention.  Ours.
+        vep_depth: layers of self-attention over regions.  That there are several
+            is the paper's; how many, ours.
+        tep_depth: the same over words.
+        fusion_depth: how often the cross-modal block is stacked.  Stacking is
+            the paper's; how many, ours.
+        hidden: width of the feed-forward maps, as a multiple of D.  Ours.
+        dropout: LXMERT's value.  Ours.
+        position: what is known of a box: its corners, or corners and area.  That
+            it is normalised is the paper's; the corners are LXMERT's.
+        combine: how a region's visual and positional embeddings meet.
+            "average" is the paper's.
+        input_norm: LayerNorm on both embeddings before they are averaged.
+            LXMERT's.
+        directions: which streams the fusion attends with; "both" is the paper's.
+        joint: which fused streams are pooled into the query's vector.  Inferred
+            (the figure shows a pooling on top of both).
+        pool: over the regions, and over the words.  Inferred.
+        embed_dim: E.  Each region and each word goes through a two-layer map to
+            E before pooling, since a set of objects does not fit into a mean of
+            narrow vectors.  0 pools the D-wide states themselves.  Ours.
+        scale: initial value of the learnable scale of both vectors.  TIRG's.
+    """
+
+    width: int = 512
+    heads: int = 8
+    vep_depth: int = 2
+    tep_depth: int = 2
+    fusion_depth: int = 2
+    hidden: int = 2
+    dropout: float = 0.1
+    position: Literal["corners", "corners+area", "none"] = "corners"
+    combine: Literal["average", "sum"] = "average"
+    input_norm: bool = True
+    directions: Literal["both", "visual", "language"] = "both"
+    joint: Literal["both", "visual", "language"] = "both"
+    pool: Literal["mean", "max"] = "mean"
+    embed_dim: int = 512
+    scale: float = 4.0
+
+
+class LBF(nn.Module):
+    """Regions and words to a joint vector; regions alone to a target vector.
+
+    Args:
+        region_dim: width of a region's feature.
+        words: size of the vocabulary, padding and unknown included.
+        max_words: longest text.
+        config: every other choice.
+    """
+
+    def __init__(
+        self, *, region_dim: int, words: int, max_words: int, config: LBFConfig | None = None
+    ) -> None:
+        super().__init__()
+        self.config = c = config or LBFConfig()
+        self.embed_regions = RegionEmbedding(region_dim, c)
+        self.embed_words = WordEmbedding(words, max_words, c)
+        block = (c.width, c.heads, c.hidden * c.width, c.dropout)
+        self.vep = nn.ModuleList(SelfBlock(*block) for _ in range(c.vep_depth))
+        self.tep = nn.ModuleList(SelfBlock(*block) for _ in range(c.tep_depth))
+        depth = range(c.fusion_depth)
+        self.see = nn.ModuleList(CrossBlock(*block) for _ in depth if c.directions != "language")
+        self.read = nn.ModuleList(CrossBlock(*block) for _ in depth if c.directions != "visual")
+        self.out_regions = _output_map(c)
+        self.out_words = _output_map(c)
+        self.scale = nn.Parameter(torch.tensor(c.scale))
+
+    def forward(
+        self, reference: RegionBatch, words: Tensor, target: RegionBatch
+    ) -> tuple[Tensor, Tensor]:
+        """Query and target vectors, each B x E, unit length times the learnable scale."""
+        query, image = self.encode_query(reference, words), self.encode_image(target)
+        return query * self.scale, image * self.scale
+
+    def encode_image(self, regions: RegionBatch) -> Tensor:
+        """B x E unit vectors of images, to be found."""
+        vector = self._pool(self.out_regions(self.image_states(regions)), regions.mask)
+        return F.normalize(vector, dim=-1)
+
+    def encode_query(self, regions: RegionBatch, words: Tensor) -> Tensor:
+        """B x E unit vectors of reference images with texts (words: B x N ids)."""
+        visual, language = self.fuse(
+            self.image_states(regions), regions.mask, self.word_states(words), words != PAD
+        )
+        parts = []
+        if self.config.joint != "language":
+            parts.append(self._pool(self.out_regions(visual), regions.mask))
+        if self.config.joint != "visual":
+            parts.append(self._pool(self.out_words(language), words != PAD))
+        return F.normalize(torch.stack(parts).mean(0), dim=-1)
+
+    def image_states(self, regions: RegionBatch) -> Tensor:
+        """VEP: B x K x D."""
+        states = self.embed_regions(regions)
+        for layer in self.vep:
+            states = layer(states, regions.mask)
+        return states
+
+    def word_states(self, words: Tensor) -> Tensor:
+        """TEP: B x N x D."""
+        states = self.embed_words(words)
+        for layer in self.tep:
+            states = layer(states, words != PAD)
+        return states
+
+    def fuse(
+        self,
+        visual: Tensor,
+        visual_mask: Tensor,
+        language: Tensor,
+        language_mask: Tensor,
+        depth: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Linguistically attended regions and visually attended words after `depth` layers."""
+        for layer in range(self.config.fusion_depth if depth is None else depth):
+            seen, read = visual, language
+            if self.see:
+                visual = self.see[layer](seen, visual_mask, read, language_mask)
+            if self.read:
+                language = self.read[layer](read, language_mask, seen, visual_mask)
+        return visual, language
+
+    @torch.no_grad()
+    def attention(self, regions: RegionBatch, words: Tensor) -> Tensor:
+        """B x N x K: how much each word attends to each region, rows summing to 1.
+
+        The mean over the heads of the last fusion layer's word-to-region
+        attention.
+
+        Raises:
+            ValueError: the model has no such direction.
+        """
+        if not self.read:
+            raise ValueError("this model's words do not attend to regions")
+        visual, language = self.fuse(
+            self.image_states(regions),
+            regions.mask,
+            self.word_states(words),
+            words != PAD,
+            depth=self.config.fusion_depth - 1,
+        )
+        last = self.read[-1].cross_attention
+        return last.explain(language, visual, regions.mask)[1].mean(1)
+
+    def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
+        if self.config.pool == "max":
+            return states.masked_fill(~mask[..., None], -torch.inf).amax(1)
+        return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+class RegionEmbedding(nn.Module):
+    """c_i = ( LN(W_v r_i + b_v) + LN(W_p p_i + b_p) ) / 2."""
+
+    def __init__(self, region_dim: int, config: LBFConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.visual = _embedding(region_dim, config)
+        box_dim = {"corners": 4, "corners+area": 5, "none": 0}[config.position]
+        self.position = _embedding(box_dim, config) if box_dim else None
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, regions: RegionBatch) -> Tensor:
+        visual = self.visual(regions.features.to(self.visual[0].weight.dtype))
+        if self.position is None:
+            return self.dropout(visual)
+        boxes = regions.boxes
+        if self.config.position == "corners+area":
+            x1, y1, x2, y2 = boxes.unbind(-1)
+            boxes = torch.cat([boxes, ((x2 - x1) * (y2 - y1))[..., None]], -1)
+        both = visual + self.position(boxes)
+        return self.dropout(both / 2 if self.config.combine == "average" else both)
+
+
+class WordEmbedding(nn.Module):
+    """h_i = LN(word(w_i) + position(i)): the paper's two embedding layers; the LN is LXMERT's."""
+
+    def __init__(self, words: int, max_words: int, config: LBFConfig) -> None:
+        super().__init__()
+        self.word = nn.Embedding(words, config.width, padding_idx=PAD)
+        self.position = nn.Embedding(max_words, config.width)
+        self.norm = nn.LayerNorm(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, words: Tensor) -> Tensor:
+        positions = torch.arange(words.shape[1], device=words.device)
+        return self.dropout(self.norm(self.word(words) + self.position(positions)))
+
+
+def _embedding(dim: int, config: LBFConfig) -> nn.Sequential:
+    norm = nn.LayerNorm(config.width) if config.input_norm else nn.Identity()
+    return nn.Sequential(nn.Linear(dim, config.width), norm)
+
+
+def _output_map(config: LBFConfig) -> nn.Module:
+    if not config.embed_dim:
+        return nn.Identity()
+    return nn.Sequential(
+        nn.Linear(config.width, config.embed_dim),
+        nn.GELU(),
+        nn.Linear(config.embed_dim, config.embed_dim),
+    )

@@ -1,0 +1,154 @@
+"""A run: the folder that a training writes and everything later reads.
+
+run.json              what was trained, on what, with which settings and words
+weights.safetensors   the chosen weights
+checkpoint.safetensors  all that resuming needs
+log.jsonl             a line an epoch
+evaluation/           what `cqr evaluate` writes
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import nn
+
+from cqr.atomic import replacing
+from cqr.errors import UserError
+from cqr.trainer.models import build
+from cqr.trainer.settings import Settings
+from cqr.trainer.text import Vocabulary
+
+FORMAT, VERSION = "cqr-run", 1
+RUNS = Path("artifacts/runs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What run.json says.
+
+    Attributes:
+        path: the folder.
+        features, data: as given to the training; features absolute.
+        dataset: name of the data set.
+        region_dim: width of a region's feature.
+        detector: identity of the detector behind the features.
+        created: ISO 8601, UTC.
+    """
+
+    path: Path
+    features: Path
+    data: Path | None
+    dataset: str
+    region_dim: int
+    detector: dict[str, Any]
+    settings: Settings
+    vocabulary: Vocabulary
+    created: str
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.jsonl"
+
+    def model(self) -> nn.Module:
+        """The model, freshly initialised."""
+        return build(
+            self.settings.model,
+            self.settings.options,
+            region_dim=self.region_dim,
+            words=len(self.vocabulary),
+            max_words=self.vocabulary.max_words,
+        )
+
+    def trained_model(self) -> nn.Module:
+        """The model with the chosen weights, in evaluation mode.
+
+        Raises:
+            UserError: there are none, or they do not fit.
+        """
+        model = self.model()
+        if not self.weights.exists():
+            raise UserError(
+                f"{self.path} has no weights yet: let `cqr train` finish an epoch, "
+                "or choose another run with --run"
+            )
+        try:
+            model.load_state_dict(load_file(self.weights))
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"cannot use {self.weights} ({reason}): train the run again") from error
+        return model.eval()
+
+    def save(self) -> None:
+        content = asdict(self) | {"format": FORMAT, "version": VERSION, "cqr": version("cqr")}
+        del content["path"]
+        with replacing(self.path / "run.json") as temporary:
+            temporary.write_text(json.dumps(content, indent=1, default=str), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "Run":
+        """Raises UserError when there is no such run, or it is of another version."""
+        file = path / "run.json"
+        if not file.is_file():
+            raise UserError(f"{path} is not a run (it has no run.json): see {path.parent} for runs")
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if (content["format"], content["version"]) != (FORMAT, VERSION):
+                raise UserError(
+                    f"{file} is {content['format']!r} version {content['version']!r}, this cqr "
+                    f"reads {FORMAT!r} version {VERSION}: update cqr or train again"
+                )
+            words = content["vocabulary"]
+            return cls(
+                path=path,
+                features=Path(content["features"]),
+                data=Path(content["data"]) if content["data"] else None,
+                dataset=content["dataset"],
+                region_dim=content["region_dim"],
+                detector=content["detector"],
+                settings=Settings(**content["settings"]),
+                vocabulary=Vocabulary(tuple(words["words"]), words["max_words"]),
+                created=content["created"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{file} is damaged ({error!r}): choose another run with --run"
+            ) from error
+
+
+def all_runs(folder: Path = RUNS) -> list[Run]:
+    """Every run in a folder, the oldest first."""
+    found = [Run.load(file.parent) for file in folder.glob("*/run.json")]
+    return sorted(found, key=lambda run: (run.created, run.path.name))
+
+
+def newest(folder: Path = RUNS) -> Run:
+    """Raises UserError when nothing was trained yet."""
+    runs = all_runs(folder)
+    if not runs:
+        raise UserError(
+            f"there is no run in {folder} yet: train one with `cqr train --features FILE`"
+        )
+    return runs[-1]
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def next_path(folder: Path, stem: str) -> Path:
+    """The first free folder/stem-NNN."""
+    taken = {path.name for path in folder.glob(f"{stem}-*")}
+    return next(folder / name for i in range(1, 10**6) if (name := f"{stem}-{i:03d}") not in taken)

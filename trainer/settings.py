@@ -1,0 +1,80 @@
+"""What decides a training, apart from the data and the model's own options."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from cqr.errors import UserError
+from cqr.trainer.losses import LOSSES, Kappa
+from cqr.trainer.models import options_of
+
+Select = Literal["validation", "test", "last"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a training's result depends on, besides the data.
+
+    Attributes:
+        model: its name.
+        options: the model's own choices, all of them.
+        k: regions of each image that are read; None for all.
+        loss: a name in `losses.LOSSES`.
+        kappa: the similarity inside the loss.
+        epochs: passes over the training queries.
+        batch: queries a step, over all devices.
+        lr: peak learning rate of AdamW; warmed up linearly, then cosine to 0.
+        warmup: steps until the peak.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient.
+        seed: of everything random.
+        validation: share of the training references held out to choose the epoch.
+        select: which epoch's weights are kept: the best on the held-out queries,
+            the best on the test queries (TIRG's habit: flatters), or the last.
+    """
+
+    model: str = "lbf"
+    options: dict[str, Any] = field(default_factory=dict)
+    k: int | None = None
+    loss: str = "batch-classification"
+    kappa: Kappa = "dot"
+    epochs: int = 20
+    batch: int = 128
+    lr: float = 1e-3
+    warmup: int = 200
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    seed: int = 0
+    validation: float = 0.05
+    select: Select = "validation"
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch", 2), ("warmup", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name} {getattr(self, name)} is less than {least}")
+        if not self.lr > 0:
+            raise UserError(f"--lr {self.lr} is not greater than 0")
+        if not 0 <= self.validation < 1:
+            raise UserError(f"--validation {self.validation} is not in [0, 1)")
+        if self.loss not in LOSSES:
+            raise UserError(f"no loss is called {self.loss!r}; there are {', '.join(LOSSES)}")
+
+
+def settle(
+    recommended: Mapping[str, Any], given: Mapping[str, Any], options: list[str]
+) -> Settings:
+    """Defaults, then what the data set recommends, then what was given.
+
+    Args:
+        recommended: by name of a setting, or of an option of the model.
+        given: by name of a setting; None counts as not given.
+        options: "NAME=VALUE" for the model, as typed.
+
+    Raises:
+        UserError: a value is out of range or unknown.
+    """
+    known = {f.name for f in fields(Settings)}
+    chosen = {name: value for name, value in recommended.items() if name in known}
+    chosen |= {name: value for name, value in given.items() if value is not None}
+    model = chosen.get("model", Settings.model)
+    return Settings(**chosen, options=options_of(model, recommended, options))
