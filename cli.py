@@ -1,36 +1,183 @@
 """The command line: parses, calls one function of a stage, prints.  No logic here."""
 
+import functools
+import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from cqr.errors import UserError
 
+# Idle OpenMP threads that spin steal the processor from their neighbours.
+# Set before anything imports torch, which the commands do when they run.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Find an image with an image and a sentence.",
 )
 
 
-@app.callback()
-def _app() -> None:
-    pass
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command; what a user caused ends as one sentence, not a traceback."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except UserError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            print(
+                "Interrupted: what was finished is kept; run the same command to go on.",
+                file=sys.stderr,
+            )
+            raise typer.Exit(130) from None
+
+    return app.command()(run)
+
+
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+@command
+def train(
+    features: Annotated[Path, typer.Option(help="Feature file that `cqr extract` wrote.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Data set folder, or table of reference,text,target[,split]."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="lbf.")] = None,
+    set_: Annotated[
+        list[str],
+        typer.Option("--set", metavar="NAME=VALUE", help="A choice of the model; repeatable."),
+    ] = [],  # noqa: B006
+    k: Annotated[int | None, typer.Option(help="Read the first K regions only.")] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(help="batch-classification, soft-triplet or soft-triplet-sampled."),
+    ] = None,
+    kappa: Annotated[
+        str | None, typer.Option(help="Similarity in the loss: dot or squared-l2.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training queries.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Queries a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    warmup: Annotated[int | None, typer.Option(help="Steps until the peak.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    validation: Annotated[
+        float | None,
+        typer.Option(help="Share of the training references held out to choose the epoch."),
+    ] = None,
+    select: Annotated[
+        str | None, typer.Option(help="Epoch to keep: validation, test (flatters) or last.")
+    ] = None,
+    max_missing: Annotated[
+        float, typer.Option(help="Share of the images that may lack regions.")
+    ] = 0.01,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start anew, even if a run could go on.")
+    ] = False,
+    device: DeviceOption = "auto",
+    precision: Annotated[
+        str | None, typer.Option(help="As Lightning Fabric names it, e.g. 32-true, bf16-mixed.")
+    ] = None,
+) -> None:
+    """Train a model on the regions of a feature file.
+
+    Reads a feature file and the queries that go with it: the data set given by --data, else
+    what lies in or beside the image folder that the file records, else NAME.queries.csv
+    beside the file.  Writes a run to artifacts/runs/NAME-MODEL-NNN.  The same command goes on
+    where a run was interrupted.
+
+    Example: `cqr train --features artifacts/fashion.h5`
+    """
+    from cqr import display
+    from cqr.trainer.material import collect
+    from cqr.trainer.settings import settle
+    from cqr.trainer.train import start
+    from cqr.trainer.train import train as run_training
+
+    material = collect(features, data, k, max_missing)
+    given = {
+        "model": model,
+        "k": k,
+        "loss": loss,
+        "kappa": kappa,
+        "epochs": epochs,
+        "batch": batch,
+        "lr": lr,
+        "warmup": warmup,
+        "weight_decay": weight_decay,
+        "clip": clip,
+        "seed": seed,
+        "validation": validation,
+        "select": select,
+    }
+    settings = settle(material.dataset.recommended, given, set_)
+    run = start(material, settings, data, fresh=fresh)
+    display.announce(run, material)
+    with display.training(settings) as (on_step, on_epoch):
+        run_training(
+            run, material, on_step=on_step, on_epoch=on_epoch, device=device, precision=precision
+        )
+    print(f"Wrote {run.path}")
+    print("Next: cqr evaluate")
+
+
+@command
+def evaluate(
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of the run; the newest in artifacts/runs if absent.")
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Feature file; the one it was trained on if absent.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set, as for `cqr train`.")] = None,
+    max_missing: Annotated[
+        float, typer.Option(help="Share of the images that may lack regions.")
+    ] = 0.01,
+    device: DeviceOption = "auto",
+) -> None:
+    """Score a run on the test split, under its data set's protocol.
+
+    Reads a run and the features and queries it was trained on.  Prints Recall@K beside the
+    chance level; writes metrics.json, queries.parquet (what each query found) and report.html
+    to the run's folder evaluation/.
+
+    Example: `cqr evaluate`
+    """
+    from cqr import display
+    from cqr.trainer import report, runs
+    from cqr.trainer.evaluate import evaluate as score_run
+    from cqr.trainer.evaluate import write
+    from cqr.trainer.material import collect
+
+    chosen = runs.Run.load(run) if run else runs.newest()
+    material = collect(
+        features or chosen.features, data or chosen.data, chosen.settings.k, max_missing
+    )
+    display.announce(chosen, material)
+    evaluation = score_run(chosen, material, runs.torch_device(device))
+    folder = chosen.path / "evaluation"
+    write(evaluation, folder)
+    report.write(evaluation, chosen, folder)
+    display.recall_table(evaluation.metrics)
+    print(f"Wrote {folder}/metrics.json, queries.parquet and report.html")
 
 
 def main() -> None:
-    """Run the command line; what a user caused ends as one sentence, not a traceback."""
-    try:
-        app()
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("Interrupted: what was finished is kept.", file=sys.stderr)
-        sys.exit(130)
+    app()
 
 
 if __name__ == "__main__":

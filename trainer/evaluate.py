@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from cqr.atomic import replacing
 from cqr.errors import UserError
 from cqr.trainer.features import RegionReader
+from cqr.trainer.material import Material
 from cqr.trainer.metrics import Ranking, chance_at, rank, recall_at
-from cqr.trainer.queries import Dataset, Task, task
+from cqr.trainer.queries import Task, task
 from cqr.trainer.runs import Run
 from cqr.trainer.text import Vocabulary
 
@@ -107,53 +108,14 @@ def score(
     )
 
 
-def present(
-    dataset: Dataset, reader: RegionReader, max_missing: float
-) -> tuple[Dataset, list[str]]:
-    """Hold a data set against the images that have regions.
-
-    Training queries that lack one are left out; test queries stay, and count as
-    not found when their reference or every correct image is missing.
-
-    Returns:
-        The data set, cut to the images and training queries that have regions,
-        and what is to be said about it.
+def evaluate(run: Run, material: Material, device: torch.device, split: str = "test") -> Evaluation:
+    """Score a run's chosen weights on a split.
 
     Raises:
-        UserError: more than the share `max_missing` of the images is missing.
+        UserError: the run has no weights, they do not fit, or no image of the
+            split has regions.
     """
-    known = set(reader.paths)
-    queries = dataset.queries
-    named = pd.unique(pd.concat([queries["reference"], queries["target"], dataset.images["path"]]))
-    missing = [path for path in named if path not in known]
-    if not missing:
-        return dataset, []
-    shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-    said = f"{len(missing)} of {len(named)} images have no regions in {reader.file.path}: {shown}"
-    if len(missing) > max_missing * len(named):
-        again = f"cqr extract --images {reader.file.image_root} --k {reader.file.k}"
-        raise UserError(
-            f"{said}; extract them with `{again} --out {reader.file.path} --retry-failed`, "
-            "or allow it with --max-missing"
-        )
-    whole = queries["reference"].isin(known) & queries["target"].isin(known)
-    keep = whole | (queries["split"] == "test")
-    said = (
-        f"{said}; {int((~keep).sum())} training queries are left out, "
-        f"{int((~whole & keep).sum())} test queries lack an image and are scored all the same"
-    )
-    images = dataset.images[dataset.images["path"].isin(known)]
-    return replace(dataset, queries=queries[keep], images=images), [said]
-
-
-def evaluate(
-    run: Run,
-    dataset: Dataset,
-    reader: RegionReader,
-    device: torch.device,
-    split: str = "test",
-) -> Evaluation:
-    """Score a run's chosen weights on a split."""
+    dataset, reader = material.dataset, material.reader
     model = run.trained_model().to(device)
     work = task(dataset, dataset.split(split), dataset.gallery(split))
     if not work.gallery:

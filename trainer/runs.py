@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import nn
 
@@ -142,6 +143,21 @@ def newest(folder: Path = RUNS) -> Run:
             f"there is no run in {folder} yet: train one with `cqr train --features FILE`"
         )
     return runs[-1]
+
+
+def torch_device(name: str) -> torch.device:
+    """ "auto" is the GPU if torch sees one.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise UserError(f"--device {name} is not auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
+    return torch.device(name)
 
 
 def now() -> str:

@@ -52,6 +52,8 @@ class Settings:
         for name, least in (("epochs", 1), ("batch", 2), ("warmup", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name} {getattr(self, name)} is less than {least}")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"--seed {self.seed} is not in [0, 2^31)")
         if not self.lr > 0:
             raise UserError(f"--lr {self.lr} is not greater than 0")
         if not 0 <= self.validation < 1:

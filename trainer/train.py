@@ -23,99 +23,61 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cqr.atomic import replacing
 from cqr.errors import UserError
 from cqr.trainer import checkpoint, runs
+from cqr.trainer.batches import Batch, Pairs, ahead, order
 from cqr.trainer.checkpoint import Progress
 from cqr.trainer.evaluate import score
-from cqr.trainer.features import RegionBatch, RegionReader
 from cqr.trainer.losses import LOSSES
+from cqr.trainer.material import Material
 from cqr.trainer.metrics import recall_at
 from cqr.trainer.queries import Dataset, Task, hold_out, task
 from cqr.trainer.runs import Run
 from cqr.trainer.settings import Settings
 from cqr.trainer.text import Vocabulary
 
-Report = Callable[[dict[str, Any]], None]
-"""Called once a step with epoch, epochs, step, steps, loss; and once an epoch with its log line."""
+OnStep = Callable[[int, int, int, float], None]
+"""Told after each step: epoch, step, steps of the epoch (from 0), loss."""
 
-
-@dataclass(frozen=True)
-class Batch:
-    """B training pairs."""
-
-    reference: RegionBatch
-    words: Tensor
-    target: RegionBatch
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The training queries by index: rows in the feature file, and word ids."""
-
-    reference: NDArray[np.int64]
-    target: NDArray[np.int64]
-    texts: NDArray[np.object_]
-    reader: RegionReader
-    vocabulary: Vocabulary
-
-    @classmethod
-    def of(cls, queries: pd.DataFrame, reader: RegionReader, vocabulary: Vocabulary) -> "Pairs":
-        return cls(
-            reader.rows(queries["reference"].tolist()),
-            reader.rows(queries["target"].tolist()),
-            queries["text"].to_numpy(object),
-            reader,
-            vocabulary,
-        )
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def batch(self, index: NDArray[np.int64]) -> Batch:
-        return Batch(
-            self.reader.gather(self.reference[index]),
-            self.vocabulary.encode(self.texts[index].tolist()),
-            self.reader.gather(self.target[index]),
-        )
+OnEpoch = Callable[[dict[str, Any]], None]
+"""Told after each epoch: its line in the log."""
 
 
 def start(
-    dataset: Dataset,
-    reader: RegionReader,
+    material: Material,
     settings: Settings,
-    data: Path | None,
+    data: Path | None = None,
     folder: Path = runs.RUNS,
     fresh: bool = False,
-) -> tuple[Run, bool]:
-    """The run to train: an unfinished one with the same settings, else a new one.
+) -> Run:
+    """The run to train: the newest unfinished one with the same settings, else a new one.
 
-    Returns:
-        The run, and whether it goes on from a checkpoint.
+    Args:
+        data: as it was given to find the data set.
+        folder: where runs are kept.
+        fresh: never go on with an old one.
     """
+    reader = material.reader
     features = Path(reader.file.path).resolve()
-    kept, _ = _training_queries(dataset, settings)
-    vocabulary = Vocabulary.of(kept["text"])
-    for run in [] if fresh else reversed(runs.all_runs(folder)):
-        same = (run.features, run.data, run.settings) == (features, data, settings)
-        if same and run.vocabulary == vocabulary and not finished(run):
-            return run, run.checkpoint.exists()
-    path = runs.next_path(folder, f"{features.stem}-{settings.model}")
+    kept, _ = split_training(material.dataset, settings)
     run = Run(
-        path=path,
+        path=runs.next_path(folder, f"{features.stem}-{settings.model}"),
         features=features,
-        data=data,
-        dataset=dataset.name,
+        data=data.resolve() if data else None,
+        dataset=material.dataset.name,
         region_dim=reader.dim,
         detector=dict(reader.file.detector),
         settings=settings,
-        vocabulary=vocabulary,
+        vocabulary=Vocabulary.of(kept["text"]),
         created=runs.now(),
     )
+    for old in [] if fresh else reversed(runs.all_runs(folder)):
+        if replace(old, path=run.path, created=run.created) == run and not finished(old):
+            return old
     run.save()
-    return run, False
+    return run
 
 
 def finished(run: Run) -> bool:
@@ -124,19 +86,41 @@ def finished(run: Run) -> bool:
     return bool(lines) and lines[-1]["epoch"] == run.settings.epochs
 
 
+@dataclass(frozen=True)
+class _Training:
+    """What every step of a training needs."""
+
+    run: Run
+    pairs: Pairs
+    batch: int
+    fabric: lightning_fabric.Fabric
+    module: torch.nn.Module
+    model: Any  # the module as Fabric wraps it
+    optimizer: Any
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch; what does not fill a batch is left to a later epoch's order."""
+        return len(self.pairs) // self.batch
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files: the first of all that train together."""
+        return self.fabric.global_rank == 0
+
+
 def train(
     run: Run,
-    dataset: Dataset,
-    reader: RegionReader,
-    report: Report,
+    material: Material,
     *,
+    on_step: OnStep = lambda *_: None,
+    on_epoch: OnEpoch = lambda _: None,
     device: str = "auto",
     precision: str | None = None,
 ) -> Progress:
     """Train a run to its last epoch, from its checkpoint if there is one.
 
     Args:
-        report: told of every step and every epoch.
         device: "auto", "cpu" or "cuda".
         precision: as Lightning Fabric names it; None is bf16-mixed on a GPU and
             32-true on a CPU.
@@ -145,13 +129,31 @@ def train(
         UserError: nothing to train on, or a loss that is not finite.
         KeyboardInterrupt: asked to stop; the state was saved first.
     """
+    dataset, settings = material.dataset, run.settings
+    kept, held = split_training(dataset, settings)
+    choice = _choice(dataset, held, settings)
+    training, progress = _set_up(
+        run, Pairs.of(kept, material.reader, run.vocabulary), device, precision
+    )
+    with _stop_requests() as stop, ThreadPoolExecutor(1) as loader:
+        while progress.epoch < settings.epochs:
+            progress, line = _epoch(training, progress, loader, stop, on_step)
+            if choice is not None and training.leads:
+                line |= _validate(training, material, choice)
+            progress = _keep(training, progress, line, always=choice is None)
+            on_epoch(line)
+            if stop.is_set() and progress.epoch < settings.epochs:
+                raise KeyboardInterrupt
+    return progress
+
+
+def _set_up(
+    run: Run, pairs: Pairs, device: str, precision: str | None
+) -> tuple[_Training, Progress]:
     settings = run.settings
-    kept, held = _training_queries(dataset, settings)
-    pairs = Pairs.of(kept, reader, run.vocabulary)
     batch = min(settings.batch, len(pairs))
     if batch < 2:
-        raise UserError(f"{dataset.root} has {len(pairs)} training queries: at least 2 are needed")
-    choice = _choice(dataset, held, settings)
+        raise UserError(f"there are {len(pairs)} training queries: at least 2 are needed")
     fabric = _fabric(device, precision)
     torch.manual_seed(settings.seed)
     module = run.model()
@@ -161,57 +163,51 @@ def train(
     progress = Progress()
     if run.checkpoint.exists():
         progress = checkpoint.load(run.checkpoint, module, optimizer)
-    _cut_log(run.log, progress.epoch)
     model, optimizer = fabric.setup(module, optimizer)
-    steps = len(pairs) // batch
-    with _stop_requests() as stop, ThreadPoolExecutor(1) as loader:
-        while progress.epoch < settings.epochs:
-            order = _order(len(pairs), settings.seed, progress.epoch)[: steps * batch]
-            mine = order.reshape(steps, batch)[:, fabric.global_rank :: fabric.world_size]
-            began, waited = time.perf_counter(), 0.0
-            first = progress.step
-            for step, loaded, wait in _ahead(loader, pairs, mine, first):
-                waited += wait
-                at = progress.epoch * steps + step
-                _set_lr(optimizer, settings, at, settings.epochs * steps)
-                torch.manual_seed(
-                    (settings.seed << 32) + at * fabric.world_size + fabric.global_rank
-                )
-                loss = _step(fabric, model, optimizer, loaded, settings)
-                if not math.isfinite(loss):
-                    raise UserError(_not_finite(run, pairs, mine[step], progress.epoch, step))
-                progress = replace(progress, step=step + 1, loss=progress.loss + loss)
-                report(
-                    {
-                        "epoch": progress.epoch,
-                        "epochs": settings.epochs,
-                        "step": step + 1,
-                        "steps": steps,
-                        "loss": loss,
-                    }
-                )
-                if stop.is_set() and step + 1 < steps:
-                    _save(fabric, run, progress, module, optimizer)
-                    raise KeyboardInterrupt
-            seconds = time.perf_counter() - began
-            line = {
-                "epoch": progress.epoch + 1,
-                "loss": progress.loss / steps,
-                "seconds": round(seconds, 3),
-                "loader_seconds": round(waited, 3),
-                "queries_per_second": round((steps - first) * batch / seconds, 1),
-            }
-            if fabric.global_rank == 0:
-                line |= _validate(module, reader, run.vocabulary, choice, dataset, fabric.device)
-            progress = _epoch_done(fabric, run, module, optimizer, progress, line, choice is None)
-            report(line | {"epochs": settings.epochs})
-            if stop.is_set() and progress.epoch < settings.epochs:
-                raise KeyboardInterrupt
-    return progress
+    training = _Training(run, pairs, batch, fabric, module, model, optimizer)
+    if training.leads:
+        _cut_log(run.log, progress.epoch)
+    return training, progress
 
 
-def _training_queries(dataset: Dataset, settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(to train on, to choose the epoch by)."""
+def _epoch(
+    t: _Training,
+    progress: Progress,
+    loader: ThreadPoolExecutor,
+    stop: threading.Event,
+    on_step: OnStep,
+) -> tuple[Progress, dict[str, Any]]:
+    """Run what is left of an epoch, and say how it went."""
+    settings, epoch, first = t.run.settings, progress.epoch, progress.step
+    rank, world = t.fabric.global_rank, t.fabric.world_size
+    drawn = order(len(t.pairs), settings.seed, epoch)[: t.steps * t.batch]
+    mine = drawn.reshape(t.steps, t.batch)[:, rank::world]
+    began, waited = time.perf_counter(), 0.0
+    for step, batch, wait in ahead(loader, t.pairs, mine, first):
+        waited += wait
+        at = epoch * t.steps + step
+        torch.manual_seed((settings.seed << 32) + at * world + rank)
+        _set_lr(t.optimizer, settings, at, settings.epochs * t.steps)
+        loss = _step(t, batch)
+        if not math.isfinite(loss):
+            raise UserError(_not_finite(t, mine[step], epoch, step))
+        progress = replace(progress, step=step + 1, loss=progress.loss + loss)
+        on_step(epoch, step, t.steps, loss)
+        if stop.is_set() and step + 1 < t.steps:
+            _save(t, progress)
+            raise KeyboardInterrupt
+    seconds = time.perf_counter() - began
+    return progress, {
+        "epoch": epoch + 1,
+        "loss": progress.loss / t.steps,
+        "seconds": round(seconds, 3),
+        "loader_seconds": round(waited, 3),
+        "queries_per_second": round((t.steps - first) * t.batch / seconds, 1),
+    }
+
+
+def split_training(dataset: Dataset, settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The queries to train on, and those to choose the epoch by."""
     given = dataset.split("val")
     if settings.select != "validation":
         return dataset.split("train"), given.iloc[:0]
@@ -233,9 +229,7 @@ def _choice(dataset: Dataset, held: pd.DataFrame, settings: Settings) -> Task | 
 
 
 def _fabric(device: str, precision: str | None) -> lightning_fabric.Fabric:
-    accelerator = device
-    if device == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    accelerator = runs.torch_device(device).type
     # torchrun and `fabric run` start one process a device and say so here
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", str(local)))
@@ -250,25 +244,6 @@ def _fabric(device: str, precision: str | None) -> lightning_fabric.Fabric:
     return fabric
 
 
-def _order(size: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, epoch]).permutation(size)
-
-
-def _ahead(
-    loader: ThreadPoolExecutor, pairs: Pairs, order: NDArray[np.int64], first: int
-) -> Iterator[tuple[int, Batch, float]]:
-    """Each step's number, batch, and the seconds waited for it; one batch is loaded ahead."""
-    following = loader.submit(pairs.batch, order[first]) if first < len(order) else None
-    for step in range(first, len(order)):
-        assert following is not None
-        began = time.perf_counter()
-        batch = following.result()
-        waited = time.perf_counter() - began
-        if step + 1 < len(order):
-            following = loader.submit(pairs.batch, order[step + 1])
-        yield step, batch, waited
-
-
 def _set_lr(optimizer: Any, settings: Settings, at: int, total: int) -> None:
     """Linear warm-up, then a cosine to 0, as a function of the step alone."""
     warm = min(1.0, (at + 1) / settings.warmup)
@@ -276,80 +251,58 @@ def _set_lr(optimizer: Any, settings: Settings, at: int, total: int) -> None:
         group["lr"] = settings.lr * warm * 0.5 * (1 + math.cos(math.pi * at / total))
 
 
-def _step(
-    fabric: lightning_fabric.Fabric, model: Any, optimizer: Any, batch: Batch, settings: Settings
-) -> float:
+def _step(t: _Training, batch: Batch) -> float:
+    settings, fabric = t.run.settings, t.fabric
     device = fabric.device
-    query, target = model(
+    query, target = t.model(
         batch.reference.to(device), batch.words.to(device), batch.target.to(device)
     )
     if fabric.world_size > 1:  # every query against the targets of all devices
         query = fabric.all_gather(query, sync_grads=True).flatten(0, 1)
         target = fabric.all_gather(target, sync_grads=True).flatten(0, 1)
     loss = LOSSES[settings.loss](query.float(), target.float(), settings.kappa)
-    optimizer.zero_grad()
+    t.optimizer.zero_grad()
     fabric.backward(loss)
-    fabric.clip_gradients(model, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
-    optimizer.step()
+    fabric.clip_gradients(t.model, t.optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+    t.optimizer.step()
     return loss.item()
 
 
-def _validate(
-    module: torch.nn.Module,
-    reader: RegionReader,
-    vocabulary: Vocabulary,
-    choice: Task | None,
-    dataset: Dataset,
-    device: torch.device,
-) -> dict[str, Any]:
-    if choice is None:
-        return {}
-    ranks = score(module, reader, vocabulary, choice, device).rank
-    recall = {str(k): recall_at(ranks, k) for k in dataset.protocol.recall_at}
+def _validate(t: _Training, material: Material, choice: Task) -> dict[str, Any]:
+    """Recall on the queries that choose the epoch; its mean over k is the score."""
+    found = score(t.module, material.reader, t.run.vocabulary, choice, t.fabric.device)
+    ks = material.dataset.protocol.recall_at
+    recall = {str(k): recall_at(found.rank, k) for k in ks}
     return {"recall": recall, "score": float(np.mean(list(recall.values())))}
 
 
-def _epoch_done(
-    fabric: lightning_fabric.Fabric,
-    run: Run,
-    module: torch.nn.Module,
-    optimizer: Any,
-    progress: Progress,
-    line: dict[str, Any],
-    keep_last: bool,
-) -> Progress:
-    """Keep the weights if they are the best so far, then the checkpoint, then the log line.
+def _keep(t: _Training, progress: Progress, line: dict[str, Any], always: bool) -> Progress:
+    """Keep the weights if none before were better, then the checkpoint, then the log line.
 
     A kill between the three is mended by resuming: the epoch of the older
     checkpoint is trained again, to the same weights.
     """
-    best = line.get("score")
-    better = keep_last or (best is not None and (progress.best is None or best > progress.best))
+    value = line.get("score")
+    better = always or (value is not None and (progress.best is None or value >= progress.best))
     number = progress.epoch + 1
     progress = Progress(
         epoch=number,
-        best=best if better else progress.best,
+        best=value if better else progress.best,
         best_epoch=number if better else progress.best_epoch,
     )
-    if fabric.global_rank == 0 and better:
-        checkpoint.save_weights(run.weights, module)
-    _save(fabric, run, progress, module, optimizer)
-    if fabric.global_rank == 0:
-        with run.log.open("a", encoding="utf-8") as log:
+    if t.leads and better:
+        checkpoint.save_weights(t.run.weights, t.module)
+    _save(t, progress)
+    if t.leads:
+        with t.run.log.open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
     return progress
 
 
-def _save(
-    fabric: lightning_fabric.Fabric,
-    run: Run,
-    progress: Progress,
-    module: torch.nn.Module,
-    optimizer: Any,
-) -> None:
-    if fabric.global_rank == 0:
-        checkpoint.save(run.checkpoint, progress, module, optimizer)
-    fabric.barrier()
+def _save(t: _Training, progress: Progress) -> None:
+    if t.leads:
+        checkpoint.save(t.run.checkpoint, progress, t.module, t.optimizer)
+    t.fabric.barrier()
 
 
 def _log_lines(path: Path) -> list[dict[str, Any]]:
@@ -373,9 +326,10 @@ def _cut_log(path: Path, epochs: int) -> None:
         )
 
 
-def _not_finite(run: Run, pairs: Pairs, index: NDArray[np.int64], epoch: int, step: int) -> str:
+def _not_finite(t: _Training, index: NDArray[np.int64], epoch: int, step: int) -> str:
     """Why a loss is not finite: the features' fault or the learning rate's."""
     where = f"the loss is not finite in epoch {epoch + 1}, step {step + 1}"
+    pairs, run = t.pairs, t.run
     for rows in (pairs.reference[index], pairs.target[index]):
         bad = (~torch.isfinite(pairs.reader.gather(rows).features).flatten(1).all(1)).nonzero()
         if len(bad):

@@ -1,0 +1,106 @@
+"""What the commands show: results on stdout, progress and notes on stderr."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from cqr.trainer.material import Material
+from cqr.trainer.runs import Run
+from cqr.trainer.settings import Settings
+from cqr.trainer.train import OnEpoch, OnStep
+
+console = Console(highlight=False)
+notes = Console(stderr=True, highlight=False)
+
+
+def announce(run: Run, material: Material) -> None:
+    """Say what is about to be trained or scored, on what, and what is odd about it."""
+    dataset, reader = material.dataset, material.reader
+    counts = dataset.queries["split"].value_counts()
+    queries = ", ".join(
+        f"{counts.get(s, 0):,} {s}" for s in ("train", "val", "test") if s in counts
+    )
+    notes.print(f"Data set  {dataset.name} ({dataset.root}): {queries} queries")
+    notes.print(f"Gallery   {len(dataset.gallery('test')):,} images")
+    detector = reader.file.detector.get("name", "?")
+    notes.print(f"Features  {reader.file.path}: {reader.k} regions of {reader.dim} ({detector})")
+    notes.print(f"Protocol  {dataset.protocol.sentence()}", soft_wrap=True)
+    for note in material.notes:
+        notes.print(f"[yellow]Note[/]      {note}", soft_wrap=True)
+    settings = run.settings
+    if settings.select == "test":
+        notes.print(
+            "[yellow]Note[/]      the epoch is chosen on the test queries (TIRG's habit), "
+            "which flatters the result",
+            soft_wrap=True,
+        )
+    notes.print(
+        f"Run       {run.path}: {settings.model}, {settings.loss}, {settings.epochs} epochs "
+        f"of batches of {settings.batch}"
+    )
+
+
+@contextlib.contextmanager
+def training(settings: Settings) -> Iterator[tuple[OnStep, OnEpoch]]:
+    """A bar within the epoch, and a line after it."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=notes, transient=True) as bar:
+        line = bar.add_task("", total=None, epoch=1, epochs=settings.epochs, loss=float("nan"))
+
+        def on_step(epoch: int, step: int, steps: int, loss: float) -> None:
+            bar.update(line, epoch=epoch + 1, total=steps, completed=step + 1, loss=loss)
+
+        def on_epoch(log: dict[str, Any]) -> None:
+            recall = "".join(f"  R@{k} {v:.1f}" for k, v in log.get("recall", {}).items())
+            where = "" if not recall else ("  test" if settings.select == "test" else "  held out")
+            notes.print(
+                f"epoch {log['epoch']}/{settings.epochs}  loss {log['loss']:.3f}"
+                f"{where}{recall}  {log['queries_per_second']:,.0f} queries/s"
+            )
+
+        yield on_step, on_epoch
+
+
+def recall_table(metrics: dict[str, Any]) -> None:
+    """Recall@K of all queries and of each kind, beside what chance would give."""
+    ks = list(metrics["recall"])
+    table = Table(title=f"{metrics['run']} on {metrics['dataset']}, {metrics['split']} split")
+    table.add_column("")
+    table.add_column("queries", justify="right")
+    for k in ks:
+        table.add_column(f"R@{k}", justify="right")
+
+    def row(name: str, part: dict[str, Any], style: str = "") -> None:
+        cells = [f"{part['recall'][k]:.2f}" for k in ks]
+        table.add_row(name, f"{part['queries']:,}", *cells, style=style)
+
+    row(metrics["model"], metrics, "bold")
+    table.add_row("chance", "", *(f"{metrics['chance'][k]:.2f}" for k in ks), style="dim")
+    for column, parts in metrics["breakdown"].items():
+        for value, part in parts.items():
+            row(f"{column} {value}", part)
+    console.print(table)
+    without = metrics["without_correct_image"]
+    if without:
+        notes.print(f"{without:,} queries have no correct image in the gallery and count as missed")
+    if metrics["unknown_words"]:
+        words = ", ".join(f"{w} ({n})" for w, n in list(metrics["unknown_words"].items())[:5])
+        notes.print(f"Words that training never saw: {words}")

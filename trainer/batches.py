@@ -1,0 +1,73 @@
+"""Training pairs by the batch, one loaded ahead."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cqr.trainer.features import RegionBatch, RegionReader
+from cqr.trainer.text import Vocabulary
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B training pairs."""
+
+    reference: RegionBatch
+    words: Tensor
+    target: RegionBatch
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The training queries by index: rows in the feature file, and word ids."""
+
+    reference: NDArray[np.int64]
+    target: NDArray[np.int64]
+    texts: NDArray[np.object_]
+    reader: RegionReader
+    vocabulary: Vocabulary
+
+    @classmethod
+    def of(cls, queries: pd.DataFrame, reader: RegionReader, vocabulary: Vocabulary) -> "Pairs":
+        return cls(
+            reader.rows(queries["reference"].tolist()),
+            reader.rows(queries["target"].tolist()),
+            queries["text"].to_numpy(object),
+            reader,
+            vocabulary,
+        )
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def batch(self, index: NDArray[np.int64]) -> Batch:
+        return Batch(
+            self.reader.gather(self.reference[index]),
+            self.vocabulary.encode(self.texts[index].tolist()),
+            self.reader.gather(self.target[index]),
+        )
+
+
+def order(size: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch]).permutation(size)
+
+
+def ahead(
+    loader: ThreadPoolExecutor, pairs: Pairs, steps: NDArray[np.int64], first: int
+) -> Iterator[tuple[int, Batch, float]]:
+    """Each step's number, batch, and the seconds waited for it; one batch is loaded ahead."""
+    following = loader.submit(pairs.batch, steps[first]) if first < len(steps) else None
+    for step in range(first, len(steps)):
+        assert following is not None
+        began = time.perf_counter()
+        batch = following.result()
+        waited = time.perf_counter() - began
+        if step + 1 < len(steps):
+            following = loader.submit(pairs.batch, steps[step + 1])
+        yield step, batch, waited
