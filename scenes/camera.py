@@ -1,0 +1,125 @@
+"""Where things appear in the picture: matrices, projection, exact boxes.  Needs no GL."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cqr.scenes import meshes
+from cqr.scenes.arrange import RADIUS, Placed, Point, View
+
+WIDTH, HEIGHT = 224, 168
+FIELD_OF_VIEW = 46.0
+"""Across the picture's width, in degrees."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """How an object would appear if nothing stood before it.
+
+    Attributes:
+        box: (x1, y1, x2, y2) in pixels, not rounded.
+        area: of the silhouette, in square pixels.
+    """
+
+    box: tuple[float, float, float, float]
+    area: float
+
+
+def view_projection(view: View) -> Floats:
+    """4 x 4, from the world to clip coordinates of the camera."""
+    return _perspective(FIELD_OF_VIEW, WIDTH / HEIGHT, 0.5, 60) @ _look_at(view.camera, view.target)
+
+
+def light_projection(view: View) -> Floats:
+    """4 x 4, from the world to clip coordinates of the light that casts shadows."""
+    return _perspective(62, 1, 2, 25) @ _look_at(view.lights[0], (0, 0, 0), up=(0, 1, 0))
+
+
+def model(placed: Placed) -> Floats:
+    """4 x 4, from a unit mesh to the object where it stands, on the ground."""
+    radius = RADIUS[placed.object.size]
+    turn = math.radians(placed.turn)
+    cos, sin = math.cos(turn) * radius, math.sin(turn) * radius
+    x, y = placed.position
+    z = radius * meshes.HALF_HEIGHT[placed.object.shape]
+    return np.array([[cos, -sin, 0, x], [sin, cos, 0, y], [0, 0, radius, z], [0, 0, 0, 1]])
+
+
+def outlines(view: View) -> list[Outline]:
+    """Box and silhouette of each object.  All shapes are convex: a silhouette is a convex hull."""
+    projection, eye = view_projection(view), np.array(view.camera)
+    found = []
+    for placed in view.objects:
+        matrix = model(placed)
+        if placed.object.shape == "circle":
+            points = _rim(matrix[:3, 3], RADIUS[placed.object.size], eye)
+        else:
+            points = meshes.CORNERS[placed.object.shape] @ matrix[:3, :3].T + matrix[:3, 3]
+        pixels = _project(points, projection)
+        (x1, y1), (x2, y2) = pixels.min(axis=0), pixels.max(axis=0)
+        box = max(x1, 0.0), max(y1, 0.0), min(x2, WIDTH), min(y2, HEIGHT)
+        found.append(
+            Outline((float(box[0]), float(box[1]), float(box[2]), float(box[3])), hull_area(pixels))
+        )
+    return found
+
+
+def hull_area(points: Floats) -> float:
+    """Area of the convex hull of N x 2 points (Andrew's monotone chain, shoelace formula)."""
+
+    def half(ordered: list[list[float]]) -> list[list[float]]:
+        chain: list[list[float]] = []
+        for x, y in ordered:
+            while len(chain) > 1:
+                (ax, ay), (bx, by) = chain[-2:]
+                if (bx - ax) * (y - ay) - (by - ay) * (x - ax) > 0:
+                    break
+                chain.pop()
+            chain.append([x, y])
+        return chain[:-1]
+
+    ordered = points[np.lexsort((points[:, 1], points[:, 0]))].tolist()
+    x, y = np.array(half(ordered) + half(ordered[::-1])).T
+    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
+
+
+def _rim(center: Floats, radius: float, eye: Floats) -> Floats:
+    """Points of the circle along which sight lines from `eye` touch a sphere."""
+    toward = eye - center
+    distance = float(np.linalg.norm(toward))
+    toward /= distance
+    side = np.cross(toward, (0, 0, 1))
+    side /= np.linalg.norm(side)
+    angle = np.linspace(0, 2 * math.pi, 128, endpoint=False)[:, None]
+    ring = np.cos(angle) * side + np.sin(angle) * np.cross(side, toward)
+    narrowing = math.sqrt(1 - (radius / distance) ** 2)
+    return center + toward * radius**2 / distance + ring * radius * narrowing
+
+
+def _project(points: Floats, projection: Floats) -> Floats:
+    clip = np.c_[points, np.ones(len(points))] @ projection.T
+    x, y = (clip[:, :2] / clip[:, 3:]).T
+    return np.c_[(x + 1) / 2 * WIDTH, (1 - y) / 2 * HEIGHT]
+
+
+def _look_at(eye: Point, target: Point, up: Point = (0, 0, 1)) -> Floats:
+    forward = np.subtract(target, eye)
+    forward /= np.linalg.norm(forward)
+    side = np.cross(forward, up)
+    side /= np.linalg.norm(side)
+    matrix = np.eye(4)
+    matrix[:3, :3] = side, np.cross(side, forward), -forward
+    matrix[:3, 3] = -matrix[:3, :3] @ eye
+    return matrix
+
+
+def _perspective(degrees_across: float, aspect: float, near: float, far: float) -> Floats:
+    scale = 1 / math.tan(math.radians(degrees_across) / 2)
+    depth = (far + near) / (near - far), 2 * far * near / (near - far)
+    return np.array(
+        [[scale, 0, 0, 0], [0, scale * aspect, 0, 0], [0, 0, *depth], [0, 0, -1, 0]], dtype=float
+    )

@@ -1,0 +1,291 @@
+"""Writes a folder of generated data: pictures, drawings, queries, and what is where.
+
+    OUT/images/css_SPLIT_000000.png      224 x 168; SPLIT is train or test
+    OUT/drawings/css_SPLIT_000000.png    64 x 64, the same scenes drawn flat (unless left out)
+    OUT/train.json, test.json            {"images": [...], "queries": [...]}
+    OUT/scenes.json                      settings, pairs, counts; written last: the folder is whole
+
+Each picture has a random generator of its own, seeded by the seed, the split
+and its number, so the bytes do not depend on how the work was shared out.
+"""
+
+import functools
+import json
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from cqr.atomic import replacing
+from cqr.errors import UserError
+from cqr.scenes import camera, draw, protocol
+from cqr.scenes.arrange import Placed, arrange
+from cqr.scenes.protocol import SPLITS, Scene, Split
+from cqr.scenes.render import Renderer, Seen
+
+DONE = "scenes.json"
+STARTED = "scenes.started.json"
+"""Stands in the folder while it is not whole; holds the settings."""
+CHUNK = 32
+"""Pictures that a worker takes at once."""
+
+Progress = Callable[[int, int], None]
+"""Called with how many pictures are done, and of how many."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides every byte of the folder."""
+
+    seed: int = 0
+    references: int = 1000
+    modifications: int = 16
+    drawings: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`manifest` is what scenes.json holds; `fresh` is False if it was all there before."""
+
+    manifest: dict[str, Any]
+    fresh: bool
+
+
+def generate(
+    out: Path,
+    settings: Settings,
+    *,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Outcome:
+    """Fill `out`, or do nothing if it is filled by the same settings already.
+
+    A run that was interrupted is finished by the same call.  With `overwrite`,
+    the pictures and tables that an earlier run wrote are removed first; other
+    files are left alone.
+
+    Raises:
+        UserError: the folder holds something else and `overwrite` is not given;
+            no OpenGL; the folder cannot be written.
+    """
+    try:
+        finished = _finished(out, settings)
+        if finished and not overwrite:
+            return Outcome(finished, fresh=False)
+        _renderer()  # fails before anything is touched
+        _make_room(out, settings, overwrite)
+        return Outcome(_fill(out, settings, workers, progress), fresh=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {error.filename or out}: {error.strerror or error}; "
+            "make room or choose another place with --out"
+        ) from error
+
+
+def _fill(out: Path, settings: Settings, workers: int, progress: Progress) -> dict[str, Any]:
+    splits = {
+        name: protocol.make_split(name, settings.references, settings.modifications, settings.seed)
+        for name in SPLITS
+    }
+    jobs = [
+        Job(out, name, number, scene, settings.seed, settings.drawings)
+        for name, split in splits.items()
+        for number, scene in enumerate(split.scenes)
+    ]
+    progress(0, len(jobs))
+    records = []
+    for record in _run(jobs, workers):
+        records.append(record)
+        progress(len(records), len(jobs))
+    first = 0
+    for name, split in splits.items():
+        last = first + len(split.scenes)
+        _write_table(out / f"{name}.json", records[first:last], split)
+        first = last
+    manifest = _manifest(settings, splits)
+    with replacing(out / DONE) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n")
+    (out / STARTED).unlink()
+    return manifest
+
+
+def _manifest(settings: Settings, splits: dict[str, Split]) -> dict[str, Any]:
+    return {
+        "format": "cqr-scenes",
+        "version": 1,
+        **asdict(settings),
+        "image_size": [camera.WIDTH, camera.HEIGHT],
+        "pairs": {name: [list(pair) for pair in protocol.pairs(name)] for name in splits},
+        "splits": {
+            name: {"images": len(split.scenes), "queries": len(split.queries)}
+            for name, split in splits.items()
+        },
+    }
+
+
+def _write_table(path: Path, images: list[dict[str, Any]], split: Split) -> None:
+    """One record a line, so that people can read it, too."""
+
+    def lines(records: list[dict[str, Any]]) -> str:
+        return ",\n".join(json.dumps(record) for record in records)
+
+    queries = [asdict(query) for query in split.queries]
+    with replacing(path) as temporary:
+        temporary.write_text(
+            f'{{"images": [\n{lines(images)}\n],\n"queries": [\n{lines(queries)}\n]}}\n'
+        )
+
+
+# What is in the folder already
+
+
+def _finished(out: Path, settings: Settings) -> dict[str, Any] | None:
+    """The manifest, if the folder is whole and made by these settings."""
+    manifest = _read(out / DONE)
+    if manifest is None or not _made_by(manifest, settings):
+        return None
+    names = [
+        f"css_{name}_{number:06d}.png"
+        for name, counts in manifest["splits"].items()
+        for number in range(counts["images"])
+    ]
+    folders = ["images", "drawings"] if settings.drawings else ["images"]
+    present = all(_names(out / folder).issuperset(names) for folder in folders)
+    return manifest if present and all((out / f"{n}.json").exists() for n in SPLITS) else None
+
+
+def _make_room(out: Path, settings: Settings, overwrite: bool) -> None:
+    """See that the folder may be filled, and mark it as being filled."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is not a folder: choose another place with --out")
+    if not overwrite and _names(out):
+        before = _read(out / DONE) or _read(out / STARTED)
+        if before is None:
+            raise UserError(
+                f"{out} holds files that are not generated scenes: choose another folder with "
+                "--out, or write beside them with --overwrite"
+            )
+        if not _made_by(before, settings):
+            raise UserError(
+                f"{out} holds scenes of other settings ({_describe(before)}): choose another "
+                "folder with --out, or replace them with --overwrite"
+            )
+    for name in (DONE, *(f"{split}.json" for split in SPLITS)):
+        (out / name).unlink(missing_ok=True)
+    for folder in ("images", "drawings"):
+        for old in (out / folder).glob("css_*.png"):
+            old.unlink()
+    with replacing(out / STARTED) as temporary:
+        temporary.write_text(json.dumps({"format": "cqr-scenes", "version": 1, **asdict(settings)}))
+    (out / "images").mkdir(exist_ok=True)
+    if settings.drawings:
+        (out / "drawings").mkdir(exist_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A manifest that this program wrote, or None."""
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    ours = isinstance(manifest, dict) and manifest.get("format") == "cqr-scenes"
+    return manifest if ours else None
+
+
+def _made_by(manifest: dict[str, Any], settings: Settings) -> bool:
+    wanted = {"version": 1, **asdict(settings)}
+    return {key: manifest.get(key) for key in wanted} == wanted
+
+
+def _describe(manifest: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {manifest.get(key)}" for key in asdict(Settings()))
+
+
+def _names(folder: Path) -> set[str]:
+    return {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+
+
+# The pictures
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to be made."""
+
+    out: Path
+    split: str
+    number: int
+    scene: Scene
+    seed: int
+    drawing: bool
+
+
+def _run(jobs: list[Job], workers: int) -> Iterator[dict[str, Any]]:
+    """The records of the pictures, in order."""
+    if workers == 1:
+        yield from map(_make, jobs)
+        return
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start_worker
+    ) as pool:
+        yield from pool.map(_make, jobs, chunksize=CHUNK)
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@functools.cache
+def _renderer() -> Renderer:
+    """One a process."""
+    return Renderer()
+
+
+def _make(job: Job) -> dict[str, Any]:
+    view = arrange(job.scene, random.Random(f"{job.seed}/{job.split}/{job.number}"))
+    picture, seen = _renderer().render(view)
+    name = f"css_{job.split}_{job.number:06d}.png"
+    Image.fromarray(picture).save(job.out / "images" / name, compress_level=1)
+    if job.drawing:
+        draw.draw(view).save(job.out / "drawings" / name, compress_level=1)
+    return {
+        "file": f"images/{name}",
+        "drawing": f"drawings/{name}" if job.drawing else None,
+        "caption": protocol.caption(job.scene),
+        "objects": [
+            _record(placed, shown, job.drawing)
+            for placed, shown in zip(view.objects, seen, strict=True)
+        ],
+    }
+
+
+def _record(placed: Placed, seen: Seen, drawing: bool) -> dict[str, Any]:
+    one = placed.object
+    return {
+        "shape": one.shape,
+        "color": one.color,
+        "size": one.size,
+        "cell": one.place,
+        "box": [round(edge, 2) for edge in seen.box],
+        "visible_box": seen.visible_box,
+        "visible": round(seen.visible, 3),
+        "drawing_box": draw.box(placed) if drawing else None,
+    }
