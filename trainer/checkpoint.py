@@ -1,12 +1,14 @@
 """All that resuming needs, in one file, so that a kill leaves the old state or the new one."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cqr.atomic import replacing
@@ -31,39 +33,58 @@ class Progress:
     loss: float = 0.0
 
 
-def save(
-    path: Path, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
+def save(path: Path, where: Progress, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Write weights, optimizer state and progress, atomically."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     names = [name for name, _ in model.named_parameters()]
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{key}.{names[index]}": value for key, value in state.items()}
-    save_tensors(path, tensors, {"progress": json.dumps(asdict(progress))})
+    save_tensors(path, tensors, {"progress": json.dumps(asdict(where))})
+
+
+def progress(path: Path) -> Progress:
+    """Where the training stands; at the start if there is no checkpoint.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not path.exists():
+        return Progress()
+    with _readable(path), safe_open(path, framework="pt") as file:
+        return Progress(**json.loads(file.metadata()["progress"]))
 
 
 def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Restore what `save` wrote into a model and its optimizer.
+    """Restore what `save` wrote into a model and its optimizer; nothing if nothing was.
 
     Raises:
         UserError: the file is damaged or belongs to another model.
     """
+    where = progress(path)
+    if where == Progress():
+        return where
     names = [name for name, _ in model.named_parameters()]
-    try:
-        with safe_open(path, framework="pt") as file:
-            progress = Progress(**json.loads(file.metadata()["progress"]))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    with _readable(path):
+        tensors = load_file(path)
+        model.load_state_dict(
+            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        )
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
                 _, kind, name = key.split(".", 2)
                 state.setdefault(names.index(name), {})[kind] = value
-    except Exception as error:
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return where
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # of safetensors, json, torch: whatever does not fit
         reason = str(error).splitlines()[0]
         raise UserError(f"cannot resume from {path} ({reason}): start anew with --fresh") from error
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return progress
 
 
 def save_weights(path: Path, model: nn.Module) -> None:

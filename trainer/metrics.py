@@ -77,8 +77,8 @@ def chance_at(correct: NDArray[np.int64], size: NDArray[np.int64], k: int) -> fl
     """
     miss = np.ones(len(correct))
     for drawn in range(k):
-        left = size - drawn
-        miss *= np.clip(left - correct, 0, None) / np.maximum(left, 1)
+        left = np.maximum(size - drawn, 0)
+        miss *= np.where(left > 0, np.clip(left - correct, 0, None) / np.maximum(left, 1), 1)
     return 100 * float(np.mean(1 - miss)) if len(correct) else 0.0
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cqr.errors import UserError
 from cqr.trainer.losses import LOSSES, Kappa
@@ -58,6 +58,11 @@ class Settings:
             raise UserError(f"--lr {self.lr} is not greater than 0")
         if not 0 <= self.validation < 1:
             raise UserError(f"--validation {self.validation} is not in [0, 1)")
+        for name, choices in (("kappa", get_args(Kappa)), ("select", get_args(Select))):
+            if getattr(self, name) not in choices:
+                raise UserError(
+                    f"--{name} {getattr(self, name)} is not one of {', '.join(choices)}"
+                )
         if self.loss not in LOSSES:
             raise UserError(f"no loss is called {self.loss!r}; there are {', '.join(LOSSES)}")
 

@@ -82,8 +82,7 @@ def start(
 
 def finished(run: Run) -> bool:
     """Whether every epoch was trained."""
-    lines = _log_lines(run.log)
-    return bool(lines) and lines[-1]["epoch"] == run.settings.epochs
+    return checkpoint.progress(run.checkpoint).epoch == run.settings.epochs
 
 
 @dataclass(frozen=True)
@@ -160,9 +159,7 @@ def _set_up(
     optimizer = torch.optim.AdamW(
         module.parameters(), settings.lr, weight_decay=settings.weight_decay
     )
-    progress = Progress()
-    if run.checkpoint.exists():
-        progress = checkpoint.load(run.checkpoint, module, optimizer)
+    progress = checkpoint.load(run.checkpoint, module, optimizer)
     model, optimizer = fabric.setup(module, optimizer)
     training = _Training(run, pairs, batch, fabric, module, model, optimizer)
     if training.leads:
@@ -277,10 +274,10 @@ def _validate(t: _Training, material: Material, choice: Task) -> dict[str, Any]:
 
 
 def _keep(t: _Training, progress: Progress, line: dict[str, Any], always: bool) -> Progress:
-    """Keep the weights if none before were better, then the checkpoint, then the log line.
+    """Keep the weights if none before were better, then the log line, then the checkpoint.
 
-    A kill between the three is mended by resuming: the epoch of the older
-    checkpoint is trained again, to the same weights.
+    The checkpoint comes last: a kill before it is mended by resuming, since the
+    epoch is trained again, to the same weights, and the log is cut back.
     """
     value = line.get("score")
     better = always or (value is not None and (progress.best is None or value >= progress.best))
@@ -290,12 +287,12 @@ def _keep(t: _Training, progress: Progress, line: dict[str, Any], always: bool) 
         best=value if better else progress.best,
         best_epoch=number if better else progress.best_epoch,
     )
-    if t.leads and better:
-        checkpoint.save_weights(t.run.weights, t.module)
-    _save(t, progress)
     if t.leads:
+        if better:
+            checkpoint.save_weights(t.run.weights, t.module)
         with t.run.log.open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
+    _save(t, progress)
     return progress
 
 

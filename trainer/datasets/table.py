@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from cqr.errors import UserError
 from cqr.pipeline.shards import FeatureFile
-from cqr.trainer.queries import Dataset, Protocol
+from cqr.trainer.queries import QUERY_COLUMNS, Dataset, Protocol
 
 REQUIRED = ["reference", "text", "target"]
 TEST_SHARE = 5  # every fifth reference, when the table has no split column
@@ -64,27 +64,13 @@ def find(features: FeatureFile, data: Path | None) -> Path | None:
 def read(path: Path, features: FeatureFile) -> Dataset:
     """Raises UserError on a missing column, an empty cell, or a split without queries."""
     frame = _load(path)
-    missing = [name for name in REQUIRED if name not in frame.columns]
-    if missing:
-        raise UserError(
-            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has "
-            f"{', '.join(map(str, frame.columns))}; needed are reference, text, target and, "
-            "if wanted, split"
-        )
-    for name in REQUIRED:
-        frame[name] = frame[name].astype("string").str.strip()
-        blank = np.flatnonzero(frame[name].isna() | (frame[name] == ""))
-        if len(blank):
-            raise UserError(
-                f"{path}: {name} is empty in {len(blank)} of {len(frame)} rows, first in row "
-                f"{blank[0] + 1}; fill or remove them"
-            )
+    _check_columns(path, frame)
     notes = []
     if "split" in frame.columns:
-        frame["split"] = frame["split"].astype("string").str.strip().str.lower()
+        frame["split"] = _strings(frame["split"]).str.lower()
     else:
         frame["split"] = _cut(frame["reference"])
-        tests = int((frame["split"] == "test").sum())
+        tests = (frame["split"] == "test").sum()
         notes.append(
             f"{path.name} has no split column: {tests} of {len(frame)} queries, those of every "
             f"{TEST_SHARE}th reference, are the test split"
@@ -92,18 +78,13 @@ def read(path: Path, features: FeatureFile) -> Dataset:
     _check_splits(path, frame)
     for name in ("reference", "target"):
         frame[name] = _resolve(frame[name], features.paths)
-    own = [name for name in frame.columns if name not in [*REQUIRED, "split", "query_id"]]
-    queries = frame[[*REQUIRED, "split", *own]].astype(dict.fromkeys([*REQUIRED, "split"], object))
-    ids = (
-        frame["query_id"].astype(str)
-        if "query_id" in frame
-        else [str(i + 1) for i in range(len(frame))]
-    )
-    queries.insert(0, "query_id", ids)
+    if "query_id" not in frame.columns:
+        frame["query_id"] = [str(row) for row in range(1, len(frame) + 1)]
+    own = [name for name in frame.columns if name not in QUERY_COLUMNS]
     return Dataset(
         name="table",
         root=path,
-        queries=queries.reset_index(drop=True),
+        queries=frame[[*QUERY_COLUMNS, *own]],
         images=pd.DataFrame({"path": features.paths, "caption": None, "split": None}),
         protocol=PROTOCOL,
         notes=tuple(notes),
@@ -113,37 +94,63 @@ def read(path: Path, features: FeatureFile) -> Dataset:
 def _load(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".parquet":
-            return pd.read_parquet(path)
-        return pd.read_csv(path, encoding="utf-8-sig", keep_default_na=False, na_values=[""])
+            return pd.read_parquet(path).reset_index(drop=True)
+        return pd.read_csv(path, dtype=object, encoding="utf-8-sig", keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the table {path}: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"cannot read the table {path} ({reason}): save it as UTF-8 CSV or Parquet"
+        ) from error
+
+
+def _check_columns(path: Path, frame: pd.DataFrame) -> None:
+    """The required columns are there and full; makes them plain strings."""
+    missing = [name for name in REQUIRED if name not in frame.columns]
+    if missing:
+        raise UserError(
+            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has "
+            f"{', '.join(map(str, frame.columns))}; needed are reference, text, target and, "
+            "if wanted, split"
+        )
+    if frame.empty:
+        raise UserError(f"{path} holds no queries: fill in reference, text, target")
+    for name in REQUIRED:
+        frame[name] = _strings(frame[name])
+        blank = np.flatnonzero(frame[name] == "")
+        if len(blank):
+            raise UserError(
+                f"{path}: {name} is empty in {len(blank)} of {len(frame)} rows, first in row "
+                f"{blank[0] + 1}; fill or remove them"
+            )
+
+
+def _strings(column: pd.Series) -> pd.Series:
+    """Stripped; "" where there is nothing."""
+    return column.where(column.notna(), "").map(lambda value: str(value).strip()).astype(object)
 
 
 def _check_splits(path: Path, frame: pd.DataFrame) -> None:
-    counts = frame["split"].value_counts()
-    unknown = sorted(set(counts.index.dropna()) - {"train", "val", "test"})
-    if unknown or frame["split"].isna().any():
-        shown = ", ".join(unknown) or "nothing"
+    found = set(frame["split"])
+    unknown = sorted(found - {"train", "val", "test"})
+    if unknown:
+        shown = ", ".join(name or "empty" for name in unknown)
         raise UserError(
             f"{path}: split must be train, val or test in every row, and is also {shown}"
         )
     for split in ("train", "test"):
-        if not counts.get(split, 0):
+        if split not in found:
             raise UserError(
                 f"{path} has no {split} split: mark some rows with split = {split}, or remove the "
                 "column to have every fifth reference used for the test"
             )
 
 
-def _cut(reference: pd.Series) -> pd.Series:
-    """Every fifth reference, in the order of their names, is for the test."""
-    order = {name: i for i, name in enumerate(sorted(reference.unique()))}
-    if len(order) == 1:
-        return pd.Series("train", index=reference.index).mask(
-            np.arange(len(reference)) % TEST_SHARE == TEST_SHARE - 1, "test"
-        )
-    every = min(TEST_SHARE, len(order))
-    return reference.map(order).mod(every).eq(every - 1).map({True: "test", False: "train"})
+def _cut(reference: pd.Series) -> list[str]:
+    """Every fifth reference, in the order of their names, is for the test; one at least."""
+    names = sorted(set(reference))
+    share = min(TEST_SHARE, len(names))
+    tests = set(names[share - 1 :: share])
+    return ["test" if name in tests else "train" for name in reference]
 
 
 def _resolve(names: pd.Series, paths: list[str]) -> pd.Series:
@@ -152,9 +159,15 @@ def _resolve(names: pd.Series, paths: list[str]) -> pd.Series:
     A name that fits no image stays as it is, and counts as missing later.
     """
     known = set(paths)
-    by_name = pd.Series(paths, index=[path.rpartition("/")[2] for path in paths])
-    by_name = by_name[~by_name.index.duplicated(keep=False)]
-    return names.map(lambda name: name if name in known else by_name.get(name, name))
+    by_name: dict[str, list[str]] = {}
+    for path in paths:
+        by_name.setdefault(path.rpartition("/")[2], []).append(path)
+
+    def resolve(name: str) -> str:
+        fitting = by_name.get(name, [])
+        return fitting[0] if name not in known and len(fitting) == 1 else name
+
+    return names.map(resolve).astype(object)
 
 
 def _beside(features: FeatureFile, suffix: str) -> Path:

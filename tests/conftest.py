@@ -1,0 +1,109 @@
+"""Small feature files and scenes, made afresh for each test; nothing is read from outside."""
+
+import json
+import os
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import pytest
+import torch
+
+from cqr.pipeline import shards
+from cqr.scenes import protocol
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    """Every test runs in an empty folder of its own, so that `artifacts/` is its own."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def write_features():
+    """A function that writes a feature file: paths, then arrays by row."""
+
+    def write(
+        path, paths, features, boxes, count=None, sizes=None, root="/pictures", shard_size=1000
+    ):
+        path = Path(path)
+        n, k, dim = features.shape
+        header = shards.Header(
+            set_id="a set",
+            created="2026-01-01",
+            k=k,
+            dim=dim,
+            detector={"name": "drawn"},
+            image_root=str(root),
+            command=f"cqr extract --images {root} --k {k}",
+            made_by="0",
+        )
+        files = []
+        for first in range(0, n, shard_size):
+            part = slice(first, first + shard_size)
+            rows = shards.Rows.empty(k, dim, len(paths[part]))
+            rows.paths[:] = paths[part]
+            rows.arrays["regions/features"][:] = features[part]
+            rows.arrays["regions/boxes"][:] = boxes[part]
+            rows.arrays["regions/count"][:] = k if count is None else count[part]
+            rows.arrays["images/size"][:] = (300, 300) if sizes is None else sizes[part]
+            files.append(shards.shards_folder(path) / f"{len(files):05d}.h5")
+            shards.write_shard(files[-1], header, rows)
+        shards.join(path, header, files)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def drawn_scenes(tmp_path, write_features):
+    """A function that writes a css folder without pictures, and features of its true objects.
+
+    An object's feature is a fixed random map of its attributes, plus noise: what
+    a perfect detector would see.
+    """
+
+    def make(references=12, modifications=6, seed=0, noise=0.05, name="css"):
+        folder = tmp_path / name
+        folder.mkdir()
+        rng = np.random.default_rng(seed)
+        code = np.random.default_rng(99).normal(size=(13, 24))
+        paths, scenes = [], []
+        for split in protocol.SPLITS:
+            made = protocol.make_split(split, references, modifications, seed)
+            files = [f"images/css_{split}_{i:06d}.png" for i in range(len(made.scenes))]
+            images = [
+                {"file": file, "caption": protocol.caption(scene)}
+                for file, scene in zip(files, made.scenes, strict=True)
+            ]
+            queries = [vars(query) for query in made.queries]
+            (folder / f"{split}.json").write_text(
+                json.dumps({"images": images, "queries": queries})
+            )
+            paths += files
+            scenes += made.scenes
+        (folder / "scenes.json").write_text(json.dumps({"format": "cqr-scenes", "version": 1}))
+        k = 9
+        features = np.zeros((len(paths), k, 24), np.float32)
+        boxes = np.zeros((len(paths), k, 4), np.float32)
+        count = np.ones(len(paths), np.int32)
+        for i, scene in enumerate(scenes):
+            boxes[i, 0] = (0, 0, 300, 300)
+            count[i] = max(1, len(scene))
+            for j, one in enumerate(scene):
+                attributes = np.zeros(13)
+                attributes[protocol.COLORS.index(one.color)] = 1
+                attributes[8 + protocol.SHAPES.index(one.shape)] = 1
+                attributes[11 + protocol.SIZES.index(one.size)] = 1
+                features[i, j] = np.tanh(attributes @ code) + noise * rng.normal(size=24)
+                row, column = divmod(one.cell, 3)
+                x, y = 100 * column + 50 + rng.normal(), 100 * row + 50 + rng.normal()
+                half = 20 if one.size == "small" else 40
+                boxes[i, j] = (x - half, y - half, x + half, y + half)
+        file = tmp_path / "artifacts" / f"{name}.h5"
+        return write_features(file, paths, features, boxes, count, root=folder)
+
+    return make

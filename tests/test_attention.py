@@ -1,0 +1,65 @@
+"""Our attention against torch's nn.MultiheadAttention with the same weights."""
+
+import pytest
+import torch
+from torch import nn
+
+from cqr.trainer.models.attention import Attention, CrossBlock, SelfBlock
+
+
+def twin(ours, width, heads):
+    """torch's module with our weights."""
+    theirs = nn.MultiheadAttention(width, heads, batch_first=True).eval()
+    parts = [ours.query, ours.key, ours.value]
+    theirs.in_proj_weight.data = torch.cat([part.weight for part in parts])
+    theirs.in_proj_bias.data = torch.cat([part.bias for part in parts])
+    theirs.out_proj.load_state_dict(ours.output.state_dict())
+    return theirs
+
+
+@pytest.fixture
+def inputs():
+    torch.manual_seed(0)
+    x, context = torch.randn(3, 4, 12), torch.randn(3, 7, 12)
+    mask = torch.arange(7) < torch.tensor([[7], [3], [1]])
+    return x, context, mask
+
+
+@pytest.mark.parametrize("heads", [1, 3, 4])
+def test_attention_is_torchs(inputs, heads):
+    x, context, mask = inputs
+    ours = Attention(12, heads, dropout=0.1).eval()
+    mixed, weights = twin(ours, 12, heads)(
+        x, context, context, key_padding_mask=~mask, average_attn_weights=False
+    )
+    expected = nn.functional.layer_norm(x + mixed, (12,), ours.norm.weight, ours.norm.bias)
+    torch.testing.assert_close(ours(x, context, mask), expected)
+    explained, ours_weights = ours.explain(x, context, mask)
+    torch.testing.assert_close(explained, expected)
+    torch.testing.assert_close(ours_weights, weights)
+
+
+def test_what_the_mask_hides_has_no_effect(inputs):
+    x, context, mask = inputs
+    noise = torch.where(mask[..., None], 0.0, torch.randn_like(context))
+    block = CrossBlock(12, 3, 24, 0.0).eval()
+    own = torch.ones(3, 4, dtype=torch.bool)
+    torch.testing.assert_close(
+        block(x, own, context, mask), block(x, own, context + noise, mask), rtol=0, atol=1e-6
+    )
+
+
+def test_self_block_is_attention_then_feed_forward(inputs):
+    _, x, mask = inputs
+    block = SelfBlock(12, 3, 24, 0.0).eval()
+    attended = block.attention.explain(x, x, mask)[0]
+    first, gelu, second, _ = block.feed_forward.layers
+    hidden = second(gelu(first(attended)))
+    norm = block.feed_forward.norm
+    expected = nn.functional.layer_norm(attended + hidden, (12,), norm.weight, norm.bias)
+    torch.testing.assert_close(block(x, mask), expected)
+
+
+def test_heads_must_divide_the_width():
+    with pytest.raises(ValueError, match="width 10 is not a multiple of heads 4"):
+        Attention(10, 4, 0.0)

@@ -1,0 +1,193 @@
+"""The readers, through the one function that recognises a data set."""
+
+import json
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from cqr.errors import UserError
+from cqr.trainer.datasets import recognise
+
+
+@pytest.fixture
+def features(tmp_path):
+    """What a reader needs of a feature file: where it and its pictures are."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    paths = ["a.jpg", "b.jpg", "sub/c.jpg", "sub/d d.jpg", "other/d d.jpg"]
+    return SimpleNamespace(
+        path=tmp_path / "artifacts" / "photos.h5", image_root=str(root), paths=paths
+    )
+
+
+def write(features, text, name="queries.csv"):
+    path = features.path.parent.parent / "photos" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+ROWS = "reference,text,target,split\na.jpg,make it red,b.jpg,train\nb.jpg,bigger,c.jpg,test\n"
+
+
+def test_a_table_in_the_image_folder_is_found(features):
+    write(features, ROWS)
+    data = recognise(features)
+    assert data.name == "table"
+    assert list(data.queries) == ["query_id", "reference", "text", "target", "split"]
+    assert data.queries.values.tolist() == [
+        ["1", "a.jpg", "make it red", "b.jpg", "train"],
+        ["2", "b.jpg", "bigger", "sub/c.jpg", "test"],
+    ]
+    assert data.gallery("test") == features.paths
+
+
+@pytest.mark.parametrize(
+    "name", ["photos.csv", "photos.queries.csv", "artifacts/photos.queries.csv"]
+)
+def test_a_table_beside_the_folder_or_the_features_is_found(features, name):
+    write(features, ROWS, f"../{name}")
+    assert len(recognise(features).queries) == 2
+
+
+def test_parquet_bom_crlf_and_columns_of_one_s_own(features):
+    write(
+        features,
+        "\ufeff"
+        + ROWS.replace("split", "split,colour")
+        .replace("train", "train,red")
+        .replace("test", "test,")
+        .replace("\n", "\r\n"),
+    )
+    frame = recognise(features).queries
+    assert frame["colour"].tolist()[0] == "red"
+    path = features.path.parent.parent / "q.parquet"
+    frame.to_parquet(path)
+    assert recognise(features, path).queries["reference"].tolist() == ["a.jpg", "b.jpg"]
+
+
+def test_without_a_split_column_every_fifth_reference_is_the_test(features):
+    lines = "".join(f"r{i}.jpg,t,x.jpg\n" for i in range(10) for _ in range(3))
+    write(features, "reference,text,target\n" + lines)
+    data = recognise(features)
+    tests = data.split("test")
+    assert sorted(tests["reference"].unique()) == ["r4.jpg", "r9.jpg"]
+    assert not set(tests["reference"]) & set(data.split("train")["reference"])
+    [note] = data.notes
+    assert note == (
+        "queries.csv has no split column: 6 of 30 queries, those of every 5th reference, "
+        "are the test split"
+    )
+
+
+def test_a_name_is_resolved_only_when_one_file_has_it(features):
+    write(
+        features, "reference,text,target,split\nc.jpg,t,d d.jpg,train\nc.jpg,t,sub/d d.jpg,test\n"
+    )
+    assert recognise(features).queries["target"].tolist() == ["d d.jpg", "sub/d d.jpg"]
+    assert recognise(features).queries["reference"].tolist() == ["sub/c.jpg", "sub/c.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("reference,target\na,b\n", "lacks the column text; it has reference, target; needed are "),
+        ("reference,text\na,b\n", "lacks the column target; it has reference, text; needed"),
+        ("reference,text,target,split\na,b,c,train\na,,c,test\n",
+         "text is empty in 1 of 2 rows, first in row 2; fill or remove them"),
+        ("reference,text,target,split\na,x,c,train\n ,x,c,test\n", "reference is empty in 1 of 2"),
+        ("reference,text,target,split\na,b,c,train\n",
+         "has no test split: mark some rows with split = test, or remove the column"),
+        ("reference,text,target,split\na,b,c,TEST\n", "has no train split"),
+        ("reference,text,target,split\na,b,c,train\na,b,c,dev\n",
+         "split must be train, val or test in every row, and is also dev"),
+        ("reference,text,target,split\na,b,c,train\na,b,c,\n",
+         "split must be train, val or test in every row, and is also empty"),
+        ("reference,text,target\n", "holds no queries"),
+    ],
+)  # fmt: skip
+def test_a_broken_table_is_refused_in_one_sentence(features, text, message):
+    path = write(features, text)
+    with pytest.raises(UserError) as error:
+        recognise(features)
+    assert str(path) in str(error.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_that_is_not_utf8_is_refused(features):
+    path = features.path.parent.parent / "latin.csv"
+    path.write_bytes(ROWS.replace("red", "r\xe9d").encode("latin-1"))
+    with pytest.raises(UserError, match=rf"cannot read the table {path} \('utf-8' codec"):
+        recognise(features, path)
+
+
+def test_two_tables_are_one_too_many(features):
+    write(features, ROWS)
+    write(features, ROWS, "more.csv")
+    with pytest.raises(
+        UserError,
+        match=r"holds 2 tables of queries \(more.csv, queries.csv\): choose one with --data",
+    ):
+        recognise(features)
+
+
+def test_other_tables_are_not_queries(features):
+    write(features, "image,label\na,b\n", "labels.csv")
+    with pytest.raises(UserError) as error:
+        recognise(features)
+    root = features.image_root
+    assert str(error.value) == (
+        f"no queries found for {features.path}: looked for "
+        f"{root}/scenes.json (made by `cqr scenes`); "
+        f"a .csv or .parquet table with the columns reference, text, target in {root}; "
+        f"{root}.queries.csv or {root}.csv (or .parquet); "
+        f"{features.path.with_name('photos.queries.csv')} (or .parquet); "
+        "write such a table or name a data set with --data"
+    )
+
+
+def test_data_that_is_not_there(features):
+    with pytest.raises(UserError, match="--data nowhere does not exist"):
+        recognise(features, features.path.with_name("nowhere").relative_to(features.path.parent))
+
+
+def scenes(features, **manifest):
+    write(features, json.dumps({"format": "cqr-scenes", "version": 1} | manifest), "scenes.json")
+    for split in ("train", "test"):
+        images = [{"file": f"images/{split}{i}.png", "caption": f"scene {i}"} for i in range(3)]
+        query = {"source": 0, "target": 2, "text": "add it", "kind": "add", "attribute": None}
+        write(features, json.dumps({"images": images, "queries": [query]}), f"{split}.json")
+
+
+def test_generated_scenes_are_recognised_before_a_table(features):
+    scenes(features)
+    write(features, ROWS)
+    data = recognise(features)
+    assert data.name == "css"
+    assert data.queries.drop(columns="attribute").to_dict("records")[1] == {
+        "query_id": "test-0", "reference": "images/test0.png", "text": "add it",
+        "target": "images/test2.png", "split": "test", "kind": "add",
+    }  # fmt: skip
+    assert data.gallery("test") == [f"images/test{i}.png" for i in range(3)]
+    assert data.images.loc[data.images["path"] == "images/train2.png", "caption"].tolist() == [
+        "scene 2"
+    ]
+
+
+def test_scenes_of_another_version_or_with_a_part_missing_are_refused(features):
+    scenes(features, version=2)
+    with pytest.raises(
+        UserError, match="is 'cqr-scenes' version 2, not 'cqr-scenes' version 1: make"
+    ):
+        recognise(features)
+    scenes(features)
+    (features.path.parent.parent / "photos" / "test.json").unlink()
+    with pytest.raises(UserError, match=r"cannot read .*test.json .*: make the folder again"):
+        recognise(features)
+
+
+def test_a_frame_of_queries_never_shares_an_index(features):
+    scenes(features)
+    assert isinstance(recognise(features).queries.index, pd.RangeIndex)

@@ -1,0 +1,152 @@
+import dataclasses
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cqr.errors import UserError
+from cqr.trainer.features import RegionBatch
+from cqr.trainer.models import build, options_of
+from cqr.trainer.models.lbf import LBF, LBFConfig, RegionEmbedding
+
+SMALL = LBFConfig(
+    width=16, heads=4, vep_depth=1, tep_depth=1, fusion_depth=2, embed_dim=24, dropout=0.0
+)
+
+
+def model(**choices):
+    torch.manual_seed(0)
+    return LBF(region_dim=10, words=20, max_words=8, config=replace(SMALL, **choices)).eval()
+
+
+@pytest.fixture
+def regions():
+    torch.manual_seed(1)
+    features = torch.randn(4, 6, 10)
+    boxes = torch.rand(4, 6, 4)
+    mask = torch.arange(6) < torch.tensor([[6], [4], [1], [2]])
+    return RegionBatch(features * mask[..., None], boxes * mask[..., None], mask)
+
+
+WORDS = torch.tensor([[2, 3, 4, 0], [5, 0, 0, 0], [6, 7, 8, 9], [2, 2, 0, 0]])
+
+
+def test_vectors_are_of_unit_length_and_scaled_in_training(regions):
+    lbf = model()
+    for vector in (lbf.encode_image(regions), lbf.encode_query(regions, WORDS)):
+        assert vector.shape == (4, 24)
+        torch.testing.assert_close(vector.norm(dim=1), torch.ones(4))
+    query, image = lbf(regions, WORDS, regions)
+    torch.testing.assert_close(query, 4 * lbf.encode_query(regions, WORDS))
+    torch.testing.assert_close(image, 4 * lbf.encode_image(regions))
+
+
+def test_neither_the_order_of_regions_nor_padding_matters(regions):
+    lbf = model()
+    order = torch.tensor([3, 1, 0, 5, 4, 2])
+    shuffled = RegionBatch(*(getattr(regions, f)[:, order] for f in ("features", "boxes", "mask")))
+    longer = RegionBatch(
+        torch.cat([regions.features, torch.randn(4, 2, 10)], 1),
+        torch.cat([regions.boxes, torch.rand(4, 2, 4)], 1),
+        torch.cat([regions.mask, torch.zeros(4, 2, dtype=torch.bool)], 1),
+    )
+    wider = torch.cat([WORDS, torch.zeros(4, 3, dtype=torch.int64)], 1)
+    expected = lbf.encode_query(regions, WORDS)
+    for other, words in ((shuffled, WORDS), (longer, WORDS), (regions, wider)):
+        torch.testing.assert_close(lbf.encode_query(other, words), expected)
+
+
+def test_a_batch_does_not_change_a_vector(regions):
+    lbf = model()
+    together = lbf.encode_query(regions, WORDS)
+    for i in range(4):
+        one = RegionBatch(
+            regions.features[i : i + 1], regions.boxes[i : i + 1], regions.mask[i : i + 1]
+        )
+        torch.testing.assert_close(lbf.encode_query(one, WORDS[i : i + 1])[0], together[i])
+
+
+def test_the_order_of_words_matters(regions):
+    lbf = model()
+    swapped = WORDS[:, [1, 0, 2, 3]]
+    assert not torch.allclose(
+        lbf.encode_query(regions, WORDS)[0], lbf.encode_query(regions, swapped)[0]
+    )
+
+
+def test_visual_and_positional_embeddings_are_normed_and_averaged(regions):
+    torch.manual_seed(0)
+    embedding = RegionEmbedding(10, SMALL).eval()
+
+    def layer_norm(x):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+
+    def affine(linear, x):
+        return x @ linear.weight.detach().numpy().T + linear.bias.detach().numpy()
+
+    visual = layer_norm(affine(embedding.visual[0], regions.features.numpy()))
+    position = layer_norm(affine(embedding.position[0], regions.boxes.numpy()))
+    ours = embedding(regions).detach().numpy()
+    np.testing.assert_allclose(ours, (visual + position) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_each_word_attends_to_the_real_regions_with_weights_that_sum_to_one(regions):
+    lbf = model()
+    weights = lbf.attention(regions, WORDS)
+    assert weights.shape == (4, 4, 6)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(4, 4))
+    assert (weights[~regions.mask[:, None].expand_as(weights)] == 0).all()
+
+
+CHOICES = [
+    {"position": "corners+area"}, {"position": "none"}, {"combine": "sum"}, {"input_norm": False},
+    {"directions": "visual"}, {"directions": "language"}, {"joint": "visual"},
+    {"joint": "language"}, {"pool": "max"}, {"embed_dim": 0}, {"vep_depth": 0}, {"tep_depth": 0},
+    {"fusion_depth": 1}, {"hidden": 1}, {"heads": 2},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda c: str(next(iter(c.items()))))
+def test_every_choice_changes_the_query_and_trains(regions, choice):
+    lbf = model(**choice)
+    plain = model().encode_query(regions, WORDS)
+    query, image = lbf(regions, WORDS, regions)
+    assert query.shape != plain.shape or not torch.allclose(query / 4, plain)
+    torch.manual_seed(5)
+    (query @ torch.randn(query.shape[1]) + image @ torch.randn(query.shape[1])).sum().backward()
+    idle = {name for name, p in lbf.named_parameters() if p.grad is None}
+    expected = {
+        "joint=visual": ("out_words", "read.1"),
+        "joint=language": ("see.1",),
+        "directions=language": (),
+    }.get("=".join(map(str, next(iter(choice.items())))), ())
+    assert all(name.startswith(expected) for name in idle) if expected else not idle
+
+
+def test_every_field_is_described():
+    for field in dataclasses.fields(LBFConfig):
+        assert f"\n        {field.name}: " in LBFConfig.__doc__
+
+
+def test_options_are_parsed_by_type_and_refused_by_name():
+    options = options_of(
+        "lbf", {"width": 64, "loss": "x"}, ["heads=2", "input_norm=false", "pool=max"]
+    )
+    assert (options["width"], options["heads"], options["input_norm"]) == (64, 2, False)
+    assert LBFConfig(**options).pool == "max"
+    for item, message in {
+        "width": "--set width is not NAME=VALUE with a NAME of lbf: combine, ",
+        "depth=2": "--set depth=2 is not NAME=VALUE with a NAME of lbf: combine, ",
+        "width=wide": "--set width=wide: 'wide' is not int",
+        "pool=sum": "--set pool=sum: choose one of mean, max",
+        "input_norm=1": "--set input_norm=1: choose true or false",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            options_of("lbf", {}, [item])
+    with pytest.raises(UserError, match="no model is called 'gru'; there are lbf"):
+        options_of("gru", {}, [])
+    with pytest.raises(
+        UserError, match="width 10 is not a multiple of heads 4; change it with --set"
+    ):
+        build("lbf", {"width": 10, "heads": 4}, region_dim=3, words=4, max_words=5)

@@ -1,0 +1,70 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cqr.trainer.datasets import css, table
+from cqr.trainer.queries import Dataset, hold_out, task
+
+
+def dataset(protocol):
+    images = pd.DataFrame(
+        {"path": list("abcdef"), "caption": ["x", "y", "x", "z", "y", "x"], "split": "test"}
+    )
+    rows = [("a", "t", "c"), ("a", "t", "b"), ("b", "u", "e"), ("c", "v", "nowhere")]
+    queries = pd.DataFrame(rows, columns=["reference", "text", "target"])
+    queries.insert(0, "query_id", [str(i) for i in range(len(queries))])
+    return Dataset("d", None, queries.assign(split="test"), images, protocol)
+
+
+def correct(work):
+    return [c.tolist() for c in work.correct]
+
+
+def test_by_caption_every_image_of_the_target_s_caption_but_the_reference_is_correct():
+    data = dataset(css.PROTOCOL)
+    work = task(data, data.queries, data.gallery("test"))
+    assert work.reference.tolist() == [0, 0, 1, 2]
+    assert correct(work) == [[2, 5], [1, 4], [4], []]
+
+
+def test_by_target_every_target_of_the_same_reference_and_text_is_correct():
+    data = dataset(table.PROTOCOL)
+    work = task(data, data.queries, data.gallery("test"))
+    assert correct(work) == [[1, 2], [1, 2], [4], []]
+
+
+def test_a_reference_that_is_kept_may_be_correct():
+    data = dataset(replace(css.PROTOCOL, remove_reference=False))
+    work = task(data, data.queries, data.gallery("test"))
+    assert work.reference.tolist() == [-1] * 4
+    assert correct(work) == [[0, 2, 5], [1, 4], [1, 4], []]
+
+
+def test_a_gallery_lacks_what_has_no_regions():
+    data = dataset(css.PROTOCOL)
+    work = task(data, data.queries, ["f", "b"])
+    assert work.reference.tolist() == [-1, -1, 1, -1]
+    assert correct(work) == [[0], [1], [], []]
+
+
+def test_the_protocol_is_said_in_words():
+    said = css.PROTOCOL.sentence()
+    assert "all images of the test split" in said
+    assert "the reference is removed from it" in said
+    assert "Recall@k for k = 1, 5, 10, 50" in said
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.3, 0.99])
+def test_no_reference_is_both_trained_on_and_held_out(fraction):
+    names = [f"r{i // 3}" for i in range(60)]
+    queries = pd.DataFrame({"reference": names, "split": "train"})
+    data = Dataset("d", None, queries, pd.DataFrame(), css.PROTOCOL)
+    kept, held = hold_out(data, fraction, seed=1)
+    assert len(kept) + len(held) == 60
+    assert not set(kept["reference"]) & set(held["reference"])
+    expected = 0 if fraction == 0 else min(max(round(20 * fraction), 1), 19)
+    assert held["reference"].nunique() == expected
+    again = hold_out(data, fraction, seed=1)[1]
+    assert np.array_equal(held.index, again.index)

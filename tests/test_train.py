@@ -1,0 +1,359 @@
+"""Training end to end on drawn features: it learns, and a killed one ends like an unkilled one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cqr.errors import UserError
+from cqr.trainer import evaluate, report, runs
+from cqr.trainer.material import collect
+from cqr.trainer.settings import Settings, settle
+from cqr.trainer.train import finished, start, train
+
+SMALL = ["width=32", "heads=2", "vep_depth=1", "tep_depth=1", "fusion_depth=1", "embed_dim=48"]
+CPU = torch.device("cpu")
+
+
+def small(**given):
+    given = {"epochs": 3, "batch": 16, "warmup": 5, "lr": 3e-3, "validation": 0.2} | given
+    return settle({}, given, SMALL)
+
+
+def run_of(features, settings, **more):
+    material = collect(features)
+    run = start(material, settings, **more)
+    train(run, material, device="cpu")
+    return run, material
+
+
+def test_a_trained_model_finds_what_chance_does_not(drawn_scenes):
+    features = drawn_scenes(references=30, modifications=8)
+    run, material = run_of(features, small(epochs=15, select="last"))
+    evaluation = evaluate.evaluate(run, material, CPU)
+    metrics = evaluation.metrics
+    assert metrics["queries"] == 240
+    assert metrics["gallery"] == 270
+    assert metrics["chance"]["1"] < 1
+    assert metrics["recall"]["1"] > 15
+    assert metrics["recall"]["10"] > 60
+    assert metrics["recall"]["1"] <= metrics["recall"]["5"] <= metrics["recall"]["10"]
+    kinds = metrics["breakdown"]["kind"]
+    assert set(kinds) == {"add", "make", "remove"}
+    total = sum(part["queries"] * part["recall"]["5"] for part in kinds.values())
+    assert total / 240 == pytest.approx(metrics["recall"]["5"])
+
+
+def test_what_evaluate_writes_agrees_with_itself(drawn_scenes):
+    run, material = run_of(drawn_scenes(), small())
+    evaluation = evaluate.evaluate(run, material, CPU)
+    folder = run.path / "evaluation"
+    evaluate.write(evaluation, folder)
+    report.write(evaluation, run, folder)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    frame = pd.read_parquet(folder / "queries.parquet")
+    caption = material.dataset.images.set_index("path")["caption"]
+    for row in frame.itertuples():
+        wanted = caption[row.target]
+        hits = [i for i, path in enumerate(row.found, 1) if path and caption[path] == wanted]
+        assert (hits[0] if hits else 99) == (row.rank if row.rank <= len(row.found) else 99)
+        assert row.reference not in row.found
+        assert (np.diff(row.scores[np.isfinite(row.scores)]) <= 0).all()
+    for k, value in metrics["recall"].items():
+        assert value == pytest.approx(100 * np.mean(frame["rank"].between(1, int(k))))
+    page = (folder / "report.html").read_text()
+    assert f"{metrics['recall']['1']:.2f}" in page
+    assert "src=" not in page
+    assert "http-equiv" not in page
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(drawn_scenes):
+    features = drawn_scenes()
+    weights = [
+        load_file(run_of(features, small(seed=seed), fresh=True)[0].weights) for seed in (3, 3, 4)
+    ]
+    same, other = (all(torch.equal(weights[0][name], w[name]) for name in w) for w in weights[1:])
+    assert same
+    assert not other
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 4, 7])
+def test_resuming_after_a_stop_gives_the_weights_of_an_uninterrupted_run(drawn_scenes, at):
+    features = drawn_scenes()
+    whole, material = run_of(features, small(), fresh=True)
+    run = start(material, small(), fresh=True)
+    steps = 0
+
+    def stop(*_):
+        nonlocal steps
+        steps += 1
+        if steps == at:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run, material, on_step=stop, device="cpu")
+    assert start(material, small()).path == run.path  # the same command goes on with it
+    train(run, material, device="cpu")
+    assert_equal_runs(whole, run)
+
+
+def test_a_crash_between_two_writes_is_mended_by_resuming(drawn_scenes, monkeypatch):
+    features = drawn_scenes()
+    whole, material = run_of(features, small(), fresh=True)
+    run = start(material, small(), fresh=True)
+    from cqr.trainer import checkpoint
+
+    real, calls = checkpoint.save, 0
+
+    def crash(*args):
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise Killed
+        real(*args)
+
+    monkeypatch.setattr(checkpoint, "save", crash)
+    with pytest.raises(Killed):
+        train(run, material, device="cpu")
+    monkeypatch.setattr(checkpoint, "save", real)
+    train(run, material, device="cpu")
+    assert_equal_runs(whole, run)
+
+
+def test_sigkill_at_any_moment_ends_in_the_same_weights(drawn_scenes, tmp_path):
+    features = drawn_scenes()
+    whole, _ = run_of(features, small(epochs=4))
+    command = [
+        sys.executable,
+        "-m",
+        "cqr.cli",
+        "train",
+        "--features",
+        str(features),
+        "--device",
+        "cpu",
+    ]
+    command += [
+        "--epochs",
+        "4",
+        "--batch",
+        "16",
+        "--warmup",
+        "5",
+        "--lr",
+        "3e-3",
+        "--validation",
+        "0.2",
+    ]
+    command += [part for item in SMALL for part in ("--set", item)]
+    place = tmp_path / "killed"
+    place.mkdir()
+    run = place / "artifacts/runs/css-lbf-001"
+    for moment in ("run.json", "checkpoint.safetensors"):
+        process = subprocess.Popen(command, cwd=place, stderr=subprocess.DEVNULL, env=os.environ)
+        while not (run / moment).exists():
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in run.parent.iterdir()] == ["css-lbf-001"]
+    assert_equal_runs(whole, runs.Run.load(run))
+
+
+def assert_equal_runs(one, two):
+    for file in ("weights", "checkpoint"):
+        a, b = (load_file(getattr(run, file)) for run in (one, two))
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    logs = [[json.loads(line) for line in run.log.read_text().splitlines()] for run in (one, two)]
+    timeless = [[(line["epoch"], line["loss"], line.get("score")) for line in log] for log in logs]
+    assert timeless[0] == timeless[1]
+    assert finished(one)
+    assert finished(two)
+
+
+def test_a_finished_run_is_not_continued_and_other_settings_start_anew(drawn_scenes):
+    features = drawn_scenes()
+    _, material = run_of(features, small(epochs=1))
+    assert start(material, small(epochs=1)).path.name == "css-lbf-002"
+    assert start(material, small(epochs=1)).path.name == "css-lbf-002"  # 002 is unfinished
+    assert start(material, small(epochs=2)).path.name == "css-lbf-003"
+    assert start(material, small(epochs=1), fresh=True).path.name == "css-lbf-004"
+    assert runs.newest().path.name == "css-lbf-004"
+
+
+@pytest.mark.parametrize("select", ["validation", "test", "last"])
+def test_the_kept_epoch_is_the_one_that_was_asked_for(drawn_scenes, select):
+    run, material = run_of(drawn_scenes(), small(select=select))
+    log = [json.loads(line) for line in run.log.read_text().splitlines()]
+    last = {k[6:]: v for k, v in load_file(run.checkpoint).items() if k.startswith("model.")}
+    kept = load_file(run.weights)
+    if select == "last":
+        assert all("score" not in line for line in log)
+        assert all(torch.equal(last[name], kept[name]) for name in kept)
+    else:
+        best = max(line["score"] for line in log)
+        chosen = max(line["epoch"] for line in log if line["score"] == best)
+        is_last = all(torch.equal(last[name], kept[name]) for name in kept)
+        assert is_last == (chosen == len(log))
+    if select == "test":
+        evaluation = evaluate.evaluate(run, material, CPU)
+        assert np.mean(list(evaluation.metrics["recall"].values())) == pytest.approx(best)
+
+
+def test_both_losses_and_a_smaller_k_train(drawn_scenes):
+    features = drawn_scenes()
+    for given in (
+        {"loss": "soft-triplet"},
+        {"loss": "soft-triplet-sampled"},
+        {"kappa": "squared-l2"},
+    ):
+        material = collect(features, k=3)
+        run = start(material, small(epochs=2, k=3, **given))
+        progress = train(run, material, device="cpu")
+        assert progress.epoch == 2
+        log = [json.loads(line) for line in run.log.read_text().splitlines()]
+        assert log[1]["loss"] < log[0]["loss"]
+
+
+def test_features_that_are_not_finite_are_named(drawn_scenes):
+    features = drawn_scenes()
+    import h5py
+
+    name = "images/css_train_000000.png"
+    with h5py.File(features.with_name("css.shards") / "00000.h5", "r+") as file:
+        row = list(file["images/path"].asstr()[:]).index(name)
+        file["regions/features"][row, 0, 0] = np.nan
+    material = collect(features)
+    with pytest.raises(UserError, match=f"the features of {name} are not finite; check them with"):
+        train(start(material, small(validation=0)), material, device="cpu")
+
+
+def test_a_learning_rate_that_blows_up_is_named(drawn_scenes):
+    material = collect(drawn_scenes())
+    run = start(material, small(lr=1e30, clip=1e30, warmup=1))
+    with pytest.raises(
+        UserError, match=r"the loss is not finite in epoch 1, step \d+: train with a lower"
+    ):
+        train(run, material, device="cpu")
+
+
+def test_missing_images_stop_or_are_counted(drawn_scenes, write_features, tmp_path):
+    whole = collect(drawn_scenes())
+    reader = whole.reader
+    keep = np.arange(len(reader)) % 7 != 3
+    batch = reader.gather(np.flatnonzero(keep))
+    part = write_features(
+        tmp_path / "part.h5",
+        [p for p, k in zip(reader.paths, keep, strict=True) if k],
+        batch.features.numpy(), batch.boxes.numpy() * 300, batch.mask.sum(1).numpy(),
+        root=reader.file.image_root,
+    )  # fmt: skip
+    with pytest.raises(
+        UserError, match=rf"24 of 168 images have no regions in {part}: .*; extract them"
+    ):
+        collect(part)
+    material = collect(part, max_missing=0.5)
+    gone = {p for p, k in zip(reader.paths, keep, strict=True) if not k}
+    queries = whole.dataset.queries
+    lost = queries["reference"].isin(gone) | queries["target"].isin(gone)
+    train_lost = int((lost & (queries["split"] == "train")).sum())
+    [note] = material.notes
+    assert f"{train_lost} training queries are left out" in note
+    run = start(material, small(epochs=1))
+    train(run, material, device="cpu")
+    evaluation = evaluate.evaluate(run, material, CPU)
+    assert evaluation.metrics["queries"] == 72
+    frame = evaluation.per_query
+    assert (frame.loc[frame["reference"].isin(gone), "rank"] == 0).all()
+
+
+def test_a_run_without_weights_and_damaged_files_are_refused(drawn_scenes):
+    material = collect(drawn_scenes())
+    run = start(material, small())
+    with pytest.raises(UserError, match="has no weights yet: let `cqr train` finish an epoch"):
+        run.trained_model()
+    run.weights.write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"cannot use .*weights.safetensors"):
+        run.trained_model()
+    run.checkpoint.write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"cannot resume from .*: start anew with --fresh"):
+        train(run, material, device="cpu")
+    text = (run.path / "run.json").read_text()
+    (run.path / "run.json").write_text(text.replace('"version": 1', '"version": 9'))
+    with pytest.raises(
+        UserError, match="version 9, this cqr reads 'cqr-run' version 1: update cqr"
+    ):
+        runs.newest()
+    (run.path / "run.json").write_text(text[:50])
+    with pytest.raises(UserError, match=r"is damaged .*: choose another run with --run"):
+        runs.newest()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epochs": 0}, "--epochs 0 is less than 1"),
+        ({"batch": 1}, "--batch 1 is less than 2"),
+        ({"lr": 0.0}, "--lr 0.0 is not greater than 0"),
+        ({"seed": -1}, "--seed -1 is not in"),
+        ({"validation": 1.0}, "--validation 1.0 is not in"),
+        ({"loss": "hinge"}, "no loss is called 'hinge'; there are batch-classification, "),
+        ({"kappa": "cosine"}, "--kappa cosine is not one of dot, squared-l2"),
+        ({"select": "best"}, "--select best is not one of validation, test, last"),
+    ],
+)
+def test_settings_out_of_range_are_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        settle({}, given, [])
+
+
+def test_what_is_given_wins_over_what_is_recommended():
+    recommended = {"epochs": 5, "lr": 0.1, "width": 64}
+    settings = settle(recommended, {"epochs": 7, "lr": None}, ["heads=4"])
+    assert (settings.epochs, settings.lr) == (7, 0.1)
+    assert (settings.options["width"], settings.options["heads"]) == (64, 4)
+    assert settings.batch == Settings.batch
+
+
+def test_two_processes_train_as_one_does(drawn_scenes, tmp_path):
+    """torchrun on two CPU processes: the loss sees the targets of both."""
+    features = drawn_scenes()
+    options = ["dropout=0", *SMALL]
+    material = collect(features)
+    settings = settle({}, {"epochs": 2, "batch": 16, "warmup": 5, "select": "last"}, options)
+    alone = start(material, settings)
+    train(alone, material, device="cpu")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--master-port=0",
+    ]
+    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "-m", "cqr.cli", "train"]
+    command += ["--features", str(features), "--device", "cpu", "--select", "last"]
+    command += ["--epochs", "2", "--batch", "16", "--warmup", "5"]
+    command += [part for item in options for part in ("--set", item)]
+    place = tmp_path / "two"
+    place.mkdir()
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr[-2000:]
+    [together] = runs.all_runs(place / "artifacts/runs")
+    one, two = load_file(alone.weights), load_file(together.weights)
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
