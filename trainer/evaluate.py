@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from cqr.atomic import replacing
 from cqr.errors import UserError
 from cqr.trainer.features import RegionReader
 from cqr.trainer.material import Material
 from cqr.trainer.metrics import Ranking, chance_at, rank, recall_at
+from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.queries import Task, task
 from cqr.trainer.runs import Run
 from cqr.trainer.text import Vocabulary
@@ -39,7 +40,7 @@ class Evaluation:
 
 
 def encode_images(
-    model: nn.Module, reader: RegionReader, rows: NDArray[np.int64], device: torch.device
+    model: RetrievalModel, reader: RegionReader, rows: NDArray[np.int64], device: torch.device
 ) -> Tensor:
     """G x E vectors of the images at `rows`."""
     return torch.cat(
@@ -48,7 +49,7 @@ def encode_images(
 
 
 def encode_queries(
-    model: nn.Module,
+    model: RetrievalModel,
     reader: RegionReader,
     vocabulary: Vocabulary,
     rows: NDArray[np.int64],
@@ -68,7 +69,7 @@ def encode_queries(
 
 @torch.inference_mode()
 def score(
-    model: nn.Module,
+    model: RetrievalModel,
     reader: RegionReader,
     vocabulary: Vocabulary,
     work: Task,

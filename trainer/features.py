@@ -37,8 +37,10 @@ class RegionBatch:
     mask: Tensor
 
     def to(self, device: torch.device | str) -> Self:
-        move = {"device": device, "non_blocking": True}
-        return type(self)(self.features.to(**move), self.boxes.to(**move), self.mask.to(**move))
+        features, boxes, mask = (
+            t.to(device, non_blocking=True) for t in (self.features, self.boxes, self.mask)
+        )
+        return type(self)(features, boxes, mask)
 
     def __len__(self) -> int:
         return len(self.features)

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 from cqr.atomic import replacing
 from cqr.errors import UserError
 from cqr.trainer.models import build
+from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.settings import Settings
 from cqr.trainer.text import Vocabulary
 
@@ -63,7 +63,7 @@ class Run:
     def log(self) -> Path:
         return self.path / "log.jsonl"
 
-    def model(self) -> nn.Module:
+    def model(self) -> RetrievalModel:
         """The model, freshly initialised."""
         return build(
             self.settings.model,
@@ -73,7 +73,7 @@ class Run:
             max_words=self.vocabulary.max_words,
         )
 
-    def trained_model(self) -> nn.Module:
+    def trained_model(self) -> RetrievalModel:
         """The model with the chosen weights, in evaluation mode.
 
         Raises:

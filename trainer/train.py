@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning_fabric
 import numpy as np
@@ -33,6 +33,7 @@ from cqr.trainer.evaluate import score
 from cqr.trainer.losses import LOSSES
 from cqr.trainer.material import Material
 from cqr.trainer.metrics import recall_at
+from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.queries import Dataset, Task, hold_out, task
 from cqr.trainer.runs import Run
 from cqr.trainer.settings import Settings
@@ -93,7 +94,7 @@ class _Training:
     pairs: Pairs
     batch: int
     fabric: lightning_fabric.Fabric
-    module: torch.nn.Module
+    module: RetrievalModel
     model: Any  # the module as Fabric wraps it
     optimizer: Any
 
@@ -235,7 +236,7 @@ def _fabric(device: str, precision: str | None) -> lightning_fabric.Fabric:
         devices=local,
         num_nodes=max(1, world // local),
         strategy="ddp" if world > 1 else "auto",
-        precision=precision or ("bf16-mixed" if accelerator == "cuda" else "32-true"),
+        precision=cast(Any, precision or ("bf16-mixed" if accelerator == "cuda" else "32-true")),
     )
     fabric.launch()
     return fabric
@@ -255,8 +256,8 @@ def _step(t: _Training, batch: Batch) -> float:
         batch.reference.to(device), batch.words.to(device), batch.target.to(device)
     )
     if fabric.world_size > 1:  # every query against the targets of all devices
-        query = fabric.all_gather(query, sync_grads=True).flatten(0, 1)
-        target = fabric.all_gather(target, sync_grads=True).flatten(0, 1)
+        gathered = fabric.all_gather((query, target), sync_grads=True)
+        query, target = (vectors.flatten(0, 1) for vectors in gathered)
     loss = LOSSES[settings.loss](query.float(), target.float(), settings.kappa)
     t.optimizer.zero_grad()
     fabric.backward(loss)

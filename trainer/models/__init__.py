@@ -1,30 +1,23 @@
 """One file a paper, one interface.
 
-A model is a `torch.nn.Module` with
-
-    encode_image(regions) -> B x E unit vectors of images to be found
-    encode_query(regions, words) -> B x E unit vectors of references with texts
-    forward(reference, words, target) -> both, times its learnable scale
-
-and a frozen dataclass of its choices.  To add one, write its file and a line in
-`MODELS`.
+A model is an `interface.RetrievalModel` and a frozen dataclass of its choices.
+To add one, write its file and a line in `MODELS`.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, get_type_hints
 
-from torch import nn
-
 from cqr.errors import UserError
+from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.lbf import LBF, LBFConfig
 
-MODELS: dict[str, tuple[type[nn.Module], type]] = {"lbf": (LBF, LBFConfig)}
+MODELS: dict[str, tuple[Any, Any]] = {"lbf": (LBF, LBFConfig)}
 
 
 def build(
     name: str, options: Mapping[str, Any], *, region_dim: int, words: int, max_words: int
-) -> nn.Module:
+) -> RetrievalModel:
     """A model of that name, freshly initialised from torch's random state."""
     model, config = MODELS[name]
     try:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.attention import CrossBlock, SelfBlock
+from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.text import PAD
 
 
@@ -70,7 +71,7 @@ class LBFConfig:
     scale: float = 4.0
 
 
-class LBF(nn.Module):
+class LBF(RetrievalModel):
     """Regions and words to a joint vector; regions alone to a target vector.
 
     Args:
@@ -83,8 +84,9 @@ class LBF(nn.Module):
     def __init__(
         self, *, region_dim: int, words: int, max_words: int, config: LBFConfig | None = None
     ) -> None:
-        super().__init__()
-        self.config = c = config or LBFConfig()
+        c = config or LBFConfig()
+        super().__init__(c.scale)
+        self.config = c
         self.embed_regions = RegionEmbedding(region_dim, c)
         self.embed_words = WordEmbedding(words, max_words, c)
         block = (c.width, c.heads, c.hidden * c.width, c.dropout)
@@ -95,14 +97,6 @@ class LBF(nn.Module):
         self.read = nn.ModuleList(CrossBlock(*block) for _ in depth if c.directions != "visual")
         self.out_regions = _output_map(c)
         self.out_words = _output_map(c)
-        self.scale = nn.Parameter(torch.tensor(c.scale))
-
-    def forward(
-        self, reference: RegionBatch, words: Tensor, target: RegionBatch
-    ) -> tuple[Tensor, Tensor]:
-        """Query and target vectors, each B x E, unit length times the learnable scale."""
-        query, image = self.encode_query(reference, words), self.encode_image(target)
-        return query * self.scale, image * self.scale
 
     def encode_image(self, regions: RegionBatch) -> Tensor:
         """B x E unit vectors of images, to be found."""
@@ -171,8 +165,10 @@ class LBF(nn.Module):
             words != PAD,
             depth=self.config.fusion_depth - 1,
         )
-        last = self.read[-1].cross_attention
-        return last.explain(language, visual, regions.mask)[1].mean(1)
+        last = self.read[-1]
+        assert isinstance(last, CrossBlock)
+        _, weights = last.cross_attention.explain(language, visual, regions.mask)
+        return weights.mean(1)
 
     def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
         if self.config.pool == "max":
@@ -192,7 +188,7 @@ class RegionEmbedding(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, regions: RegionBatch) -> Tensor:
-        visual = self.visual(regions.features.to(self.visual[0].weight.dtype))
+        visual = self.visual(regions.features.to(regions.boxes.dtype))
         if self.position is None:
             return self.dropout(visual)
         boxes = regions.boxes

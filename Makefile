@@ -1,0 +1,50 @@
+# make setup   the environment, in .venv
+# make test    the environment, style, types, all tests
+# make demo    scenes -> extract -> train -> evaluate, each step the real command
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := pipeline scenes trainer
+
+.PHONY: setup gl test style types demo clean
+.ONESHELL:
+.SHELLFLAGS := -eu -c
+
+setup: gl $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[scenes,test]'
+	touch $@
+
+# OpenGL for the 3D pictures of `cqr scenes`; without it their tests are skipped, and say so.
+gl:
+	@if ! $(PYTHON) -c 'import ctypes; ctypes.CDLL("libEGL.so.1"); ctypes.CDLL("libGL.so.1")' 2>/dev/null; then
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	    apt-get update -qq && apt-get install -y -qq libegl1 libgl1 libgl1-mesa-dri >/dev/null
+	  else
+	    echo "For the 3D pictures install: libegl1 libgl1 libgl1-mesa-dri" >&2
+	  fi
+	fi
+
+test: setup style types
+	$(BIN)/python -m pytest
+
+style: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Type checkers do not see how an editable install maps `cqr` onto these folders.
+types: setup
+	@mkdir -p .types/cqr
+	ln -sfn $(foreach p,$(PACKAGES),$(CURDIR)/$(p)) $(CURDIR)/*.py .types/cqr/
+	MYPYPATH=.types $(BIN)/mypy --explicit-package-bases --namespace-packages -p cqr
+
+demo: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh
+
+clean:
+	rm -rf $(VENV) .types build *.egg-info
