@@ -79,7 +79,7 @@ def backend(
 
     name = config or DEFAULT
     settings = _settings(name, options)
-    described = hashlib.sha256(settings.dump().encode()).hexdigest()
+    fingerprint = _fingerprint(settings)
     path = weights or source(name).get()
     state = read(path)
     settings.MODEL.DEVICE = str(device)
@@ -88,7 +88,7 @@ def backend(
     identity = {
         "name": "detectron2",
         "config": name,
-        "settings": described,
+        "settings": fingerprint,
         "version": detectron2.__version__,
         "weights": digest(path),
     }
@@ -188,6 +188,11 @@ def _settings(name: str, options: dict[str, Any]) -> Any:
         raise UserError(f"the config {name} is not a Faster R-CNN; choose --config as {DEFAULT}")
     model.MASK_ON = model.KEYPOINT_ON = False
     return settings
+
+
+def _fingerprint(settings: Any) -> str:
+    """Tells configs of one name apart: a file can be edited, a default can change."""
+    return hashlib.sha256(settings.dump().encode()).hexdigest()
 
 
 def _folder() -> Path:
