@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cqr.errors import UserError
 from cqr.pipeline.detectors.download import Source
@@ -105,9 +105,9 @@ class Detectron2:
     """A GeneralizedRCNN of detectron2 as a `regional.Backend`."""
 
     def __init__(
-        self, network: nn.Module, settings: Any, device: torch.device, identity: dict[str, Any]
+        self, network: Any, settings: Any, device: torch.device, identity: dict[str, Any]
     ) -> None:
-        self.network: Any = network
+        self.network = network
         self.device = device
         self.identity = identity
         self.selection = Selection()

@@ -37,7 +37,7 @@ def encoder(weights: Path | None, device: torch.device) -> "EfficientNetLite0":
     return EfficientNetLite0(network.eval().to(device), device, identity)
 
 
-@dataclass(frozen=True)
+@dataclass
 class EfficientNetLite0:
     """The network as a `regional.Encoder`: the map before its classifier, averaged over a box.
 
