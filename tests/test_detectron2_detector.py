@@ -151,6 +151,14 @@ def test_dimensions_and_tiny_pictures(built, detector):
         assert regions.k == 18
 
 
+def test_no_finite_proposal_leaves_the_whole_picture(built):
+    backend = backends.backend(built[0], built[2], CPU, **SMALL)
+    nn.init.constant_(backend.network.proposal_generator.rpn_head.anchor_deltas.weight, np.nan)
+    (regions,) = RegionDetector(backend)([picture(160, 128)], 18)
+    assert (regions.count, regions.k) == (1, 18)
+    np.testing.assert_array_equal(regions.features[0], regions.whole)
+
+
 def test_identity(built, detector):
     assert detector.identity["config"] == built[0]
     other = backends._settings(built[0], {})

@@ -153,6 +153,15 @@ def test_k_may_be_all_proposals_but_not_more(detector):
         detector(pictures((200, 150)), 61)
 
 
+def test_no_finite_proposal_leaves_the_whole_picture(path):
+    backend = backends.backend(CONFIG, path, CPU, **SMALL)
+    nn.init.constant_(backend.network.rpn.head.bbox_pred.weight, float("nan"))
+    (regions,) = RegionDetector(backend)(pictures((200, 150)), 18)
+    assert (regions.count, regions.k) == (1, 18)
+    assert regions.boxes[0].tolist() == [0, 0, 200, 150]
+    np.testing.assert_array_equal(regions.features[0], regions.whole)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 400), (400, 1), (3, 2)])
 def test_tiny_and_thin_pictures(detector, size):
     (regions,) = detector(pictures(size), 5)

@@ -145,7 +145,7 @@ class Detectron2:
             scores = probabilities[:, :-1]  # the last column is the background
             classes = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
             # n x (classes * 4), or n x 4 where one regression serves all classes.
-            each = boxes.reshape(len(boxes), -1, 4).expand(*scores.shape, 4)
+            each = boxes.reshape(len(boxes), boxes.shape[1] // 4, 4).expand(*scores.shape, 4)
             found.append(Candidates(each.reshape(-1, 4), classes.reshape(-1), scores.reshape(-1)))
         return found
 
