@@ -79,10 +79,8 @@ def test_rows(detector):
 @pytest.mark.parametrize("size", [(224, 224), (320, 160), (192, 256)])
 def test_the_whole_picture_is_what_the_network_was_trained_with(detector, network, size):
     """At these sizes nothing is resized: the package's own pooling is the oracle."""
+    assert detector.network_size(*size) == size
     image = picture(*size)
-    if detector.network_size(*size) != size:
-        assert size == (320, 160)  # the nearest multiples of 32 of its shape
-        image = picture(*(size := (320, 160)))
     pixels = (torch.tensor(image).permute(2, 0, 1)[None].float() - 127) / 128
     taken = []
     hook = network._avg_pooling.register_forward_hook(lambda *a: taken.append(a[2]))
@@ -94,8 +92,8 @@ def test_the_whole_picture_is_what_the_network_was_trained_with(detector, networ
     np.testing.assert_allclose(regions.features[0], regions.whole, atol=1e-6)
 
 
-def test_a_cell_is_the_average_of_its_positions(detector, network):
-    """192 x 192 is 6 x 6 positions; K = 9 gives cells of 2 x 2."""
+def test_a_cell_is_its_position_of_the_map(detector, network):
+    """224 x 224 is 7 x 7 positions; K = 49 gives each its cell."""
     image = picture(224, 224)
     pixels = (torch.tensor(image).permute(2, 0, 1)[None].float() - 127) / 128
     with torch.inference_mode():
@@ -133,7 +131,7 @@ def test_a_batch_changes_no_number(detector):
 
 
 def test_limits_and_names(detector):
-    with pytest.raises(UserError, match=r"between 1 and 1024 .* grid \(efficientnet_lite0\)"):
+    with pytest.raises(UserError, match=r"between 1 and 1024 .* grid/efficientnet_lite0"):
         detector.check_k(1025)
     for config in ("grid", "vgg", "efficientnet_lite0/x"):
         with pytest.raises(UserError, match=f"cannot lie over {config}; choose --config"):

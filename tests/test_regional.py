@@ -106,7 +106,7 @@ def test_pictures_of_other_network_sizes_are_refused():
 
 @pytest.mark.parametrize("k", [-1, 0, 9])
 def test_k_out_of_range_is_the_users_to_mend(k):
-    with pytest.raises(UserError, match=r"--k must be between 1 and 8 .* known \(c\), is"):
+    with pytest.raises(UserError, match=r"--k must be between 1 and 8 .* known/c, is"):
         RegionDetector(Known([], []))([], k)
 
 
