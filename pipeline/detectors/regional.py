@@ -16,22 +16,20 @@ from cqr.pipeline.detectors.selection import Candidates, Selection, select
 from cqr.pipeline.regions import Floats, Regions
 
 
-class Backend(Protocol):
-    """A network, seen as four steps.  Sizes are (width, height); pictures are RGB.
+class Encoder(Protocol):
+    """A network that makes maps of pictures and features of boxes.
+
+    Sizes are (width, height); pictures are RGB.
 
     Attributes:
-        identity: name, configuration, library and its version, sha256 of the
-            weights.  JSON-able.
+        identity: {"name", "config", "version" of the library, "weights": sha256},
+            and whatever else decides its numbers; JSON-able.
         dim: D, the width of a region's feature.
-        max_k: how many regions it can give at most (the limit of its proposals).
-        selection: how K of its candidates are chosen.
-        device: where its network is.
+        device: where the network is.
     """
 
     identity: dict[str, Any]
     dim: int
-    max_k: int
-    selection: Selection
     device: torch.device
 
     def network_size(self, width: int, height: int) -> tuple[int, int]:
@@ -43,15 +41,27 @@ class Backend(Protocol):
         ...
 
     def encode(self, batch: Tensor) -> Any:
-        """Feature maps, of a form that only the backend knows, of B x 3 x H x W float32, 0-255."""
-        ...
-
-    def find(self, maps: Any, k: int) -> Sequence[Candidates]:
-        """The candidates of each picture, in network pixels; a detector need not look at k."""
+        """Feature maps, of a form that only it knows, of B x 3 x H x W float32, 0 to 255."""
         ...
 
     def pool(self, maps: Any, boxes: list[Tensor]) -> Tensor:
         """The features, sum(n) x D, of n x 4 boxes in network pixels for each picture."""
+        ...
+
+
+class Backend(Encoder, Protocol):
+    """An encoder that also finds boxes.
+
+    Attributes:
+        max_k: how many regions it can give at most (the limit of its proposals).
+        selection: how K of its candidates are chosen.
+    """
+
+    max_k: int
+    selection: Selection
+
+    def find(self, maps: Any, k: int) -> Sequence[Candidates]:
+        """The candidates of each picture, in network pixels; a detector need not look at k."""
         ...
 
 
@@ -74,10 +84,8 @@ class RegionDetector:
     def check_k(self, k: int) -> None:
         """Raise UserError unless this detector can give k regions."""
         if not 1 <= k <= self.max_k:
-            raise UserError(
-                f"--k must be between 1 and {self.max_k} for the detector "
-                f"{self.identity['name']} ({self.identity['config']}), is {k}"
-            )
+            name = "/".join(filter(None, (self.identity["name"], self.identity.get("config"))))
+            raise UserError(f"--k must be between 1 and {self.max_k} for detector {name}, is {k}")
 
     @torch.inference_mode()
     def __call__(self, pictures: list[Picture], k: int) -> list[Regions]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, box_iou, nms
@@ -69,7 +70,8 @@ def select(
     for step, (overlap, least) in enumerate(selection.steps()):
         n = int((scores > least).sum())  # they are sorted: these are the first n
         if step == 0:
-            taken = batched_nms(boxes[:n], scores[:n], classes[:n], overlap).sort().values
+            kept = batched_nms(boxes[:n], scores[:n], classes[:n], overlap)
+            taken = _distinct(boxes, kept.sort().values)
         else:
             taken = _extend(taken, boxes[:n], scores[:n], overlap, k)
         if len(taken) >= k:
@@ -79,14 +81,18 @@ def select(
 
 def _usable(candidates: Candidates, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Finite boxes, clipped to the picture, not empty, the best first."""
-    boxes, classes = candidates.boxes.float().cpu(), candidates.classes.cpu()
-    scores = candidates.scores.float().cpu()
+    boxes, scores = candidates.boxes.float(), candidates.scores.float()
     finite = boxes.isfinite().all(1) & scores.isfinite()
-    boxes, classes, scores = boxes[finite], classes[finite], scores[finite]
-    boxes = boxes.clamp(min=0).minimum(torch.tensor([*size, *size]))
-    large = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(1)
-    order = scores[large].argsort(descending=True, stable=True)
-    return boxes[large][order], classes[large][order], scores[large][order]
+    boxes = boxes.clamp(min=0).minimum(boxes.new_tensor([*size, *size]))
+    usable = finite & (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(1)
+    order = scores.where(usable, -1).argsort(descending=True, stable=True)[: int(usable.sum())]
+    return boxes[order].cpu(), candidates.classes[order].cpu(), scores[order].cpu()
+
+
+def _distinct(boxes: Tensor, taken: Tensor) -> Tensor:
+    """Without boxes that are exactly another, better one's: found as two classes, one region."""
+    _, first = np.unique(boxes[taken].numpy(), axis=0, return_index=True)
+    return taken[np.sort(first)]
 
 
 def _extend(taken: Tensor, boxes: Tensor, scores: Tensor, overlap: float, k: int) -> Tensor:
