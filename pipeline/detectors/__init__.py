@@ -1,24 +1,37 @@
 """One file a backend.  A detector turns pictures into exactly K regions each."""
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cqr.errors import UserError
 from cqr.pipeline.regions import Regions
+
+if TYPE_CHECKING:  # torch is heavy, and this package is imported for its names alone
+    import torch
+
+    from cqr.pipeline.detectors.regional import Backend
 
 Picture = NDArray[np.uint8]
 """An upright RGB picture, H x W x 3."""
 
+NAMES = ("detectron2", "torchvision", "bundled", "grid")
+"""Each is a module of this package with `backend(config, weights, device) -> Backend`."""
+
 
 class Detector(Protocol):
-    """What a backend must offer.
+    """What stage one needs of a detector.
 
     Attributes:
         dim: D, the width of a region's feature.
         max_k: the largest K that it can give.
-        identity: what decides its numbers: name, configuration, sha256 of the
-            weights.  JSON-able; two detectors with equal identities are equal.
+        identity: what decides its numbers: name, configuration, selection,
+            library and version, sha256 of the weights.  JSON-able; two
+            detectors with equal identities are equal.
     """
 
     dim: int
@@ -33,10 +46,63 @@ class Detector(Protocol):
         """
         ...
 
+    def check_k(self, k: int) -> None:
+        """Raise UserError unless this detector can give k regions."""
+        ...
+
     def __call__(self, pictures: list[Picture], k: int) -> list[Regions]:
         """Exactly k regions for each picture.
 
         Raises:
-            ValueError: the pictures differ in network size, or k is out of range.
+            UserError: k is out of range.
+            ValueError: the pictures differ in network size.
         """
         ...
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """A detector by name, before anything heavy is loaded; can be sent to another process.
+
+    Attributes:
+        name: one of NAMES.
+        config: which of the backend's networks; None is its default.
+        weights: a file of weights; None is the backend's own.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
+    """
+
+    name: str
+    config: str | None = None
+    weights: Path | None = None
+    device: str = "auto"
+
+    def load(self) -> Detector:
+        """Raises UserError for an unknown name or config, and for weights that cannot be had."""
+        from cqr.pipeline.detectors.regional import RegionDetector
+
+        return RegionDetector(
+            backend(self.name, self.config, self.weights, find_device(self.device))
+        )
+
+
+def backend(
+    name: str, config: str | None, weights: Path | None, device: "torch.device"
+) -> "Backend":
+    """The network behind a name; see DetectorSpec."""
+    if name not in NAMES:
+        raise UserError(f"no detector is named {name}; choose --detector from {', '.join(NAMES)}")
+    module = import_module(f"cqr.pipeline.detectors.{name}")
+    return module.backend(config, weights, device)
+
+
+def find_device(name: str) -> "torch.device":
+    """Raises UserError if there is no such device."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the device {name} cannot be used ({reason}); try --device cpu") from error

@@ -1,0 +1,123 @@
+"""Files of weights: read without running anything in them, name them, fit them to a network."""
+
+import hashlib
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from cqr.errors import UserError
+
+State = dict[str, Tensor]
+
+
+def read(path: Path) -> State:
+    """The tensors of a .safetensors, .pth, .pt or .pkl file, by name, on the CPU.
+
+    Plain tables of tensors and tables below "model" or "state_dict" are read.
+    Pickles may hold tensors, arrays and plain containers; nothing else is
+    admitted, so a file from a stranger cannot run code.
+
+    Raises:
+        UserError: the file is absent, damaged, or holds something else.
+    """
+    if not path.is_file():
+        raise UserError(f"the weights file {path} does not exist; check --weights")
+    try:
+        content = _parse(path)
+    except Exception as error:  # readers of hostile bytes raise whatever they meet
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"cannot read weights from {path} ({reason[:120]}); "
+            "give a whole .safetensors, .pth, .pt or .pkl file with --weights"
+        ) from error
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{path} holds no table of tensors; give another file with --weights")
+    state = {}
+    for name, value in content.items():
+        if not isinstance(value, Tensor | np.ndarray):
+            raise UserError(
+                f"{path} holds {type(value).__name__} where the tensor {name} is expected; "
+                "give another file with --weights"
+            )
+        state[str(name)] = torch.tensor(value) if isinstance(value, np.ndarray) else value
+    return state
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fit(network: nn.Module, state: State, path: Path, config: str) -> None:
+    """Load `state` into the network, whole.  What the network has no use for is left out.
+
+    Raises:
+        UserError: a tensor of the network is missing or has another shape.
+    """
+    wanted = network.state_dict()
+    # A counter that only training reads, absent from what frozen layers save.
+    missing = [n for n in wanted if n not in state and not n.endswith("num_batches_tracked")]
+    wrong = [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
+    if missing or wrong:
+        example = (
+            f"{missing[0]} is missing"
+            if missing
+            else f"{wrong[0]} is {_shape(state[wrong[0]])}, should be {_shape(wanted[wrong[0]])}"
+        )
+        raise UserError(
+            f"the weights in {path} are not those of {config}: {len(missing) + len(wrong)} of "
+            f"{len(wanted)} tensors do not fit ({example}); choose --config or --weights"
+        )
+    network.load_state_dict({n: t for n, t in state.items() if n in wanted}, strict=False)
+
+
+def _parse(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return safetensors.torch.load_file(path)
+    if path.suffix == ".pkl" and not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            return _Arrays(file, encoding="latin1").load()
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class _Arrays(pickle.Unpickler):
+    """Admits arrays and plain containers, as in detectron2's model zoo, and nothing else."""
+
+    _array = np.zeros(1).__reduce__()[0]
+    _scalar = np.float32(0).__reduce__()[0]
+    _admitted: dict[tuple[str, str], Any] = {  # noqa: RUF012 - never written to
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("numpy.core.multiarray", "_reconstruct"): _array,
+        ("numpy._core.multiarray", "_reconstruct"): _array,
+        ("numpy.core.multiarray", "scalar"): _scalar,
+        ("numpy._core.multiarray", "scalar"): _scalar,
+        ("_codecs", "encode"): lambda text, encoding: _bytes(text, encoding),
+        ("collections", "OrderedDict"): dict,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self._admitted[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"{module}.{name} is not admitted") from None
+
+
+def _bytes(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"the encoding {encoding} is not admitted")
+    return text.encode("latin1")
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, cast(list[int], list(tensor.shape)))) or "a number"
