@@ -379,27 +379,31 @@ def open_features(path: Path) -> FeatureFile:
             table = list(zip(_strings(file["shards/file"]), file["shards/rows"][:], strict=True))
         except (KeyError, OSError, ValueError) as error:
             raise UserError(f"{path} is damaged ({_first_line(error)}); {mend}") from None
-    try:
-        shards = list(_checked(folder, table, header))
-    except BadShard as error:
+    shards = []
+    bad = []
+    first = 0
+    for name, rows in table:
+        try:
+            shards.append(_shard(folder / name, header, first, int(rows)))
+        except BadShard as error:
+            bad.append(error)
+        first += int(rows)
+    if bad:
+        more = f", and {len(bad) - 1} more cannot be used" if len(bad) > 1 else ""
         raise UserError(
-            f"shard {error.shard} of {path} {error.reason} (HDF5 would read zeros); {mend}"
-        ) from None
-    if not len(paths) == len(sizes) == sum(shard.rows for shard in shards):
-        raise UserError(f"{path} names {len(paths)} pictures, its shards hold others; {mend}")
+            f"shard {bad[0].shard} of {path} {bad[0].reason}{more} (HDF5 would read zeros); {mend}"
+        )
+    if not len(paths) == len(sizes) == first:
+        raise UserError(f"{path} names {len(paths)} pictures, its shards hold {first}; {mend}")
     return FeatureFile(path, header, paths, sizes, shards)
 
 
-def _checked(folder: Path, table: Sequence[tuple[str, int]], header: Header) -> Iterator[Shard]:
-    first = 0
-    for name, rows in table:
-        path = folder / name
-        with _opened(path, header) as (file, offsets):
-            found = len(file["images/path"])
-        if found != rows:
-            raise BadShard(path, f"has {found} rows, not {rows}")
-        yield Shard(path, first, found, offsets)
-        first += found
+def _shard(path: Path, header: Header, first: int, rows: int) -> Shard:
+    with _opened(path, header) as (file, offsets):
+        found = len(file["images/path"])
+    if found != rows:
+        raise BadShard(path, f"has {found} rows, not {rows}")
+    return Shard(path, first, rows, offsets)
 
 
 def _header(path: Path, file: h5py.File) -> Header:
