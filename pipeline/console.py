@@ -1,5 +1,6 @@
 """What `cqr extract` and `cqr inspect` print: results on stdout, the rest on stderr."""
 
+import contextlib
 import json
 import shlex
 from pathlib import Path
@@ -20,26 +21,30 @@ SHOWN = 3
 
 
 class _Bar(Watcher):
-    """Prints the choice of detector, then draws a progress bar."""
+    """Prints the choice of detector, then draws a progress bar, until the stack is closed."""
 
-    def __init__(self, bar: Progress):
-        self.bar = bar
-        self.task = bar.add_task("", total=None, visible=False)
+    def __init__(self, stack: contextlib.ExitStack):
+        columns = (BarColumn(), MofNCompleteColumn(), "pictures", TimeRemainingColumn())
+        self.console = Console(stderr=True)
+        self.bar = Progress(*columns, console=self.console, redirect_stdout=False)
+        self.task = self.bar.add_task("")
+        self.stack = stack
 
     def chosen(self, choice: Choice) -> None:
-        _say(self.bar.console, f"Detector: {choice.spec.name} ({choice.reason})")
+        _say(self.console, f"Detector: {choice.spec.name} ({choice.reason})")
         if choice.warning:
-            _say(self.bar.console, f"Warning: {choice.warning}", style="yellow")
+            _say(self.console, f"Warning: {choice.warning}", style="yellow")
 
     def progress(self, done: int, total: int) -> None:
-        self.bar.update(self.task, completed=done, total=total, visible=True)
+        if done == 0:
+            self.stack.enter_context(self.bar)
+        self.bar.update(self.task, completed=done, total=total)
 
 
 def run_extract(job: Job) -> None:
     """Extract, with a progress bar, and print what came of it."""
-    columns = (BarColumn(), MofNCompleteColumn(), "pictures", TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
-        summary = extract(job, _Bar(bar))
+    with contextlib.ExitStack() as stack:
+        summary = extract(job, _Bar(stack))
     _print_summary(summary)
 
 

@@ -198,6 +198,23 @@ def shards_folder(out: Path) -> Path:
     return out.with_name(f"{out.stem}.shards")
 
 
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file that is put to `path` when the block ends well.
+
+    It is made in memory and written by us: when the disk is full, HDF5 2.0 ends
+    the process by a segmentation fault while it closes the file.
+    """
+    options = {"driver": "core", "backing_store": False}
+    alignment = {"alignment_threshold": 64, "alignment_interval": 64}
+    with h5py.File(path, "w", **options, **alignment) as file:
+        yield file
+        file.flush()
+        image = file.id.get_file_image()
+    with replacing(path) as temporary:
+        temporary.write_bytes(image)
+
+
 # --- one shard ---------------------------------------------------------------------------------
 
 
@@ -207,10 +224,7 @@ def write_shard(path: Path, header: Header, rows: Rows, failures: Sequence[Failu
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
-    with (
-        replacing(path) as temporary,
-        h5py.File(temporary, "w", alignment_threshold=64, alignment_interval=64) as file,
-    ):
+    with _written(path) as file:
         file.attrs["format"] = SHARD_FORMAT
         file.attrs["version"] = VERSION
         file.attrs["set"] = header.set_id
@@ -316,7 +330,7 @@ def join(out: Path, header: Header, shards: Sequence[Path]) -> int:
         if names:
             used.append((shard.name, len(names)))
 
-    with replacing(out) as temporary, h5py.File(temporary, "w") as file:
+    with _written(out) as file:
         file.attrs.update(header.attributes())
         file.attrs["shards"] = shards_folder(out).name
         file.create_dataset("shards/file", data=[name for name, _ in used], dtype=_TEXT)

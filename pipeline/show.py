@@ -63,13 +63,13 @@ def _cell(file: FeatureFile, row: int) -> Image.Image:
     small = picture.resize((max(1, round(width * scale)), max(1, round(height * scale))))
     _draw_boxes(small, boxes * scale)
     cell.paste(small, ((CELL - small.width) // 2, CELL - small.height))
-    font = ImageFont.load_default(15)
+    font = _font(15)
     pen.text((0, CELL + 5), _fitting(images.readable(file.paths[row]), font), INK, font)
     pen.text(
         (0, CELL + 24),
-        _fitting(note, ImageFont.load_default(13)),
+        _fitting(note, _font(13)),
         FAINT,
-        ImageFont.load_default(13),
+        _font(13),
     )
     return cell
 
@@ -84,7 +84,7 @@ def _regions(file: FeatureFile, row: int) -> tuple[NDArray[np.float32], NDArray[
 
 def _draw_boxes(picture: Image.Image, boxes: NDArray[np.float32]) -> None:
     pen = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(13)
+    font = _font(13)
     for i in reversed(range(len(boxes))):
         x1, y1, x2, y2 = (int(v) for v in boxes[i].round())
         x2, y2 = max(x1, min(x2, picture.width - 1)), max(y1, min(y2, picture.height - 1))
@@ -99,7 +99,14 @@ def _draw_boxes(picture: Image.Image, boxes: NDArray[np.float32]) -> None:
         pen.text((x + 5, y + 1), label, "#ffffff", font)
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib and has the letters of most file names."""
+    import matplotlib
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont) -> str:
     """On one line, without the start if it is too long: the end tells pictures apart."""
     text = " ".join(text.split())
     if font.getlength(text) <= CELL:
