@@ -3,8 +3,12 @@
 import contextlib
 import json
 import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
@@ -103,7 +107,7 @@ def _table(file: FeatureFile, findings: Findings) -> Table:
         "K": f"{header.k}; {findings.full:,} pictures have all, {mean:.1f} on average",
         "D": f"{header.dim}; largest value {findings.largest:.4g}",
         "scores": f"{findings.score[0]:.3f} to {findings.score[1]:.3f}",
-        "detector": json.dumps(header.detector, indent=2, sort_keys=True),
+        "detector": "\n".join(_flat(header.detector)),
         "warning": header.warning,
         "made": f"{header.created} by cqr {header.made_by}",
         "command": header.command,
@@ -116,7 +120,16 @@ def _table(file: FeatureFile, findings: Findings) -> Table:
     return table
 
 
-def _span(values) -> str:
+def _flat(identity: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """A nested mapping as lines "outer.inner value"."""
+    for key, value in identity.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key} {value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _span(values: NDArray[np.int32]) -> str:
     low, high = values.min(), values.max()
     return f"{low}" if low == high else f"{low} to {high}"
 

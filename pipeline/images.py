@@ -117,9 +117,10 @@ def size(path: Path) -> tuple[int, int]:
     try:
         with _opened(path) as image:
             width, height = image.size
-            # PNG may keep its EXIF block after the pixels; asking for it would decode them.
-            known = image.format != "PNG" or "exif" in image.info
-            turned = known and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            # PNG may keep its EXIF block after the pixels: asking for it would decode them.
+            # For TIFF, Pillow gives the upright size from the start.
+            apart = "exif" in image.info if image.format == "PNG" else image.format != "TIFF"
+            turned = apart and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
     except MemoryError:
         raise
     except Exception:
