@@ -85,9 +85,11 @@ def run_inspect(path: Path, show: int, save: Path | None) -> None:
     for problem in findings.problems[:20]:
         print(f"Wrong: {problem}")
     if findings.problems:
+        number = len(findings.problems)
         raise UserError(
-            f"{path} has {len(findings.problems)} faults, the first: {findings.problems[0]}; make"
-            f" it again with: {file.header.command} --out {shlex.quote(str(path))} --overwrite"
+            f"{path} has {number} fault{'s' if number > 1 else ''}, the first:"
+            f" {findings.problems[0]}; make it again with: {file.header.command}"
+            f" --out {shlex.quote(str(path))} --overwrite"
         )
     print("All is well: shapes, finite values, boxes inside pictures, counts, every shard there")
 

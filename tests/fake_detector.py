@@ -43,7 +43,7 @@ class FakeDetector:
         if log := os.environ.get("FAKE_LOG"):
             with open(log, "a") as stream:
                 stream.write("x\n" * len(pictures))
-        if self.config == "slow":
+        if "FAKE_SLOW" in os.environ:
             time.sleep(0.01 * len(pictures))
         return [self._regions(picture, k) for picture in pictures]
 
@@ -102,7 +102,6 @@ if __name__ == "__main__":
     import cqr.cli
     import cqr.pipeline.extract
 
-    spec = FakeSpec(config=os.environ.get("FAKE_CONFIG"))
-    cqr.pipeline.extract.choose = lambda folder, device: Choice(spec, "it is a test")
+    cqr.pipeline.extract.choose = lambda folder, device: Choice(FakeSpec(), "it is a test")
     sys.argv[0] = "cqr"
     cqr.cli.main()
