@@ -88,8 +88,8 @@ def _examine_rows(file: FeatureFile, rows: Rows, findings: Findings) -> None:
         values = array[name].reshape(len(count), -1)
         wrong[f"has values in {name} that are not finite"] = ~np.isfinite(values).all(1)
     for name in ("regions/features", "regions/boxes", "regions/scores"):
-        values = array[name].reshape(len(count), file.k, -1)
-        wrong[f"has {name} beyond its count"] = (~real & (values != 0).any(2)).any(1)
+        filled = (array[name].reshape(len(count), file.k, -1) != 0).any(2)
+        wrong[f"has {name} beyond its count"] = (~real & filled).any(1)
     for what, where in wrong.items():
         findings.problems += [f"{rows.paths[i]!r} {what}" for i in np.flatnonzero(where)]
 

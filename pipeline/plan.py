@@ -79,4 +79,4 @@ def shard_size(pictures: int) -> int:
     that hundreds of thousands of pictures need more files than a process may
     open at once, which a virtual dataset does.
     """
-    return min(512, max(16, min(256, pictures // 16), pictures // 400))
+    return min(512, max(16, min(256, pictures // 8), pictures // 400))

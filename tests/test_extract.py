@@ -197,8 +197,8 @@ def test_default_out(tmp_path, monkeypatch):
 
 
 def test_shard_size():
-    assert [shard_size(n) for n in (1, 200, 1000, 10_000, 34_000, 10**6)] == [
-        16, 16, 62, 256, 256, 512,
+    assert [shard_size(n) for n in (1, 200, 2000, 34_000, 160_000, 10**6)] == [
+        16, 25, 250, 256, 400, 512,
     ]  # fmt: skip
 
 
