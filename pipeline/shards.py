@@ -198,6 +198,23 @@ def shards_folder(out: Path) -> Path:
     return out.with_name(f"{out.stem}.shards")
 
 
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file that is put to `path` when the block ends well.
+
+    It is made in memory and written by us: when the disk is full, HDF5 2.0 ends
+    the process by a segmentation fault while it closes the file.
+    """
+    options = {"driver": "core", "backing_store": False}
+    alignment = {"alignment_threshold": 64, "alignment_interval": 64}
+    with h5py.File(path, "w", **options, **alignment) as file:
+        yield file
+        file.flush()
+        image = file.id.get_file_image()
+    with replacing(path) as temporary:
+        temporary.write_bytes(image)
+
+
 # --- one shard ---------------------------------------------------------------------------------
 
 
@@ -207,10 +224,7 @@ def write_shard(path: Path, header: Header, rows: Rows, failures: Sequence[Failu
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
-    with (
-        replacing(path) as temporary,
-        h5py.File(temporary, "w", alignment_threshold=64, alignment_interval=64) as file,
-    ):
+    with _written(path) as file:
         file.attrs["format"] = SHARD_FORMAT
         file.attrs["version"] = VERSION
         file.attrs["set"] = header.set_id
@@ -316,7 +330,7 @@ def join(out: Path, header: Header, shards: Sequence[Path]) -> int:
         if names:
             used.append((shard.name, len(names)))
 
-    with replacing(out) as temporary, h5py.File(temporary, "w") as file:
+    with _written(out) as file:
         file.attrs.update(header.attributes())
         file.attrs["shards"] = shards_folder(out).name
         file.create_dataset("shards/file", data=[name for name, _ in used], dtype=_TEXT)
@@ -379,27 +393,31 @@ def open_features(path: Path) -> FeatureFile:
             table = list(zip(_strings(file["shards/file"]), file["shards/rows"][:], strict=True))
         except (KeyError, OSError, ValueError) as error:
             raise UserError(f"{path} is damaged ({_first_line(error)}); {mend}") from None
-    try:
-        shards = list(_checked(folder, table, header))
-    except BadShard as error:
+    shards = []
+    bad = []
+    first = 0
+    for name, rows in table:
+        try:
+            shards.append(_shard(folder / name, header, first, int(rows)))
+        except BadShard as error:
+            bad.append(error)
+        first += int(rows)
+    if bad:
+        more = f", and {len(bad) - 1} more cannot be used" if len(bad) > 1 else ""
         raise UserError(
-            f"shard {error.shard} of {path} {error.reason} (HDF5 would read zeros); {mend}"
-        ) from None
-    if not len(paths) == len(sizes) == sum(shard.rows for shard in shards):
-        raise UserError(f"{path} names {len(paths)} pictures, its shards hold others; {mend}")
+            f"shard {bad[0].shard} of {path} {bad[0].reason}{more} (HDF5 would read zeros); {mend}"
+        )
+    if not len(paths) == len(sizes) == first:
+        raise UserError(f"{path} names {len(paths)} pictures, its shards hold {first}; {mend}")
     return FeatureFile(path, header, paths, sizes, shards)
 
 
-def _checked(folder: Path, table: Sequence[tuple[str, int]], header: Header) -> Iterator[Shard]:
-    first = 0
-    for name, rows in table:
-        path = folder / name
-        with _opened(path, header) as (file, offsets):
-            found = len(file["images/path"])
-        if found != rows:
-            raise BadShard(path, f"has {found} rows, not {rows}")
-        yield Shard(path, first, found, offsets)
-        first += found
+def _shard(path: Path, header: Header, first: int, rows: int) -> Shard:
+    with _opened(path, header) as (file, offsets):
+        found = len(file["images/path"])
+    if found != rows:
+        raise BadShard(path, f"has {found} rows, not {rows}")
+    return Shard(path, first, rows, offsets)
 
 
 def _header(path: Path, file: h5py.File) -> Header:

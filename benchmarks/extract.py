@@ -1,0 +1,159 @@
+"""What extraction costs beside the bare detector, and whether its memory grows.
+
+    python benchmarks/extract.py time --images photos --detector grid
+    python benchmarks/extract.py memory
+
+`time`: the wall time of `extract` with one worker over the time of the detector's calls on the
+same batches, decoded beforehand; both with one torch thread and the same loaded detector,
+alternating, the best of each (neighbours only ever make a run slower).  Goal: 1.10.
+
+`memory`: the peak resident size of a process that extracts 2,000 and 34,000 pictures, links to a
+few files, with a detector of K = 36 and D = 1280 that costs next to nothing.  Goal: within 10 %.
+"""
+
+import argparse
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cqr.pipeline import images
+from cqr.pipeline.compute import full_batches, one_thread
+from cqr.pipeline.detectors import NAMES, Detector, DetectorSpec
+from cqr.pipeline.extract import Job, extract
+from cqr.pipeline.plan import shard_size
+from cqr.pipeline.regions import Regions
+
+K, BATCH = 36, 4
+
+
+@dataclass(frozen=True)
+class Loaded(DetectorSpec):
+    """A detector that is there already: loading it is no part of either time."""
+
+    detector: Detector | None = None
+
+    def load(self) -> Detector:
+        assert self.detector is not None
+        return self.detector
+
+
+def compare_times(folder: Path, spec: DetectorSpec, rounds: int) -> None:
+    detector = spec.load()
+    paths, _ = images.find(folder)
+    size = shard_size(len(paths))
+    batches = []
+    for start in range(0, len(paths), size):  # the same batches as in the shards
+        shard = [folder / path for path in paths[start : start + size]]
+        sizes = [images.size(path) for path in shard]
+        for batch in full_batches(sizes, detector.network_size, BATCH):
+            batches.append([images.decode(shard[i]) for i in batch])
+    bare, whole = [], []
+    with tempfile.TemporaryDirectory() as scratch, one_thread():
+        for i in range(rounds):
+            start_time = time.perf_counter()
+            for batch in batches:
+                detector(batch, K)
+            bare.append(time.perf_counter() - start_time)
+            loaded = Loaded(spec.name, device="cpu", detector=detector)
+            job = Job(folder, Path(scratch, f"{i}.h5"), K, loaded, batch=BATCH, workers=1)
+            start_time = time.perf_counter()
+            times = extract(job).times
+            whole.append(time.perf_counter() - start_time)
+            print(
+                f"round {i + 1}: bare {bare[-1]:.2f} s, extract {whole[-1]:.2f} s (waited for"
+                f" pictures {times.read:.2f}, detector {times.detect:.2f}, wrote {times.write:.2f})"
+            )
+    print(
+        f"{len(paths)} pictures, {spec.name}, K {K}, batch {BATCH}: extract / bare ="
+        f" {min(whole):.2f} s / {min(bare):.2f} s = {min(whole) / min(bare):.3f}"
+    )
+
+
+class Cheap:
+    """K equal boxes; the picture's mean colour as a feature of width 1280."""
+
+    dim, max_k = 1280, K
+    identity = {"name": "cheap"}  # noqa: RUF012
+
+    def network_size(self, width: int, height: int) -> tuple[int, int]:
+        return width, height
+
+    def check_k(self, k: int) -> None:
+        pass
+
+    def __call__(self, pictures: list[np.ndarray], k: int) -> list[Regions]:
+        return [self._regions(picture, k) for picture in pictures]
+
+    def _regions(self, picture: np.ndarray, k: int) -> Regions:
+        height, width = picture.shape[:2]
+        features = np.full((k, self.dim), picture.mean(), np.float32)
+        boxes = np.tile(np.float32([0, 0, width, height]), (k, 1))
+        return Regions(features, boxes, np.ones(k, np.float32), k, features[0], width, height)
+
+
+def compare_memory(few: int, many: int) -> None:
+    peaks = []
+    for number in (few, many):
+        command = [sys.executable, __file__, "one-memory", str(number)]
+        line = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        peaks.append(int(line))
+        print(f"{number:,} pictures: peak {peaks[-1] / 1024:.0f} MiB")
+    print(f"ratio {peaks[1] / peaks[0]:.3f}")
+
+
+def peak_memory(number: int) -> int:
+    """KiB that this process held at most."""
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, "pictures")
+        folder.mkdir()
+        random = np.random.default_rng(0)
+        for i in range(8):
+            pixels = random.integers(0, 255, (96, 128 if i % 2 else 72, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i:06d}.png")
+        for i in range(8, number):
+            os.link(folder / f"{i % 8:06d}.png", folder / f"{i:06d}.png")
+        out = Path(scratch, "x.h5")
+        extract(Job(folder, out, K, Loaded("cheap", device="cpu", detector=Cheap()), workers=1))
+        shutil.rmtree(scratch, ignore_errors=True)
+        Path(scratch).mkdir()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    timing = commands.add_parser("time")
+    timing.add_argument("--images", type=Path, required=True)
+    timing.add_argument("--detector", choices=NAMES, default="grid")
+    timing.add_argument("--config")
+    timing.add_argument("--weights", type=Path)
+    timing.add_argument("--rounds", type=int, default=3)
+    memory = commands.add_parser("memory")
+    memory.add_argument("--few", type=int, default=2_000)
+    memory.add_argument("--many", type=int, default=34_000)
+    one = commands.add_parser("one-memory")
+    one.add_argument("number", type=int)
+    options = parser.parse_args()
+    if options.command == "time":
+        spec = DetectorSpec(options.detector, options.config, options.weights, "cpu")
+        compare_times(options.images, spec, options.rounds)
+    elif options.command == "memory":
+        compare_memory(options.few, options.many)
+    else:
+        print(peak_memory(options.number))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Read a feature file through and say what is in it and what is wrong with it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import h5py
+import numpy as np
+
+from cqr.pipeline.shards import FeatureFile, Rows, Shard, layout
+
+BLOCK = 128
+"""Rows in memory at once: 19 MB at K = 36, D = 2048."""
+
+
+@dataclass
+class Findings:
+    """What reading a feature file through has shown.
+
+    Attributes:
+        pictures, regions: how many; rows beyond a picture's count are no regions.
+        full: pictures that have K regions.
+        score: lowest and highest of a region.
+        largest: the largest absolute value of a feature.
+        problems: one sentence each, naming the picture; empty if all is well.
+    """
+
+    pictures: int = 0
+    regions: int = 0
+    full: int = 0
+    score: tuple[float, float] = (np.inf, -np.inf)
+    largest: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+
+def examine(file: FeatureFile) -> Findings:
+    """Check every value of a feature file, a block of rows at a time."""
+    findings = Findings()
+    if len(set(file.paths)) != len(file.paths):
+        findings.problems.append("a path is there more than once")
+    with h5py.File(file.path, "r") as joined:
+        for shard in file.shards:
+            findings.problems += _against_joined(file, shard, joined)
+            for rows in _blocks(file, shard):
+                _examine_rows(file, rows, findings)
+    return findings
+
+
+def _blocks(file: FeatureFile, shard: Shard) -> Iterator[Rows]:
+    names = layout(file.k, file.dim)
+    with h5py.File(shard.path, "r") as source:
+        paths = list(source["images/path"].asstr()[:])
+        for start in range(0, shard.rows, BLOCK):
+            block = slice(start, start + BLOCK)
+            yield Rows(paths[block], {name: source[name][block] for name in names})
+
+
+def _against_joined(file: FeatureFile, shard: Shard, joined: h5py.File) -> Iterator[str]:
+    """Whether the joining file shows the shard's rows where it says, and under their names."""
+    rows = slice(shard.first, shard.first + shard.rows)
+    with h5py.File(shard.path, "r") as source:
+        paths = list(source["images/path"].asstr()[:])
+        if paths != sorted(paths):
+            yield f"{shard.path.name} is not sorted by path"
+        if paths != file.paths[rows]:
+            yield f"{shard.path.name} holds other paths than {file.path.name} says"
+        if not np.array_equal(source["images/size"][:], file.sizes[rows]):
+            yield f"{shard.path.name} holds other sizes than {file.path.name} says"
+        for name in ("regions/scores", "regions/count"):
+            if not np.array_equal(source[name][:], joined[name][rows], equal_nan=True):
+                yield f"{name} of {shard.path.name} reads otherwise through {file.path.name}"
+
+
+def _examine_rows(file: FeatureFile, rows: Rows, findings: Findings) -> None:
+    array = rows.arrays
+    count = array["regions/count"]
+    real = np.arange(file.k) < count[:, None]
+    width, height = array["images/size"][:, :, None].swapaxes(0, 1)
+    x1, y1, x2, y2 = np.moveaxis(array["regions/boxes"], 2, 0)
+    inside = (x1 >= 0) & (y1 >= 0) & (x1 <= x2) & (y1 <= y2) & (x2 <= width) & (y2 <= height)
+    features = np.abs(array["regions/features"])
+
+    wrong = {
+        "has a size below 1 x 1": (array["images/size"] < 1).any(1),
+        f"has a count that is not 1 to {file.k}": (count < 1) | (count > file.k),
+        "has a box outside the picture": (real & ~inside).any(1),
+    }
+    for name in ("regions/features", "regions/boxes", "regions/scores", "whole/features"):
+        values = array[name].reshape(len(count), -1)
+        wrong[f"has values in {name} that are not finite"] = ~np.isfinite(values).all(1)
+    for name in ("regions/features", "regions/boxes", "regions/scores"):
+        filled = (array[name].reshape(len(count), file.k, -1) != 0).any(2)
+        wrong[f"has {name} beyond its count"] = (~real & filled).any(1)
+    for what, where in wrong.items():
+        findings.problems += [f"{rows.paths[i]!r} {what}" for i in np.flatnonzero(where)]
+
+    scores = array["regions/scores"][real]
+    findings.pictures += len(count)
+    findings.regions += int(real.sum())
+    findings.full += int((count == file.k).sum())
+    findings.score = (
+        float(min(findings.score[0], scores.min(initial=np.inf))),
+        float(max(findings.score[1], scores.max(initial=-np.inf))),
+    )
+    findings.largest = max(findings.largest, float(np.nanmax(features, initial=0)))

@@ -1,0 +1,234 @@
+"""Every kind of picture file: upright RGB, or a reason."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cqr.errors import UserError
+from cqr.pipeline import images
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's, of damaged metadata
+
+PIXELS = np.random.default_rng(0).integers(0, 255, (12, 8, 3), np.uint8)
+
+
+def encoded(format: str, image: Image.Image | None = None, **options) -> bytes:
+    stream = io.BytesIO()
+    (image or Image.fromarray(PIXELS)).save(stream, format, **options)
+    return stream.getvalue()
+
+
+def reason(path: Path) -> str:
+    with pytest.raises(images.Refused) as caught:
+        images.decode(path)
+    return str(caught.value)
+
+
+# --- finding -----------------------------------------------------------------------------------
+
+
+def test_finds_below_sorted_in_any_case_and_skips_hidden(tmp_path):
+    for name in ("b/z.JPG", "b/a.jpeg", "a.png", "a.PNG", "a.tif", ".c.png", ".d/e.png", "t.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found, refused = images.find(tmp_path)
+    assert found == ["a.PNG", "a.png", "a.tif", "b/a.jpeg", "b/z.JPG"]
+    assert refused == []
+
+
+def test_odd_names_are_kept_but_for_those_that_are_not_utf8(tmp_path):
+    names = ["a b.png", "a,b.png", "a\nb.png", 'a"b.png', "ä.png", "%d.png"]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / os.fsdecode(b"\xff.png")).touch()
+    found, refused = images.find(tmp_path)
+    assert found == sorted(names)
+    assert refused == [("\\xff.png", "name is not valid UTF-8")]
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    root = tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "x.png").touch()
+    (root / "a" / "up").symlink_to(root)
+    (root / "b").symlink_to(tmp_path / "far")
+    (root / "c.png").symlink_to(tmp_path / "far" / "x.png")
+    (root / "broken.png").symlink_to("nowhere")
+    (root / "self.png").symlink_to("self.png")
+    assert images.find(root)[0] == ["b/x.png", "broken.png", "c.png", "self.png"]
+    assert reason(root / "broken.png") == "cannot be opened (No such file or directory)"
+    assert reason(root / "self.png") == "cannot be opened (Too many levels of symbolic links)"
+
+
+def test_the_folder_that_is_written_to_is_skipped(tmp_path):
+    for name in ("a.png", "artifacts/run.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert images.find(tmp_path, skip=tmp_path / "artifacts")[0] == ["a.png"]
+    assert images.find(tmp_path, skip=tmp_path)[0] == ["a.png", "artifacts/run.png"]
+
+
+def test_folders_that_are_none(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for name, message in {
+        "no": "does not exist; name a folder of pictures with --images",
+        "file": "is a file, not a folder; name a folder of pictures with --images",
+    }.items():
+        with pytest.raises(UserError) as caught:
+            images.find(tmp_path / name)
+        assert str(caught.value) == f"{tmp_path / name} {message}"
+    with pytest.raises(UserError, match=r"^no pictures in .*empty \(looked for .avif .bmp "):
+        images.find(tmp_path / "empty")
+
+
+# --- pictures that can be used -----------------------------------------------------------------
+
+
+def test_plain(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded("PNG"))
+    assert np.array_equal(images.decode(tmp_path / "a.png"), PIXELS)
+    assert images.decode(tmp_path / "a.png").flags.writeable
+    assert images.size(tmp_path / "a.png") == (8, 12)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns(tmp_path, format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    lossless = {"lossless": True} if format == "WEBP" else {}
+    (tmp_path / "a").write_bytes(encoded(format, exif=exif, **lossless))
+    turned = {  # EXIF 2.32, table 9: what row 0 and column 0 of the file are
+        1: PIXELS,
+        2: PIXELS[:, ::-1],
+        3: PIXELS[::-1, ::-1],
+        4: PIXELS[::-1],
+        5: PIXELS.swapaxes(0, 1),
+        6: PIXELS[::-1].swapaxes(0, 1),
+        7: PIXELS[::-1, ::-1].swapaxes(0, 1),
+        8: PIXELS[:, ::-1].swapaxes(0, 1),
+    }[orientation]
+    found = images.decode(tmp_path / "a")
+    assert found.shape == turned.shape
+    if format != "JPEG":
+        assert np.array_equal(found, turned)
+    assert images.size(tmp_path / "a") == (turned.shape[1], turned.shape[0])
+
+
+@given(st.lists(st.integers(0, 65535), min_size=1, max_size=40))
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path_factory, values):
+    folder = tmp_path_factory.mktemp("grey")
+    grey = np.array([values], np.uint16)
+    expected = np.round(grey / 65535 * 255)
+    (folder / "a.png").write_bytes(encoded("PNG", Image.fromarray(grey)))
+    (folder / "a.tif").write_bytes(encoded("TIFF", Image.fromarray(grey)))
+    raw = grey.astype(">u2").tobytes()
+    (folder / "a.pgm").write_bytes(b"P5 %d 1 65535\n" % len(values) + raw)
+    for name in ("a.png", "a.tif", "a.pgm"):
+        found = images.decode(folder / name)
+        assert (found == expected[..., None]).all()
+
+
+def test_transparency_lies_on_white(tmp_path):
+    clear = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    clear.putpixel((1, 0), (255, 0, 0, 128))
+    (tmp_path / "a.png").write_bytes(encoded("PNG", clear))
+    assert images.decode(tmp_path / "a.png").tolist() == [[[255, 255, 255], [255, 127, 127]]]
+
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([0, 0, 255, 0, 255, 0])
+    palette.putpixel((1, 0), 1)
+    (tmp_path / "p.png").write_bytes(encoded("PNG", palette, transparency=0))
+    assert images.decode(tmp_path / "p.png").tolist() == [[[255, 255, 255], [0, 255, 0]]]
+
+    grey = Image.fromarray(np.array([[0, 7]], np.uint8))
+    (tmp_path / "g.png").write_bytes(encoded("PNG", grey, transparency=7))
+    assert images.decode(tmp_path / "g.png")[0].tolist() == [[0, 0, 0], [255, 255, 255]]
+
+
+def test_other_modes(tmp_path):
+    for mode in ("1", "L", "P", "CMYK", "YCbCr"):
+        image = Image.new("RGB", (3, 2), (255, 255, 255)).convert(mode)
+        format = "JPEG" if mode in ("CMYK", "YCbCr") else "PNG"
+        (tmp_path / mode).write_bytes(encoded(format, image))
+        found = images.decode(tmp_path / mode)
+        assert found.shape == (2, 3, 3), mode
+        assert (found > 250).all(), mode
+
+
+def test_an_animation_gives_its_first_frame(tmp_path):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    options = {"save_all": True, "append_images": frames[1:]}
+    (tmp_path / "a.gif").write_bytes(encoded("GIF", frames[0], **options))
+    assert (images.decode(tmp_path / "a.gif") == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20_000, 3)])
+def test_extreme_sizes(tmp_path, size):
+    (tmp_path / "a.png").write_bytes(encoded("PNG", Image.new("RGB", size)))
+    assert images.decode(tmp_path / "a.png").shape == (size[1], size[0], 3)
+
+
+# --- pictures that cannot ----------------------------------------------------------------------
+
+
+def test_reasons(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "bomb.png").write_bytes(encoded("PNG", Image.new("1", (20_000, 5_001))))
+    (tmp_path / "float.tif").write_bytes(encoded("TIFF", Image.new("F", (2, 2))))
+    large = Image.fromarray(np.array([[70_000]], np.int32))
+    (tmp_path / "int.tif").write_bytes(encoded("TIFF", large))
+    for name, expected in {
+        "empty.jpg": "is empty",
+        "text.jpg": "is not a picture of a known format",
+        "folder.jpg": "is not a regular file",
+        "pipe.jpg": "is not a regular file",
+        "bomb.png": "has 20000 x 5001 pixels, more than the limit of 100,000,000",
+        "float.tif": "has floating-point pixels; save it with 8 or 16 bits a channel",
+        "int.tif": "has 32-bit pixels; save it with 8 or 16 bits a channel",
+    }.items():
+        assert reason(tmp_path / name) == expected
+    assert images.size(tmp_path / "empty.jpg") == (0, 0)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+def test_truncated_anywhere_is_refused_or_whole(tmp_path, format):
+    whole = encoded(format)
+    (tmp_path / "a").write_bytes(whole)
+    expected = images.decode(tmp_path / "a")
+    refused = 0
+    for length in range(1, len(whole), 7):
+        (tmp_path / "a").write_bytes(whole[:length])
+        try:  # what a decoder accepts must be the picture: trailing bytes may be none of it
+            assert np.array_equal(images.decode(tmp_path / "a"), expected)
+        except images.Refused:
+            refused += 1
+    assert refused > len(whole) // 7 // 2
+
+
+@given(data=st.data())
+def test_damage_never_raises_anything_else(tmp_path_factory, data):
+    whole = bytearray(encoded(data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP"]))))
+    for _ in range(data.draw(st.integers(1, 8))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("damaged") / "a"
+    path.write_bytes(whole)
+    images.size(path)
+    try:
+        found = images.decode(path)
+    except images.Refused:
+        return
+    assert found.dtype == np.uint8
+    assert found.ndim == 3
+    assert found.shape[2] == 3
