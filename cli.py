@@ -74,7 +74,7 @@ def scenes(
     Writes OUT/images/*.png, OUT/drawings/*.png, OUT/train.json, OUT/test.json and,
     last, OUT/scenes.json.  An interrupted run is finished by the same command.
 
-    Example:  [bold]cqr scenes --out fashion --references 100[/bold]
+    Example: `cqr scenes --out fashion --references 100`
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -136,7 +136,7 @@ def extract(
     artifacts/FOLDER.shards, and artifacts/FOLDER.failures.csv if a file could not be used.
     Interrupted, it goes on when the same command is given again.
 
-    Example:  cqr extract --images photos --k 36
+    Example: `cqr extract --images photos --k 36`
     """
     from cqr.pipeline import console
     from cqr.pipeline.detectors import DetectorSpec
@@ -175,7 +175,7 @@ def inspect(
     Reads artifacts/NAME.h5 and its shards.  Writes nothing, but for the picture of --show.
     Ends with a status other than 0 if anything is wrong.
 
-    Example:  cqr inspect artifacts/photos.h5 --show 9
+    Example: `cqr inspect artifacts/photos.h5 --show 9`
     """
     from cqr.pipeline import console
 
@@ -189,32 +189,57 @@ def train(
         Path | None,
         typer.Option(help="Data set folder, or table of reference,text,target[,split]."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="lbf.")] = None,
+    model: Annotated[str | None, typer.Option(help="lbf.", show_default="lbf")] = None,
     set_: Annotated[
         list[str],
         typer.Option("--set", metavar="NAME=VALUE", help="A choice of the model; repeatable."),
     ] = [],  # noqa: B006
-    k: Annotated[int | None, typer.Option(help="Read the first K regions only.")] = None,
+    k: Annotated[
+        int | None, typer.Option(help="Read the first K regions only.", show_default="all")
+    ] = None,
     loss: Annotated[
         str | None,
-        typer.Option(help="batch-classification, soft-triplet or soft-triplet-sampled."),
+        typer.Option(
+            help="batch-classification, soft-triplet or soft-triplet-sampled.",
+            show_default="batch-classification",
+        ),
     ] = None,
     kappa: Annotated[
-        str | None, typer.Option(help="Similarity in the loss: dot or squared-l2.")
+        str | None,
+        typer.Option(help="Similarity in the loss: dot or squared-l2.", show_default="dot"),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training queries.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Queries a step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    warmup: Annotated[int | None, typer.Option(help="Steps until the peak.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
-    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training queries.", show_default="20")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Queries a step.", show_default="128")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate.", show_default="0.001")
+    ] = None,
+    warmup: Annotated[
+        int | None,
+        typer.Option(help="Steps until the peak, at most a tenth of all.", show_default="200"),
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Of AdamW.", show_default="0.01")
+    ] = None,
+    clip: Annotated[
+        float | None, typer.Option(help="Largest norm of the gradient.", show_default="1.0")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of everything random.", show_default="0")
+    ] = None,
     validation: Annotated[
         float | None,
-        typer.Option(help="Share of the training references held out to choose the epoch."),
+        typer.Option(
+            help="Share of the training references held out to choose the epoch.",
+            show_default="0.05",
+        ),
     ] = None,
     select: Annotated[
-        str | None, typer.Option(help="Epoch to keep: validation, test (flatters) or last.")
+        str | None,
+        typer.Option(
+            help="Epoch to keep: validation, test (flatters) or last.", show_default="validation"
+        ),
     ] = None,
     max_missing: Annotated[
         float, typer.Option(help="Share of the images that may lack regions.")
@@ -232,7 +257,8 @@ def train(
     Reads a feature file and the queries that go with it: the data set given by --data, else
     what lies in or beside the image folder that the file records, else NAME.queries.csv
     beside the file.  Writes a run to artifacts/runs/NAME-MODEL-NNN.  The same command goes on
-    where a run was interrupted.
+    where a run was interrupted.  A data set may recommend other defaults than those shown; what
+    is used is printed, and recorded in the run.
 
     Example: `cqr train --features artifacts/fashion.h5`
     """

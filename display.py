@@ -45,9 +45,12 @@ def announce(run: Run, material: Material) -> None:
             "which flatters the result",
             soft_wrap=True,
         )
+    choices = ", ".join(f"{name} {value}" for name, value in settings.options.items())
+    notes.print(f"Model     {settings.model}: {choices}", soft_wrap=True)
     notes.print(
-        f"Run       {run.path}: {settings.model}, {settings.loss}, {settings.epochs} epochs "
-        f"of batches of {settings.batch}"
+        f"Run       {run.path}: {settings.epochs} epochs in batches of {settings.batch}, "
+        f"loss {settings.loss}, seed {settings.seed}",
+        soft_wrap=True,
     )
 
 
@@ -73,7 +76,8 @@ def training(settings: Settings) -> Iterator[tuple[OnStep, OnEpoch]]:
             where = "" if not recall else ("  test" if settings.select == "test" else "  held out")
             notes.print(
                 f"epoch {log['epoch']}/{settings.epochs}  loss {log['loss']:.3f}"
-                f"{where}{recall}  {log['queries_per_second']:,.0f} queries/s"
+                f"{where}{recall}  {log['queries_per_second']:,.0f} queries/s",
+                soft_wrap=True,
             )
 
         yield on_step, on_epoch

@@ -24,7 +24,7 @@ class Settings:
         epochs: passes over the training queries.
         batch: queries a step, over all devices.
         lr: peak learning rate of AdamW; warmed up linearly, then cosine to 0.
-        warmup: steps until the peak.
+        warmup: steps until the peak, at most a tenth of all.
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
         seed: of everything random.

@@ -244,7 +244,7 @@ def _fabric(device: str, precision: str | None) -> lightning_fabric.Fabric:
 
 def _set_lr(optimizer: Any, settings: Settings, at: int, total: int) -> None:
     """Linear warm-up, then a cosine to 0, as a function of the step alone."""
-    warm = min(1.0, (at + 1) / settings.warmup)
+    warm = min(1.0, (at + 1) / max(1, min(settings.warmup, total // 10)))
     for group in optimizer.param_groups:
         group["lr"] = settings.lr * warm * 0.5 * (1 + math.cos(math.pi * at / total))
 

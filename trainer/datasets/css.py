@@ -12,7 +12,7 @@ import pandas as pd
 
 from cqr.errors import UserError
 from cqr.pipeline.shards import FeatureFile
-from cqr.trainer.queries import Dataset, Protocol
+from cqr.trainer.queries import LIGHT, Dataset, Protocol
 
 MARKER = "scenes.json"
 
@@ -51,7 +51,7 @@ def read(folder: Path, features: FeatureFile) -> Dataset:
         queries=pd.concat([queries for queries, _ in parts], ignore_index=True),
         images=pd.concat([images for _, images in parts], ignore_index=True),
         protocol=PROTOCOL,
-        recommended={},
+        recommended=LIGHT,
         breakdown=("kind", "attribute"),
     )
 

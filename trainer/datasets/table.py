@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 
 from cqr.errors import UserError
 from cqr.pipeline.shards import FeatureFile
-from cqr.trainer.queries import QUERY_COLUMNS, Dataset, Protocol
+from cqr.trainer.queries import LIGHT, QUERY_COLUMNS, Dataset, Protocol
 
 REQUIRED = ["reference", "text", "target"]
+LARGE = 50_000  # training queries from which the model's own defaults are recommended
 TEST_SHARE = 5  # every fifth reference, when the table has no split column
 
 PROTOCOL = Protocol(
@@ -87,6 +88,7 @@ def read(path: Path, features: FeatureFile) -> Dataset:
         queries=frame[[*QUERY_COLUMNS, *own]],
         images=pd.DataFrame({"path": features.paths, "caption": None, "split": None}),
         protocol=PROTOCOL,
+        recommended=_recommended(int((frame["split"] == "train").sum())),
         notes=tuple(notes),
     )
 
@@ -151,6 +153,13 @@ def _cut(reference: pd.Series) -> list[str]:
     share = min(TEST_SHARE, len(names))
     tests = set(names[share - 1 :: share])
     return ["test" if name in tests else "train" for name in reference]
+
+
+def _recommended(queries: int) -> dict[str, object]:
+    """A small table needs a light model, and batches small enough for some steps an epoch."""
+    if queries >= LARGE:
+        return {}
+    return {**LIGHT, "batch": min(128, max(8, queries // 16))}
 
 
 def _resolve(names: pd.Series, paths: list[str]) -> pd.Series:

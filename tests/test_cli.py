@@ -1,0 +1,95 @@
+"""The commands as a user types them: help that teaches, errors that say what to do."""
+
+import dataclasses
+import inspect
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from cqr import cli
+from cqr.trainer.settings import Settings
+
+COMMANDS = ("scenes", "extract", "inspect", "train", "evaluate")
+
+
+def cqr(*words, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "cqr.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1", **environment},
+    )
+
+
+def test_help_lists_every_command():
+    done = cqr("--help")
+    assert done.returncode == 0
+    for name in COMMANDS:
+        assert re.search(rf"│ {name} ", done.stdout)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_says_what_it_reads_and_writes_with_an_example(name):
+    done = cqr(name, "--help")
+    assert done.returncode == 0
+    for word in ("Reads", "Writes", f"Example: cqr {name} "):
+        assert word in re.sub(r"\s+", " ", done.stdout + " ").replace("writes", "Writes")
+
+
+def test_the_defaults_in_the_help_are_those_of_the_settings():
+    shown = {}
+    for name, parameter in inspect.signature(cli.train).parameters.items():
+        for option in getattr(parameter.annotation, "__metadata__", ()):
+            if isinstance(option, typer.models.OptionInfo) and isinstance(option.show_default, str):
+                shown[name] = option.show_default
+    settings = {f.name: f.default for f in dataclasses.fields(Settings)} | {"k": "all"}
+    assert shown == {name: str(settings[name]) for name in shown}
+    assert set(shown) == {f.name for f in dataclasses.fields(Settings)} - {"options"}
+
+
+NO_FILE = "no feature file a.h5; make it with: cqr extract --images DIR --out a.h5"
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (
+            "evaluate",
+            "there is no run in artifacts/runs yet: train one with `cqr train --features FILE`",
+        ),
+        ("evaluate --run x", "x is not a run (it has no run.json): see . for runs"),
+        ("train --features a.h5", NO_FILE),
+        ("inspect a.h5", NO_FILE),
+        ("extract --images x", "x does not exist; name a folder of pictures with --images"),
+    ],
+)
+def test_what_a_user_can_cause_is_one_sentence(line, sentence):
+    done = cqr(*line.split())
+    assert done.returncode == 1
+    assert done.stderr == f"Error: {sentence}\n"
+    assert done.stdout == ""
+
+
+def test_an_unknown_option_is_a_usage_error():
+    done = cqr("train", "--feature", "a.h5")
+    assert done.returncode == 2
+    assert "No such option" in done.stderr
+
+
+def test_train_and_evaluate_as_typed(drawn_scenes):
+    features = drawn_scenes()
+    options = ["--epochs", 2, "--set", "width=32", "--set", "embed_dim=32", "--device", "cpu"]
+    done = cqr("train", "--features", features, *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "Wrote artifacts/runs/css-lbf-001\nNext: cqr evaluate\n"
+    assert "Data set  css" in done.stderr
+    assert "the reference is removed from it" in done.stderr
+    done = cqr("evaluate", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"│ lbf +│ +72 │", done.stdout)
+    assert re.search(r"│ chance ", done.stdout)
+    assert "Wrote artifacts/runs/css-lbf-001/evaluation/metrics.json" in done.stdout

@@ -1,0 +1,75 @@
+"""The package as it is installed: what is in it, and who may import whom."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PARTS = ("pipeline", "scenes", "trainer")
+
+
+def test_the_list_of_packages_is_the_tree():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {"cqr"} | {
+        "cqr." + ".".join(path.parent.relative_to(ROOT).parts)
+        for part in PARTS
+        for path in (ROOT / part).rglob("__init__.py")
+    }
+    assert set(listed) == found
+    for part in PARTS:
+        loose = [p for p in (ROOT / part).rglob("*.py") if not (p.parent / "__init__.py").exists()]
+        assert not loose
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize(
+    ("part", "allowed"),
+    [
+        ("pipeline", {"pipeline", "errors", "atomic"}),
+        ("scenes", {"scenes", "errors", "atomic"}),
+        ("trainer", {"trainer", "errors", "atomic"}),
+    ],
+)
+def test_a_part_imports_no_other(part, allowed):
+    for path in (ROOT / part).rglob("*.py"):
+        for name in imports(path):
+            if name == "cqr" or not name.startswith("cqr."):
+                continue
+            words = name.split(".")
+            if part == "trainer" and words[1:3] in (
+                ["pipeline", "shards"],
+                ["pipeline", "regions"],
+            ):
+                continue  # the file format, which is all that crosses
+            assert words[1] in allowed, f"{path} imports {name}"
+
+
+def test_the_trainer_loads_no_detector_and_no_image_library():
+    code = (
+        "import sys, cqr.cli, cqr.trainer.train, cqr.trainer.evaluate\n"
+        "loaded = {'PIL', 'torchvision', 'detectron2', 'moderngl', 'cqr.pipeline.detectors'}\n"
+        "print(sorted(loaded & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_command_line_alone_loads_nothing_heavy():
+    code = (
+        "import sys, cqr.cli\n"
+        "print(sorted({'torch', 'numpy', 'pandas', 'h5py', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
