@@ -71,7 +71,7 @@ def scenes(
     sentence such as "make small red circle blue"; its target is a new picture of the
     scene that results.  Eight colour-shape pairs occur only in the test split.
 
-    Writes OUT/images/*.png, OUT/drawings/*.png, OUT/train.json, OUT/test.json and,
+    Writes `OUT/images/*.png`, `OUT/drawings/*.png`, OUT/train.json, OUT/test.json and,
     last, OUT/scenes.json.  An interrupted run is finished by the same command.
 
     Example: `cqr scenes --out fashion --references 100`
