@@ -484,6 +484,7 @@ def start(folder: Path, out: Path, *options: str) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "FAKE_SLOW": "1"},
+        start_new_session=True,
     )
 
 
@@ -545,7 +546,10 @@ def test_interrupts_end_in_one_sentence(tmp_path, workers, number, monkeypatch):
     monkeypatch.setenv("FAKE_TAG", tag := f"{tmp_path}-end")
     process = start(folder, out, "--workers", str(workers))
     wait_for_a_shard(out, process)
-    process.send_signal(number)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does: workers get it, too
+    else:
+        process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
