@@ -102,26 +102,26 @@ def extract(
     images: Annotated[Path, typer.Option(help="Folder of pictures, with all folders below it.")],
     k: Annotated[int, typer.Option(help="Regions a picture.")] = 36,
     out: Annotated[
-        Path | None, typer.Option(help="Feature file.  [default: artifacts/FOLDER.h5]")
+        Path | None, typer.Option(help="Feature file.", show_default="artifacts/FOLDER.h5")
     ] = None,
     detector: Annotated[
         str, typer.Option(help="auto, bundled, torchvision, detectron2 or grid.")
     ] = "auto",
     config: Annotated[
-        str | None, typer.Option(help="Which network of that detector, by its library's name.")
+        str | None, typer.Option(help="Which network of that detector.", show_default="its own")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Weights from this file instead of the library's own.")
+        Path | None, typer.Option(help="File of weights.", show_default="the detector's own")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Pictures in a batch.  [default: 4, on a GPU 16]")
+        int | None, typer.Option(min=1, help="Pictures in a batch.", show_default="4, on a GPU 16")
     ] = None,
     shard: Annotated[
-        int | None, typer.Option(min=1, help="Pictures in a shard.  [default: 16 to 1024]")
+        int | None, typer.Option(min=1, help="Pictures in a shard.", show_default="16 to 512")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes.  [default: one a core, or one a GPU]")
+        int | None, typer.Option(min=1, help="Processes.", show_default="one a core, or one a GPU")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start again, whatever is there.")
@@ -132,9 +132,10 @@ def extract(
 ) -> None:
     """Turn a folder of pictures into a file of regions.
 
-    Reads every picture below --images.  Writes artifacts/FOLDER.h5, its data beside it in
-    artifacts/FOLDER.shards, and artifacts/FOLDER.failures.csv if a file could not be used.
-    Interrupted, it goes on when the same command is given again.
+    Reads every picture below --images.  Writes artifacts/FOLDER.h5, its data
+    beside it in artifacts/FOLDER.shards, and artifacts/FOLDER.failures.csv if a
+    file could not be used.  Interrupted, it goes on when the same command is
+    given again.
 
     Example: `cqr extract --images photos --k 36`
     """
@@ -167,13 +168,13 @@ def inspect(
     file: Annotated[Path, typer.Argument(help="A feature file that cqr extract wrote.")],
     show: Annotated[int, typer.Option(min=0, help="Draw boxes on so many pictures.")] = 0,
     save: Annotated[
-        Path | None, typer.Option(help="Draw into this file.  [default: NAME.boxes.png]")
+        Path | None, typer.Option(help="Draw into this file.", show_default="NAME.boxes.png")
     ] = None,
 ) -> None:
     """Print what is in a feature file and check every value.
 
-    Reads artifacts/NAME.h5 and its shards.  Writes nothing, but for the picture of --show.
-    Ends with a status other than 0 if anything is wrong.
+    Reads artifacts/NAME.h5 and its shards.  Writes nothing, but for the picture
+    of --show.  Ends with a status other than 0 if anything is wrong.
 
     Example: `cqr inspect artifacts/photos.h5 --show 9`
     """

@@ -1,6 +1,7 @@
 """Draw boxes on pictures, for a person to look at."""
 
 import math
+import warnings
 from pathlib import Path
 
 import h5py
@@ -40,9 +41,11 @@ def draw(file: FeatureFile, number: int, save: Path) -> None:
     lines = math.ceil(number / columns)
     pitch = (CELL + GAP, CELL + CAPTION + GAP)
     sheet = Image.new("RGB", (columns * pitch[0] + GAP, lines * pitch[1] + GAP), PAPER)
-    for i, row in enumerate(chosen):
-        corner = (GAP + i % columns * pitch[0], GAP + i // columns * pitch[1])
-        sheet.paste(_cell(file, int(row)), corner)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of large pictures and damaged metadata
+        for i, row in enumerate(chosen):
+            corner = (GAP + i % columns * pitch[0], GAP + i // columns * pitch[1])
+            sheet.paste(_cell(file, int(row)), corner)
     with replacing(save) as temporary:
         sheet.save(temporary, format=Image.registered_extensions()[save.suffix.lower()])
 

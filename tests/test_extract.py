@@ -21,6 +21,8 @@ from PIL import Image
 import cqr.atomic
 from cqr.errors import UserError
 from cqr.pipeline import compute, images
+from cqr.pipeline import extract as module
+from cqr.pipeline.detectors import Choice
 from cqr.pipeline.extract import Job, Summary, Watcher, default_out, extract
 from cqr.pipeline.plan import Plan, shard_size
 from cqr.pipeline.shards import open_features, shards_folder
@@ -404,6 +406,45 @@ def test_two_at_once_are_refused(folder):
         )
 
 
+# --- how many processes ------------------------------------------------------------------------
+
+
+def tasks_of(number: int, pictures: int) -> list[compute.Task]:
+    return [compute.Task(Path(str(i)), ("p",) * pictures, None) for i in range(number)]
+
+
+def test_processes_on_a_cpu(folder, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    for tasks, asked, expected in (
+        (tasks_of(10, 256), None, 8),
+        (tasks_of(10, 256), 3, 3),
+        (tasks_of(2, 256), None, 2),
+        (tasks_of(10, 20), None, 3),
+        (tasks_of(10, 1), None, 1),
+        (tasks_of(10, 1), 2, 2),
+        ([], None, 1),
+    ):
+        specs, on_gpu = module._specs(job(folder, workers=asked), FakeSpec(), tasks)
+        assert specs == [FakeSpec()] * expected
+        assert not on_gpu
+
+
+def test_processes_on_gpus(folder, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(module, "find_device", lambda name: torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for device, asked, expected in (
+        ("cuda", None, ["cuda:0", "cuda:1"]),
+        ("auto", 3, ["cuda:0", "cuda:1", "cuda:0"]),
+        ("cuda", 1, ["cuda"]),
+        ("cuda:0", None, ["cuda:0"]),
+    ):
+        spec = FakeSpec(device=device)
+        specs, on_gpu = module._specs(job(folder, workers=asked), spec, tasks_of(4, 1))
+        assert [spec.device for spec in specs] == expected
+        assert on_gpu
+
+
 # --- interrupted at any step -------------------------------------------------------------------
 
 
@@ -438,11 +479,11 @@ def test_an_end_at_any_step_is_made_good(folder, tmp_path, monkeypatch, full):
     (folder / "p003.png").write_bytes(b"no picture")
     plain = job(folder, out=tmp_path / "plain" / "x.h5")
     extract(plain)
-    for step in range(STEPS + 1):
+    for step in range(0, STEPS + 1, 4 if full else 1):
         out = tmp_path / str(step) / "x.h5"
         with monkeypatch.context() as patch:
             kill_at(patch, step, OSError(errno.ENOSPC, "No space left on device") if full else None)
-            if step == STEPS:
+            if step >= STEPS:
                 extract(job(folder, out=out))
             elif full:
                 assert refusal(job(folder, out=out)).endswith(
@@ -484,6 +525,7 @@ def start(folder: Path, out: Path, *options: str) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "FAKE_SLOW": "1"},
+        start_new_session=True,
     )
 
 
@@ -545,7 +587,10 @@ def test_interrupts_end_in_one_sentence(tmp_path, workers, number, monkeypatch):
     monkeypatch.setenv("FAKE_TAG", tag := f"{tmp_path}-end")
     process = start(folder, out, "--workers", str(workers))
     wait_for_a_shard(out, process)
-    process.send_signal(number)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does: workers get it, too
+    else:
+        process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
@@ -652,9 +697,6 @@ def test_errors_are_one_sentence(tmp_path, options, message):
 
 
 def test_a_step_down_is_recorded(folder, monkeypatch):
-    from cqr.pipeline import extract as module
-    from cqr.pipeline.detectors import Choice
-
     choice = Choice(FakeSpec(), "nothing better", "these are no objects")
     monkeypatch.setattr(module, "choose", lambda folder, device: choice)
     summary: Summary = extract(job(folder, detector=None))
