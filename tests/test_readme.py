@@ -1,0 +1,51 @@
+"""Every command that the README shows, run as a user would, in the order of the page."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+SMALLER = {"--references 100": "--references 6 --modifications 8"}  # the one thing that is changed
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of pictures with a table beside it."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for i in range(8):
+        picture = Image.fromarray(rng.integers(0, 255, (40, 60, 3), dtype=np.uint8))
+        picture.save(tmp_path / "photos" / f"{i}.jpg")
+    lines = [f"{i}.jpg,make it {i},{(i + 3) % 8}.jpg\n" for i in range(8)]
+    (tmp_path / "photos.csv").write_text("reference,text,target\n" + "".join(lines))
+
+
+@pytest.mark.usefixtures("photos")
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n")[0])
+def test_the_commands_of_the_readme_work(block, tmp_path):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for line in filter(None, block.splitlines()):
+        assert line.startswith("cqr ")
+        for shown, run in SMALLER.items():
+            line = line.replace(shown, run)
+        done = subprocess.run(
+            line, shell=True, cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, "PATH": path},
+        )  # fmt: skip
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert "chance" in done.stdout
+    assert list(tmp_path.glob("artifacts/runs/*/evaluation/metrics.json"))
+
+
+def test_the_three_lines_are_there_as_they_stand():
+    shown = [line for block in BLOCKS for line in block.splitlines()]
+    assert "cqr extract --images fashion --k 36" in shown
+    assert "cqr train --features artifacts/fashion.h5" in shown
+    assert "cqr evaluate" in shown
