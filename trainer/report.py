@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("svg")
 from matplotlib import pyplot
+from matplotlib.ticker import MaxNLocator
 
 from cqr.atomic import replacing
 from cqr.trainer.evaluate import Evaluation
@@ -77,7 +78,8 @@ def _curves(run: Run) -> str:
     scored = [line for line in lines if "recall" in line]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     left.plot(epochs, [line["loss"] for line in lines], color="#3264c8")
-    left.set(title="training loss", xlabel="epoch", ylim=(0, None))
+    top = 1.05 * max(line["loss"] for line in lines)
+    left.set(title="training loss", xlabel="epoch", ylim=(0, top))
     for k in scored[0]["recall"] if scored else ():
         right.plot(
             [line["epoch"] for line in scored],
@@ -91,6 +93,7 @@ def _curves(run: Run) -> str:
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.2)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     text = io.StringIO()
     figure.savefig(text, format="svg")
     pyplot.close(figure)
