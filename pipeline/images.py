@@ -1,5 +1,6 @@
 """Find picture files, and turn any of them into upright 8-bit RGB, or say why not."""
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -141,7 +142,8 @@ def decode(path: Path) -> NDArray[np.uint8]:
     with _opened(path) as image:
         try:
             image.load()
-            return np.array(_rgb(_upright(image)))
+            _turn(image)
+            return np.array(_rgb(image))
         except (MemoryError, Refused):
             raise
         except Exception as error:  # decoders raise nearly anything on damaged data
@@ -174,11 +176,10 @@ def _opened(path: Path) -> Image.Image:
     return image
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except (ValueError, SyntaxError, KeyError, TypeError, OSError):
-        return image  # an EXIF block that cannot be read says nothing
+def _turn(image: Image.Image) -> None:
+    """Turn a picture upright in place."""
+    with contextlib.suppress(ValueError, SyntaxError, KeyError, TypeError, OSError):
+        ImageOps.exif_transpose(image, in_place=True)  # a block that cannot be read says nothing
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -190,7 +191,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, _WHITE)
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
