@@ -1,5 +1,6 @@
 """One file a backend.  A detector turns pictures into exactly K regions each."""
 
+import json
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -85,6 +86,70 @@ class DetectorSpec:
         )
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What `choose` came to.
+
+    Attributes:
+        spec: the detector.
+        reason: why, to be printed and recorded.
+        warning: set when this is less than what was looked for: what was tried,
+            what it means, and the flags to choose otherwise.
+    """
+
+    spec: DetectorSpec
+    reason: str
+    warning: str | None = None
+
+
+def choose(folder: Path, device: str = "auto") -> Choice:
+    """The best detector that can run here and now on the pictures of a folder.
+
+    Generated scenes (`cqr scenes` leaves a scenes.json) get the bundled detector;
+    other pictures detectron2, else torchvision, if their weights are at hand or
+    can be downloaded; else a grid, with a warning.  Takes seconds at most, even
+    where no name can be looked up.
+    """
+    if scenes := _scenes(folder):
+        return Choice(DetectorSpec("bundled", device=device), f"{scenes} says generated scenes")
+    from cqr.pipeline.detectors import detectron2, torchvision
+    from cqr.pipeline.detectors.download import reachable
+
+    tried = []
+    for name, module in (("detectron2", detectron2), ("torchvision", torchvision)):
+        if name == "detectron2" and (problem := detectron2.problem()):
+            tried.append(problem)
+            continue
+        source = module.source(None)
+        if source.path.is_file():
+            return Choice(DetectorSpec(name, device=device), f"its weights are in {source.path}")
+        if reachable(source.url):
+            return Choice(DetectorSpec(name, device=device), f"its weights are at {source.url}")
+        tried.append(
+            f"{name}'s weights are not in {source.path.parent} and {source.url} cannot be reached"
+        )
+    return Choice(
+        DetectorSpec("grid", device=device),
+        "no object detector can be had here",
+        f"{'; '.join(tried)}: so the regions are the cells of a fixed grid, not objects; for "
+        "objects fetch such a file by hand and pass it with --detector torchvision --weights "
+        "FILE, or accept the grid with --detector grid",
+    )
+
+
+def _scenes(folder: Path) -> Path | None:
+    """The scenes.json that `cqr scenes` left in this folder or the one above."""
+    folder = folder.resolve()
+    for path in (folder / "scenes.json", folder.parent / "scenes.json"):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict) and content.get("format") == "cqr-scenes":
+            return path
+    return None
+
+
 def backend(
     name: str, config: str | None, weights: Path | None, device: "torch.device"
 ) -> "Backend":
@@ -104,5 +169,5 @@ def find_device(name: str) -> "torch.device":
     try:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].split(". ")[0][:80]
         raise UserError(f"the device {name} cannot be used ({reason}); try --device cpu") from error

@@ -3,6 +3,7 @@
 import threading
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
@@ -24,10 +25,6 @@ class Source:
     url: str
     path: Path
     sha256: str = ""
-
-    def within_reach(self) -> bool:
-        """Whether the weights are at hand or could be downloaded now; quick either way."""
-        return self.path.is_file() or reachable(self.url)
 
     def get(self) -> Path:
         """The path of the weights, downloaded and checked if they were not there.
@@ -65,7 +62,7 @@ def reachable(url: str, seconds: float = 3.0) -> bool:
         try:
             with urllib.request.urlopen(request, timeout=seconds) as answer:
                 answers.append(answer.status)
-        except OSError:
+        except (OSError, HTTPException):
             pass
 
     # A thread, because looking up a name obeys no timeout.

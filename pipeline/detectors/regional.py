@@ -16,22 +16,19 @@ from cqr.pipeline.detectors.selection import Candidates, Selection, select
 from cqr.pipeline.regions import Floats, Regions
 
 
-class Backend(Protocol):
-    """A network, seen as four steps.  Sizes are (width, height); pictures are RGB.
+class Encoder(Protocol):
+    """A network that makes maps of pictures and features of boxes.
+
+    Sizes are (width, height); pictures are RGB.
 
     Attributes:
-        identity: name, configuration, library and its version, sha256 of the
-            weights.  JSON-able.
+        identity: name, configuration, library version, sha256 of the weights; JSON-able.
         dim: D, the width of a region's feature.
-        max_k: how many regions it can give at most (the limit of its proposals).
-        selection: how K of its candidates are chosen.
-        device: where its network is.
+        device: where the network is.
     """
 
     identity: dict[str, Any]
     dim: int
-    max_k: int
-    selection: Selection
     device: torch.device
 
     def network_size(self, width: int, height: int) -> tuple[int, int]:
@@ -43,15 +40,27 @@ class Backend(Protocol):
         ...
 
     def encode(self, batch: Tensor) -> Any:
-        """Feature maps, of a form that only the backend knows, of B x 3 x H x W float32, 0-255."""
-        ...
-
-    def find(self, maps: Any, k: int) -> Sequence[Candidates]:
-        """The candidates of each picture, in network pixels; a detector need not look at k."""
+        """Feature maps, of a form that only it knows, of B x 3 x H x W float32, 0 to 255."""
         ...
 
     def pool(self, maps: Any, boxes: list[Tensor]) -> Tensor:
         """The features, sum(n) x D, of n x 4 boxes in network pixels for each picture."""
+        ...
+
+
+class Backend(Encoder, Protocol):
+    """An encoder that also finds boxes.
+
+    Attributes:
+        max_k: how many regions it can give at most (the limit of its proposals).
+        selection: how K of its candidates are chosen.
+    """
+
+    max_k: int
+    selection: Selection
+
+    def find(self, maps: Any, k: int) -> Sequence[Candidates]:
+        """The candidates of each picture, in network pixels; a detector need not look at k."""
         ...
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, box_iou, nms
@@ -69,7 +70,8 @@ def select(
     for step, (overlap, least) in enumerate(selection.steps()):
         n = int((scores > least).sum())  # they are sorted: these are the first n
         if step == 0:
-            taken = batched_nms(boxes[:n], scores[:n], classes[:n], overlap).sort().values
+            kept = batched_nms(boxes[:n], scores[:n], classes[:n], overlap)
+            taken = _distinct(boxes, kept.sort().values)
         else:
             taken = _extend(taken, boxes[:n], scores[:n], overlap, k)
         if len(taken) >= k:
@@ -87,6 +89,12 @@ def _usable(candidates: Candidates, size: tuple[int, int]) -> tuple[Tensor, Tens
     large = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(1)
     order = scores[large].argsort(descending=True, stable=True)
     return boxes[large][order], classes[large][order], scores[large][order]
+
+
+def _distinct(boxes: Tensor, taken: Tensor) -> Tensor:
+    """Without boxes that are exactly another, better one's: found as two classes, one region."""
+    _, first = np.unique(boxes[taken].numpy(), axis=0, return_index=True)
+    return taken[np.sort(first)]
 
 
 def _extend(taken: Tensor, boxes: Tensor, scores: Tensor, overlap: float, k: int) -> Tensor:

@@ -31,10 +31,9 @@ def read(path: Path) -> State:
     try:
         content = _parse(path)
     except Exception as error:  # readers of hostile bytes raise whatever they meet
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"cannot read weights from {path} ({reason[:120]}); "
-            "give a whole .safetensors, .pth, .pt or .pkl file with --weights"
+            f"cannot read weights from {path}: it is damaged, of another format, or holds more "
+            "than tensors; give a whole .safetensors, .pth, .pt or .pkl file with --weights"
         ) from error
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -48,7 +47,8 @@ def read(path: Path) -> State:
                 f"{path} holds {type(value).__name__} where the tensor {name} is expected; "
                 "give another file with --weights"
             )
-        state[str(name)] = torch.tensor(value) if isinstance(value, np.ndarray) else value
+        name = str(name).removeprefix("module.")  # as DistributedDataParallel saves it
+        state[name] = torch.tensor(value) if isinstance(value, np.ndarray) else value
     return state
 
 
@@ -65,20 +65,18 @@ def fit(network: nn.Module, state: State, path: Path, config: str) -> None:
         UserError: a tensor of the network is missing or has another shape.
     """
     wanted = network.state_dict()
-    # A counter that only training reads, absent from what frozen layers save.
-    missing = [n for n in wanted if n not in state and not n.endswith("num_batches_tracked")]
-    wrong = [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
-    if missing or wrong:
-        example = (
-            f"{missing[0]} is missing"
-            if missing
-            else f"{wrong[0]} is {_shape(state[wrong[0]])}, should be {_shape(wanted[wrong[0]])}"
-        )
+    wrong = [n for n, t in state.items() if n in wanted and t.shape != wanted[n].shape]
+    missing: list[str] = []
+    if not wrong:
+        # The network says what is missing: layers know what older files do without.
+        missing = network.load_state_dict(state, strict=False).missing_keys
+    if wrong or missing:
+        name = (wrong or missing)[0]
+        problem = f"{_shape(state[name])}, not {_shape(wanted[name])}" if wrong else "missing"
         raise UserError(
-            f"the weights in {path} are not those of {config}: {len(missing) + len(wrong)} of "
-            f"{len(wanted)} tensors do not fit ({example}); choose --config or --weights"
+            f"the weights in {path} are not those of {config}: {len(wrong or missing)} of "
+            f"{len(wanted)} tensors do not fit ({name} is {problem}); choose --config or --weights"
         )
-    network.load_state_dict({n: t for n, t in state.items() if n in wanted}, strict=False)
 
 
 def _parse(path: Path) -> Any:
@@ -94,12 +92,15 @@ class _Arrays(pickle.Unpickler):
     """Admits arrays and plain containers, as in detectron2's model zoo, and nothing else."""
 
     _array = np.zeros(1).__reduce__()[0]
+    _buffer = np.zeros(1).__reduce_ex__(5)[0]
     _scalar = np.float32(0).__reduce__()[0]
     _admitted: dict[tuple[str, str], Any] = {  # noqa: RUF012 - never written to
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
         ("numpy.core.multiarray", "_reconstruct"): _array,
         ("numpy._core.multiarray", "_reconstruct"): _array,
+        ("numpy.core.numeric", "_frombuffer"): _buffer,
+        ("numpy._core.numeric", "_frombuffer"): _buffer,
         ("numpy.core.multiarray", "scalar"): _scalar,
         ("numpy._core.multiarray", "scalar"): _scalar,
         ("_codecs", "encode"): lambda text, encoding: _bytes(text, encoding),
