@@ -150,6 +150,26 @@ def folder(tmp_path_factory, views):
     return folder  # without test.json: training must not ask for it
 
 
+def test_a_value_competes_only_with_those_that_occur_beside_the_others(folder):
+    pictures, _ = bundled_training.examples(folder, "train")
+    seen = bundled_training.seen_together(pictures)
+    images = json.loads((folder / "train.json").read_text())["images"]
+    objects = [one for image in images for one in image["objects"]]
+    combinations = {tuple(one[name] for name in bundled.ATTRIBUTES) for one in objects}
+    assert int(seen.sum()) == len(combinations)
+    example = max(pictures, key=lambda one: len(one.boxes))
+    (own,) = (
+        image["objects"] for image, one in zip(images, pictures, strict=True) if one is example
+    )
+    for axis, (name, values) in enumerate(bundled.ATTRIBUTES.items()):
+        table = bundled_training.rivals(seen, example.attributes, name)
+        for one, row in zip(own, table.tolist(), strict=True):
+            words = [one[other] for other in bundled.ATTRIBUTES]
+            for value, rival in zip(values, row, strict=True):
+                words[axis] = value
+                assert rival == (tuple(words) in combinations)
+
+
 def test_training_writes_weights_that_load(folder, tmp_path, capsys):
     for name in ("first", "second"):
         bundled_training.save(bundled_training.train(folder, 3, seed=5), tmp_path / name)
@@ -167,10 +187,11 @@ def test_training_lowers_the_loss(folder):
     torch.manual_seed(0)
     network = bundled.Network().train()
     pictures, _ = bundled_training.examples(folder, "train")
+    seen = bundled_training.seen_together(pictures)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
 
     def step():
-        parts = bundled_training.losses(network, pictures[:4])
+        parts = bundled_training.losses(network, pictures[:4], seen)
         total = torch.stack(list(parts.values())).sum()
         optimizer.zero_grad()
         total.backward()

@@ -5,6 +5,12 @@
 
 Reads only the folder's train split, so the detector never sees a colour-shape
 pair that is kept for testing.  Each batch mixes 3D pictures and drawings.
+
+In training each colour comes with two of the three shapes, and a head that
+learns "blue, so no circle" is right there and wrong at test.  Two things keep
+the attributes apart.  Every second picture is recoloured, and trains all but
+the colour head.  In the others an object's value competes only with values
+that occur in training beside its other attributes (`rivals`).
 """
 
 import argparse
@@ -28,7 +34,7 @@ from cqr.atomic import replacing
 from cqr.errors import UserError
 from cqr.pipeline.detectors.bundled import ATTRIBUTES, Network
 
-STEPS = 1600
+STEPS = 1700
 PICTURES, DRAWINGS = 6, 2
 """Of each kind in a batch."""
 RATE = 1.5e-3
@@ -89,32 +95,79 @@ def examples(folder: Path, split: str) -> tuple[list[Example], list[Example]]:
     )
 
 
-def losses(network: Network, batch: list[Example]) -> dict[str, Tensor]:
-    """Each part of the loss: Faster R-CNN's four, and cross-entropy for each attribute."""
+def seen_together(pool: list[Example]) -> Tensor:
+    """Which combinations of attributes occur: bool, an axis for each of ATTRIBUTES in order."""
+    seen = torch.zeros([len(values) for values in ATTRIBUTES.values()], dtype=torch.bool)
+    for one in pool:
+        seen[tuple(one.attributes.values())] = True
+    return seen
+
+
+def rivals(seen: Tensor, attributes: dict[str, Tensor], name: str) -> Tensor:
+    """Which values of an attribute occur beside the others of N objects: bool, N x values."""
+    others = tuple(indices for other, indices in attributes.items() if other != name)
+    return seen.movedim(list(ATTRIBUTES).index(name), -1)[others]
+
+
+def recoloured(picture: Tensor) -> Tensor:
+    """The picture with its channels exchanged and made lighter or darker, each by itself."""
+    gains = 0.5 + torch.rand(3, 1, 1)
+    return (picture[torch.randperm(3)] * gains).clamp(max=1)
+
+
+def losses(network: Network, batch: list[Example], seen: Tensor) -> dict[str, Tensor]:
+    """Each part of the loss: Faster R-CNN's four, and cross-entropy for each attribute.
+
+    Every second picture of the batch is recoloured.
+    """
+    pictures = [
+        one.picture() if i % 2 else recoloured(one.picture()) for i, one in enumerate(batch)
+    ]
     targets = [
         {"boxes": one.boxes, "labels": torch.ones(len(one.boxes), dtype=torch.int64)}
         for one in batch
     ]
-    images, targets = network.transform([one.picture() for one in batch], targets)
+    images, targets = network.transform(pictures, targets)
     maps = network.backbone(images.tensors)
     proposals, rpn = network.rpn(images, maps, targets)
     heads = network.roi_heads
     _, detection = heads(maps, proposals, images.image_sizes, targets)
     boxes = [_shaken(target["boxes"]) for target in targets]
     features = heads.box_head(heads.box_roi_pool(maps, boxes, images.image_sizes))
-    attributes = {
-        name: functional.cross_entropy(
-            head(features), torch.cat([one.attributes[name] for one in batch])
-        )
-        for name, head in network.attributes.items()
-    }
-    return {**rpn, **detection, **attributes}
+    true_colour = torch.cat(
+        [torch.full((len(one.boxes),), i % 2 == 1) for i, one in enumerate(batch)]
+    )
+    attributes = {name: torch.cat([one.attributes[name] for one in batch]) for name in ATTRIBUTES}
+    logits = {name: head(features) for name, head in network.attributes.items()}
+    return {**rpn, **detection, **attribute_losses(logits, attributes, true_colour, seen)}
+
+
+def attribute_losses(
+    logits: dict[str, Tensor], attributes: dict[str, Tensor], true_colour: Tensor, seen: Tensor
+) -> dict[str, Tensor]:
+    """The cross-entropy of each attribute, for N objects.
+
+    Args:
+        logits: for each attribute, N x its values.
+        attributes: for each attribute, N, the true ones.
+        true_colour: N bool, false for objects of a recoloured picture.
+        seen: see `seen_together`.
+    """
+    parts = {}
+    for name, values in attributes.items():
+        competing = rivals(seen, attributes, name) | ~true_colour[:, None]
+        masked = logits[name].masked_fill(~competing, -torch.inf)
+        each = functional.cross_entropy(masked, values, reduction="none")
+        counted = true_colour if name == "color" else torch.ones_like(true_colour)
+        parts[name] = (each * counted).sum() / counted.sum().clamp(min=1)
+    return parts
 
 
 def train(folder: Path, steps: int, seed: int) -> Network:
     """A trained network, in eval mode; prints the losses as it goes."""
     torch.manual_seed(seed)
     pictures, drawings = examples(folder, "train")
+    seen = seen_together(pictures)
     rng = random.Random(seed)
     batches = zip(_endless(pictures, PICTURES, rng), _endless(drawings, DRAWINGS, rng), strict=True)
     network = Network().train()
@@ -127,7 +180,7 @@ def train(folder: Path, steps: int, seed: int) -> Network:
     started, recent = time.monotonic(), dict[str, float]()
     for step in range(1, steps + 1):
         first, second = next(batches)
-        parts = losses(network, first + second)
+        parts = losses(network, first + second, seen)
         optimizer.zero_grad()
         torch.stack(list(parts.values())).sum().backward()
         nn.utils.clip_grad_norm_(network.parameters(), LARGEST_NORM)
