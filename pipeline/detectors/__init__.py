@@ -42,8 +42,9 @@ class Detector(Protocol):
     def network_size(self, width: int, height: int) -> tuple[int, int]:
         """The (width, height) at which the network sees a picture of that size.
 
-        Pictures of one network size may share a batch: nothing is padded, so
-        a batch never changes a number.
+        Pictures of one network size may share a batch: nothing is padded for
+        the others' sake, so a batch changes no number beyond rounding (which may
+        swap two rows of the same score).
         """
         ...
 

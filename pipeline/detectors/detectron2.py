@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cqr.errors import UserError
 from cqr.pipeline.detectors.download import Source
@@ -79,7 +79,7 @@ def backend(
 
     name = config or DEFAULT
     settings = _settings(name, options)
-    described = hashlib.sha256(settings.dump().encode()).hexdigest()
+    fingerprint = _fingerprint(settings)
     path = weights or source(name).get()
     state = read(path)
     settings.MODEL.DEVICE = str(device)
@@ -88,7 +88,7 @@ def backend(
     identity = {
         "name": "detectron2",
         "config": name,
-        "settings": described,
+        "settings": fingerprint,
         "version": detectron2.__version__,
         "weights": digest(path),
     }
@@ -105,9 +105,9 @@ class Detectron2:
     """A GeneralizedRCNN of detectron2 as a `regional.Backend`."""
 
     def __init__(
-        self, network: nn.Module, settings: Any, device: torch.device, identity: dict[str, Any]
+        self, network: Any, settings: Any, device: torch.device, identity: dict[str, Any]
     ) -> None:
-        self.network: Any = network
+        self.network = network
         self.device = device
         self.identity = identity
         self.selection = Selection()
@@ -145,7 +145,7 @@ class Detectron2:
             scores = probabilities[:, :-1]  # the last column is the background
             classes = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
             # n x (classes * 4), or n x 4 where one regression serves all classes.
-            each = boxes.reshape(len(boxes), -1, 4).expand(*scores.shape, 4)
+            each = boxes.reshape(len(boxes), boxes.shape[1] // 4, 4).expand(*scores.shape, 4)
             found.append(Candidates(each.reshape(-1, 4), classes.reshape(-1), scores.reshape(-1)))
         return found
 
@@ -188,6 +188,11 @@ def _settings(name: str, options: dict[str, Any]) -> Any:
         raise UserError(f"the config {name} is not a Faster R-CNN; choose --config as {DEFAULT}")
     model.MASK_ON = model.KEYPOINT_ON = False
     return settings
+
+
+def _fingerprint(settings: Any) -> str:
+    """Tells configs of one name apart: a file can be edited, a default can change."""
+    return hashlib.sha256(settings.dump().encode()).hexdigest()
 
 
 def _folder() -> Path:

@@ -37,14 +37,15 @@ def encoder(weights: Path | None, device: torch.device) -> "EfficientNetLite0":
     return EfficientNetLite0(network.eval().to(device), device, identity)
 
 
-@dataclass(frozen=True)
+@dataclass
 class EfficientNetLite0:
     """The network as a `regional.Encoder`: the map before its classifier, averaged over a box.
 
     Pictures are seen with about as many pixels as it was trained with (224 x
-    224), in their own shape, to the nearest 32 in each direction.  That gives
-    about 7 x 7 positions, one or more for each cell of a grid of K = 36.
-    `benchmarks/` has the comparison of sizes and layers behind this choice.
+    224), in their own shape, each side a multiple of 32.  That is about 7 x 7
+    positions, one or more for each cell of a grid of K = 36.  Of the sizes and
+    layers in benchmarks/grid_features.py this tells labelled photographs of
+    clothing apart best.
     """
 
     network: Any

@@ -22,7 +22,8 @@ class Encoder(Protocol):
     Sizes are (width, height); pictures are RGB.
 
     Attributes:
-        identity: name, configuration, library version, sha256 of the weights; JSON-able.
+        identity: {"name", "config", "version" of the library, "weights": sha256},
+            and whatever else decides its numbers; JSON-able.
         dim: D, the width of a region's feature.
         device: where the network is.
     """
@@ -83,10 +84,8 @@ class RegionDetector:
     def check_k(self, k: int) -> None:
         """Raise UserError unless this detector can give k regions."""
         if not 1 <= k <= self.max_k:
-            raise UserError(
-                f"--k must be between 1 and {self.max_k} for the detector "
-                f"{self.identity['name']} ({self.identity['config']}), is {k}"
-            )
+            name = "/".join(filter(None, (self.identity["name"], self.identity.get("config"))))
+            raise UserError(f"--k must be between 1 and {self.max_k} for detector {name}, is {k}")
 
     @torch.inference_mode()
     def __call__(self, pictures: list[Picture], k: int) -> list[Regions]:

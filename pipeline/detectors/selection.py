@@ -81,14 +81,12 @@ def select(
 
 def _usable(candidates: Candidates, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Finite boxes, clipped to the picture, not empty, the best first."""
-    boxes, classes = candidates.boxes.float().cpu(), candidates.classes.cpu()
-    scores = candidates.scores.float().cpu()
+    boxes, scores = candidates.boxes.float(), candidates.scores.float()
     finite = boxes.isfinite().all(1) & scores.isfinite()
-    boxes, classes, scores = boxes[finite], classes[finite], scores[finite]
-    boxes = boxes.clamp(min=0).minimum(torch.tensor([*size, *size]))
-    large = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(1)
-    order = scores[large].argsort(descending=True, stable=True)
-    return boxes[large][order], classes[large][order], scores[large][order]
+    boxes = boxes.clamp(min=0).minimum(boxes.new_tensor([*size, *size]))
+    usable = finite & (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(1)
+    order = scores.where(usable, -1).argsort(descending=True, stable=True)[: int(usable.sum())]
+    return boxes[order].cpu(), candidates.classes[order].cpu(), scores[order].cpu()
 
 
 def _distinct(boxes: Tensor, taken: Tensor) -> Tensor:
