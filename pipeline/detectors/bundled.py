@@ -25,8 +25,6 @@ from cqr.pipeline.detectors.torchvision import Torchvision
 from cqr.pipeline.detectors.weights import digest, fit, read
 
 WEIGHTS = Path(__file__).parent.parent / "weights" / "bundled.safetensors"
-CONFIG = "scenes"
-"""The one configuration."""
 
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "color": ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"),
@@ -145,7 +143,7 @@ class Bundled(Torchvision):
         return SIZE
 
     def attributes(self, features: Tensor) -> dict[str, Tensor]:
-        """Logits of each of ATTRIBUTES, N x its values, of N x DIM features."""
+        """Logits of each of ATTRIBUTES, N x its values, of N x DIM features, on one device."""
         return {name: head(features) for name, head in self.network.attributes.items()}
 
 
@@ -153,16 +151,16 @@ def backend(config: str | None, weights: Path | None, device: torch.device) -> B
     """The network with the weights of this package, or those of a file.
 
     Raises:
-        UserError: another configuration is asked for, or the weights cannot be read.
+        UserError: a config is named, or the weights cannot be read.
     """
-    if config not in (None, CONFIG):
-        raise UserError(f"the bundled detector has no configuration {config}; leave --config out")
+    if config is not None:
+        raise UserError(f"the bundled detector has no config {config}; leave --config out")
     path = weights or WEIGHTS
     network = Network()
     fit(network, read(path), path, "the bundled detector")
     identity = {
         "name": "bundled",
-        "config": CONFIG,
+        "config": None,
         "version": torchvision.__version__.split("+")[0],
         "weights": digest(path),
     }
