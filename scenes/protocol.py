@@ -15,6 +15,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, combinations
+from typing import Any
 
 COLORS = ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow")
 SHAPES = ("rectangle", "circle", "triangle")
@@ -158,7 +159,8 @@ def changes(scene: Scene, allowed: tuple[Pair, ...]) -> Iterator[Change]:
         yield Change(old, None)
         for attribute, others in values.items():
             for value in others:
-                new = dataclasses.replace(old, **{attribute: value})
+                changed: dict[str, Any] = {attribute: value}
+                new = dataclasses.replace(old, **changed)
                 if new != old and (new.color, new.shape) in allowed:
                     yield Change(old, new)
 

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,9 @@ FINENESS = 2
 SHADOW_SIZE = 768
 INTENSITY = (0.95, 0.38, 0.30)
 GROUND_GRAY = (0.36, 0.36, 0.36)
+
+# By their full names: the bare ones come only with the development packages.
+EGL: dict[str, Any] = {"backend": "egl", "libgl": "libGL.so.1", "libegl": "libEGL.so.1"}
 
 Box = tuple[float, float, float, float]
 
@@ -164,11 +168,8 @@ def _open():
             "run `pip install 'cqr[scenes]'`"
         ) from error
     try:
-        # By their full names: the bare ones come only with the development packages.
-        context = moderngl.create_context(
-            standalone=True, backend="egl", libgl="libGL.so.1", libegl="libEGL.so.1"
-        )
-    except Exception as error:  # moderngl raises bare Exception for all that goes wrong here
+        context = moderngl.create_context(standalone=True, **EGL)
+    except Exception as error:  # what moderngl raises is just that
         raise UserError(
             f"3D pictures need OpenGL without a display, which could not be opened ({error}): "
             "install Mesa's, on Debian or Ubuntu with "
@@ -187,7 +188,8 @@ def _seen(outline: camera.Outline, mask: NDArray[np.bool_]) -> Seen:
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if not len(columns):
         return Seen(outline.box, None, 0.0)
-    x1, y1, x2, y2 = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    visible_box = (x1 / FINENESS, y1 / FINENESS, x2 / FINENESS, y2 / FINENESS)
+    x1, y1, x2, y2 = (
+        float(edge) / FINENESS for edge in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    )
     share = float(np.count_nonzero(mask)) / (outline.area * FINENESS**2)
-    return Seen(outline.box, tuple(map(float, visible_box)), min(share, 1.0))
+    return Seen(outline.box, (x1, y1, x2, y2), min(share, 1.0))

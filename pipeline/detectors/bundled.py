@@ -1,0 +1,167 @@
+"""The detector that comes with this package, for generated scenes and their drawings.
+
+A class-agnostic Faster R-CNN over a small network, with three linear heads that
+read colour, shape and size from the feature of a region (attribute heads as in
+Anderson et al., "Bottom-Up and Top-Down Attention", 2018).  The heads are what
+makes the features tell objects apart; stage one stores the features alone.
+`bundled_training` trains it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.rpn import AnchorGenerator
+from torchvision.ops import MultiScaleRoIAlign
+
+from cqr.errors import UserError
+from cqr.pipeline.detectors.selection import Selection
+from cqr.pipeline.detectors.torchvision import Torchvision
+from cqr.pipeline.detectors.weights import digest, fit, read
+
+WEIGHTS = Path(__file__).parent.parent / "weights" / "bundled.safetensors"
+
+ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+    "color": ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"),
+    "shape": ("rectangle", "circle", "triangle"),
+    "size": ("small", "large"),
+}
+"""What each head tells apart, in the words of a scenes folder and in the order of its outputs."""
+
+SIZE = (224, 168)
+"""(width, height) to which every picture is resized: that of the 3D pictures.
+Square drawings are stretched, so that one batch, and one set of batch
+statistics, serves both kinds."""
+DIM = 256
+PROPOSALS = 64
+CHANNELS = 128
+POOLED = 5
+"""A region is pooled to POOLED x POOLED before the box head."""
+
+
+class Backbone(nn.Module):
+    """Pictures to one map of CHANNELS at an eighth of their size: objects are 15 to 65 pixels.
+
+    Four stages; the last, at a sixteenth, is added to the third as in a feature pyramid.
+    """
+
+    def __init__(self, widths: tuple[int, int, int, int] = (24, 48, 96, 128)) -> None:
+        super().__init__()
+        a, b, c, d = widths
+        self.out_channels = CHANNELS  # FasterRCNN asks for it by this name
+        self.eighth = nn.Sequential(
+            _convolution(3, a, stride=2),
+            _convolution(a, b, stride=2),
+            Residual(b),
+            _convolution(b, c, stride=2),
+            Residual(c),
+            Residual(c),
+        )
+        self.sixteenth = nn.Sequential(_convolution(c, d, stride=2), Residual(d))
+        self.lateral = nn.Conv2d(c, CHANNELS, 1)
+        self.top = nn.Conv2d(d, CHANNELS, 1)
+        self.smooth = _convolution(CHANNELS, CHANNELS)
+
+    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
+        fine = self.eighth(pictures)
+        coarse = self.top(self.sixteenth(fine))
+        enlarged = functional.interpolate(coarse, size=fine.shape[-2:], mode="nearest")
+        return {"0": self.smooth(self.lateral(fine) + enlarged)}
+
+
+class Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _convolution(channels, channels)
+        self.second = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(x + self.second(self.first(x)))
+
+
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Network(FasterRCNN):
+    """torchvision's Faster R-CNN over `Backbone`, and `attributes`: a linear head for each.
+
+    Its box head's output, DIM wide, is the feature of a region.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            Backbone(),
+            rpn_anchor_generator=AnchorGenerator(((18, 30, 46, 66),), ((1.0,),)),
+            box_roi_pool=MultiScaleRoIAlign(["0"], POOLED, sampling_ratio=2),
+            box_head=nn.Sequential(
+                nn.Flatten(),
+                nn.Linear(CHANNELS * POOLED**2, DIM),
+                nn.ReLU(),
+                nn.Linear(DIM, DIM),
+                nn.ReLU(),
+            ),
+            box_predictor=FastRCNNPredictor(DIM, num_classes=2),
+            image_mean=[0.5] * 3,
+            image_std=[0.25] * 3,
+            fixed_size=SIZE,
+            size_divisible=1,  # no padding
+            rpn_pre_nms_top_n_train=300,
+            rpn_pre_nms_top_n_test=200,
+            rpn_post_nms_top_n_train=100,
+            rpn_post_nms_top_n_test=PROPOSALS,
+            rpn_batch_size_per_image=64,
+            box_batch_size_per_image=32,
+        )
+        self.attributes = nn.ModuleDict(
+            {name: nn.Linear(DIM, len(values)) for name, values in ATTRIBUTES.items()}
+        )
+
+
+class Bundled(Torchvision):
+    """The network as a `regional.Backend`."""
+
+    network: Network
+
+    def __init__(self, network: Network, device: torch.device, identity: dict[str, object]) -> None:
+        super().__init__(network, device, identity)
+        # Generated scenes are unambiguous: looser steps would only add boxes of nothing.
+        self.selection = Selection(nms=(0.5,), min_score=(0.05,))
+
+    def network_size(self, width: int, height: int) -> tuple[int, int]:
+        return SIZE
+
+    def attributes(self, features: Tensor) -> dict[str, Tensor]:
+        """Logits of each of ATTRIBUTES, N x its values, of N x DIM features, on one device."""
+        return {name: head(features) for name, head in self.network.attributes.items()}
+
+
+def backend(config: str | None, weights: Path | None, device: torch.device) -> Bundled:
+    """The network with the weights of this package, or those of a file.
+
+    Raises:
+        UserError: a config is named, or the weights cannot be read.
+    """
+    if config is not None:
+        raise UserError(f"the bundled detector has no config {config}; leave --config out")
+    path = weights or WEIGHTS
+    network = Network()
+    fit(network, read(path), path, "the bundled detector")
+    identity = {
+        "name": "bundled",
+        "config": None,
+        "version": torchvision.__version__.split("+")[0],
+        "weights": digest(path),
+    }
+    return Bundled(network.eval().to(device), device, identity)

@@ -1,0 +1,244 @@
+"""Trains the bundled detector on a folder of generated scenes.
+
+    cqr scenes --out scenes --references 2500 --modifications 1 --seed 1
+    python -m cqr.pipeline.detectors.bundled_training --scenes scenes --out bundled.safetensors
+
+Reads only the folder's train split, so the detector never sees a colour-shape
+pair that is kept for testing.  Each batch mixes 3D pictures and drawings.
+
+In training each colour comes with two of the three shapes, and a head that
+learns "blue, so no circle" is right there and wrong at test.  Two things keep
+the attributes apart.  Every second picture is recoloured, and trains all but
+the colour head.  In the others an object's value competes only with values
+that occur in training beside its other attributes (`rivals`).
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cqr.atomic import replacing
+from cqr.errors import UserError
+from cqr.pipeline.detectors.bundled import ATTRIBUTES, Network
+
+STEPS = 1700
+PICTURES, DRAWINGS = 6, 2
+"""Of each kind in a batch."""
+RATE = 1.5e-3
+WARM_UP = 100
+DECAY = 1e-4
+LARGEST_NORM = 5.0
+BOX_NOISE = 0.03
+"""Standard deviation, in box sides, of the edges of boxes that the attribute heads are
+trained on: at work the boxes are the detector's own, which are not quite true."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture and what is in it.
+
+    Attributes:
+        path: of an RGB picture.
+        boxes: N x 4 float32, (x1, y1, x2, y2) in its pixels.
+        attributes: for each of ATTRIBUTES, N int64, indices into its values.
+    """
+
+    path: Path
+    boxes: Tensor
+    attributes: dict[str, Tensor]
+
+    def picture(self) -> Tensor:
+        """3 x H x W float32, 0 to 1."""
+        with Image.open(self.path) as image:
+            return torch.tensor(np.asarray(image.convert("RGB"))).permute(2, 0, 1) / 255
+
+
+def examples(folder: Path, split: str) -> tuple[list[Example], list[Example]]:
+    """The 3D pictures and the drawings of one split of a folder made by `cqr scenes`.
+
+    Raises:
+        UserError: it is no such folder, or was made without drawings.
+    """
+    if not (folder / "scenes.json").is_file():
+        raise UserError(f"{folder} is no finished folder of generated scenes: run cqr scenes first")
+    images = json.loads((folder / f"{split}.json").read_bytes())["images"]
+    if any(image["drawing"] is None for image in images):
+        raise UserError(f"{folder} has no drawings: make it again without --no-drawings")
+
+    def example(image: dict, file: str, box: str) -> Example:
+        objects = image["objects"]
+        return Example(
+            folder / image[file],
+            torch.tensor([one[box] for one in objects], dtype=torch.float32).reshape(-1, 4),
+            {
+                name: torch.tensor([values.index(one[name]) for one in objects], dtype=torch.int64)
+                for name, values in ATTRIBUTES.items()
+            },
+        )
+
+    return (
+        [example(image, "file", "box") for image in images],
+        [example(image, "drawing", "drawing_box") for image in images],
+    )
+
+
+def seen_together(pool: list[Example]) -> Tensor:
+    """Which combinations of attributes occur: bool, an axis for each of ATTRIBUTES in order."""
+    seen = torch.zeros([len(values) for values in ATTRIBUTES.values()], dtype=torch.bool)
+    for one in pool:
+        seen[tuple(one.attributes.values())] = True
+    return seen
+
+
+def rivals(seen: Tensor, attributes: dict[str, Tensor], name: str) -> Tensor:
+    """Which values of an attribute occur beside the others of N objects: bool, N x values."""
+    others = tuple(indices for other, indices in attributes.items() if other != name)
+    return seen.movedim(list(ATTRIBUTES).index(name), -1)[others]
+
+
+def recoloured(picture: Tensor) -> Tensor:
+    """The picture with its channels exchanged and made lighter or darker, each by itself."""
+    gains = 0.5 + torch.rand(3, 1, 1)
+    return (picture[torch.randperm(3)] * gains).clamp(max=1)
+
+
+def losses(network: Network, batch: list[Example], seen: Tensor) -> dict[str, Tensor]:
+    """Each part of the loss: Faster R-CNN's four, and cross-entropy for each attribute.
+
+    Every second picture of the batch is recoloured.
+    """
+    pictures = [
+        one.picture() if i % 2 else recoloured(one.picture()) for i, one in enumerate(batch)
+    ]
+    targets = [
+        {"boxes": one.boxes, "labels": torch.ones(len(one.boxes), dtype=torch.int64)}
+        for one in batch
+    ]
+    images, targets = network.transform(pictures, targets)
+    maps = network.backbone(images.tensors)
+    proposals, rpn = network.rpn(images, maps, targets)
+    heads = network.roi_heads
+    _, detection = heads(maps, proposals, images.image_sizes, targets)
+    boxes = [_shaken(target["boxes"]) for target in targets]
+    features = heads.box_head(heads.box_roi_pool(maps, boxes, images.image_sizes))
+    true_colour = torch.cat(
+        [torch.full((len(one.boxes),), i % 2 == 1) for i, one in enumerate(batch)]
+    )
+    attributes = {name: torch.cat([one.attributes[name] for one in batch]) for name in ATTRIBUTES}
+    logits = {name: head(features) for name, head in network.attributes.items()}
+    return {**rpn, **detection, **attribute_losses(logits, attributes, true_colour, seen)}
+
+
+def attribute_losses(
+    logits: dict[str, Tensor], attributes: dict[str, Tensor], true_colour: Tensor, seen: Tensor
+) -> dict[str, Tensor]:
+    """The cross-entropy of each attribute, for N objects.
+
+    Args:
+        logits: for each attribute, N x its values.
+        attributes: for each attribute, N, the true ones.
+        true_colour: N bool, false for objects of a recoloured picture.
+        seen: see `seen_together`.
+    """
+    parts = {}
+    for name, values in attributes.items():
+        competing = rivals(seen, attributes, name) | ~true_colour[:, None]
+        masked = logits[name].masked_fill(~competing, -torch.inf)
+        each = functional.cross_entropy(masked, values, reduction="none")
+        counted = true_colour if name == "color" else torch.ones_like(true_colour)
+        parts[name] = (each * counted).sum() / counted.sum().clamp(min=1)
+    return parts
+
+
+def train(folder: Path, steps: int, seed: int) -> Network:
+    """A trained network, in eval mode; prints the losses as it goes."""
+    torch.manual_seed(seed)
+    pictures, drawings = examples(folder, "train")
+    seen = seen_together(pictures)
+    rng = random.Random(seed)
+    batches = zip(_endless(pictures, PICTURES, rng), _endless(drawings, DRAWINGS, rng), strict=True)
+    network = Network().train()
+    network.backbone.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps)),
+    )
+    started, recent = time.monotonic(), dict[str, float]()
+    for step in range(1, steps + 1):
+        first, second = next(batches)
+        parts = losses(network, first + second, seen)
+        optimizer.zero_grad()
+        torch.stack(list(parts.values())).sum().backward()
+        nn.utils.clip_grad_norm_(network.parameters(), LARGEST_NORM)
+        optimizer.step()
+        schedule.step()
+        for name, value in parts.items():
+            now = float(value.detach())
+            recent[name] = recent.get(name, now) * 0.98 + now * 0.02
+        if step % 50 == 0 or step == steps:
+            shown = " ".join(f"{n.removeprefix('loss_')} {v:.3f}" for n, v in recent.items())
+            print(f"{time.monotonic() - started:6.0f} s  step {step}/{steps}  {shown}", flush=True)
+    return network.eval()
+
+
+def save(network: Network, out: Path) -> None:
+    """Write the weights as float16 safetensors."""
+    state = {
+        name: tensor.half().contiguous()
+        for name, tensor in network.state_dict().items()
+        if tensor.is_floating_point()
+    }
+    with replacing(out) as temporary:
+        save_file(state, temporary)
+
+
+def _endless(pool: list[Example], size: int, rng: random.Random) -> Iterator[list[Example]]:
+    """Batches; every example occurs once before any occurs again."""
+    order: list[Example] = []
+    while True:
+        if len(order) < size:
+            again = list(pool)
+            rng.shuffle(again)
+            order = again + order
+        yield [order.pop() for _ in range(size)]
+
+
+def _shaken(boxes: Tensor) -> Tensor:
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    return boxes + torch.randn_like(boxes) * sides * BOX_NOISE
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scenes", type=Path, required=True, help="made by cqr scenes")
+    parser.add_argument("--out", type=Path, required=True, help="the weights to write")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    try:
+        save(train(options.scenes, options.steps, options.seed), options.out)
+    except UserError as error:
+        parser.exit(1, f"Error: {error}\n")
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
