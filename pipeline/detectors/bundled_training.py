@@ -153,16 +153,13 @@ def attribute_losses(
         true_colour: N bool, false for objects of a recoloured picture.
         seen: see `seen_together`.
     """
-    competing = {"color": rivals(seen, attributes, "color")}
-    counted = {"color": true_colour, "shape": ~true_colour}
     parts = {}
     for name, values in attributes.items():
-        scores = logits[name]
-        if name in competing:
-            scores = scores.masked_fill(~competing[name], -torch.inf)
-        each = functional.cross_entropy(scores, values, reduction="none")
-        weight = counted.get(name, torch.ones_like(true_colour))
-        parts[name] = (each * weight).sum() / weight.sum().clamp(min=1)
+        competing = rivals(seen, attributes, name) | ~true_colour[:, None]
+        masked = logits[name].masked_fill(~competing, -torch.inf)
+        each = functional.cross_entropy(masked, values, reduction="none")
+        counted = true_colour if name == "color" else torch.ones_like(true_colour)
+        parts[name] = (each * counted).sum() / counted.sum().clamp(min=1)
     return parts
 
 
