@@ -100,6 +100,19 @@ def test_a_batch_changes_nothing(detector, views):
             )
 
 
+def test_the_network_sees_at_work_what_it_saw_in_training(detector):
+    """Padding at work alone once cost a tenth of the shapes."""
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    network, backend = detector.backend.network, detector.backend
+    with torch.inference_mode():
+        images, _ = network.transform([torch.tensor(picture).permute(2, 0, 1) / 255])
+        trained_on = network.backbone(images.tensors)["0"]
+        resized = backend.resize(picture, backend.network_size(64, 64))
+        at_work = backend.encode(resized[None].float()).features["0"]
+    assert tuple(images.tensors.shape[:1:-1]) == bundled.SIZE
+    np.testing.assert_allclose(at_work, trained_on, rtol=1e-3, atol=1e-3)
+
+
 def test_less_is_the_beginning_of_more(detector, views):
     pictures = drawings(views)
     for few, many in zip(detector(pictures, 3), detector(pictures, 36), strict=True):

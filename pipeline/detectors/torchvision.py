@@ -107,7 +107,8 @@ class Torchvision:
 
     def encode(self, batch: Tensor) -> _Maps:
         pixels = (batch - self._mean) / self._std
-        padded = self.network.transform.batch_images(list(pixels))
+        transform = self.network.transform
+        padded = transform.batch_images(list(pixels), size_divisible=transform.size_divisible)
         height, width = batch.shape[-2:]
         return _Maps(
             ImageList(padded, [(height, width)] * len(batch)), self.network.backbone(padded)
