@@ -263,7 +263,7 @@ def train(
 
     Example: `cqr train --features artifacts/fashion.h5`
     """
-    from cqr import display
+    from cqr.trainer import console
     from cqr.trainer.material import collect
     from cqr.trainer.settings import settle
     from cqr.trainer.train import start
@@ -287,8 +287,8 @@ def train(
     }
     settings = settle(material.dataset.recommended, given, set_)
     run = start(material, settings, data, fresh=fresh)
-    display.announce(run, material)
-    with display.training(settings) as (on_step, on_epoch):
+    console.announce(run, material)
+    with console.training(settings) as (on_step, on_epoch):
         run_training(
             run, material, on_step=on_step, on_epoch=on_epoch, device=device, precision=precision
         )
@@ -318,8 +318,7 @@ def evaluate(
 
     Example: `cqr evaluate`
     """
-    from cqr import display
-    from cqr.trainer import report, runs
+    from cqr.trainer import console, report, runs
     from cqr.trainer.evaluate import evaluate as score_run
     from cqr.trainer.evaluate import write
     from cqr.trainer.material import collect
@@ -328,12 +327,12 @@ def evaluate(
     material = collect(
         features or chosen.features, data or chosen.data, chosen.settings.k, max_missing
     )
-    display.announce(chosen, material)
+    console.announce(chosen, material)
     evaluation = score_run(chosen, material, runs.torch_device(device))
     folder = chosen.path / "evaluation"
     write(evaluation, folder)
     report.write(evaluation, chosen, folder)
-    display.recall_table(evaluation.metrics)
+    console.recall_table(evaluation.metrics)
     print(f"Wrote {folder}/metrics.json, queries.parquet and report.html")
 
 

@@ -23,7 +23,7 @@ from statistics import median
 import h5py
 import numpy as np
 
-from cqr.pipeline import shards
+from cqr.pipeline import feature_file, shards
 from cqr.trainer.features import RegionReader
 
 
@@ -87,9 +87,9 @@ def make(place: Path, images: int, k: int, dim: int) -> tuple[Path, Path]:
             rows.arrays["regions/count"][:] = k
             rows.arrays["images/size"][:] = 1
             out.write(rows.arrays["regions/features"].tobytes())
-            files.append(shards.shards_folder(file) / f"{len(files):05d}.h5")
+            files.append(feature_file.shards_folder(file) / f"{len(files):05d}.h5")
             shards.write_shard(files[-1], header, rows)
-    shards.join(file, header, files)
+    feature_file.join(file, header, files)
     return file, plain
 
 

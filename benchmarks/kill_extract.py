@@ -17,7 +17,7 @@ from pathlib import Path
 
 import h5py
 
-from cqr.pipeline.shards import open_features, shards_folder
+from cqr.pipeline.feature_file import open_features, shards_folder
 
 ANEW = ("created", "set")  # made anew by each first run
 

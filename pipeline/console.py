@@ -17,7 +17,7 @@ from cqr.errors import UserError
 from cqr.pipeline.detectors import Choice
 from cqr.pipeline.examine import Findings, examine
 from cqr.pipeline.extract import Job, Summary, Watcher, extract
-from cqr.pipeline.shards import FeatureFile, open_features
+from cqr.pipeline.feature_file import FeatureFile, open_features
 from cqr.pipeline.show import draw
 
 SHOWN = 3

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import h5py
 import numpy as np
 
-from cqr.pipeline.shards import FeatureFile, Rows, Shard, layout
+from cqr.pipeline.feature_file import FeatureFile
+from cqr.pipeline.shards import Rows, Shard, layout
 
 BLOCK = 128
 """Rows in memory at once: 19 MB at K = 36, D = 2048."""

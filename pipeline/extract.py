@@ -18,15 +18,9 @@ from cqr.errors import UserError
 from cqr.pipeline import images, workers
 from cqr.pipeline.compute import Pace, Task, Times, compute, one_thread
 from cqr.pipeline.detectors import Choice, Detector, DetectorSpec, choose, find_device
+from cqr.pipeline.feature_file import join, shards_folder
 from cqr.pipeline.plan import Plan, shard_name, shard_size
-from cqr.pipeline.shards import (
-    BadShard,
-    Failure,
-    Header,
-    join,
-    shard_contents,
-    shards_folder,
-)
+from cqr.pipeline.shards import BadShard, Failure, Header, shard_contents
 
 PICTURES_A_WORKER = 64
 """For fewer, starting a process (3 s with torch) may take longer than it saves."""

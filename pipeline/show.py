@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cqr.atomic import replacing
 from cqr.errors import UserError
 from cqr.pipeline import images
-from cqr.pipeline.shards import FeatureFile
+from cqr.pipeline.feature_file import FeatureFile
 
 CELL = 420  # pixels, longer edge of a picture on the sheet
 GAP = 20

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cqr.pipeline import shards
+from cqr.pipeline import feature_file, shards
 from cqr.scenes import protocol
 
 torch.set_num_threads(1)
@@ -50,9 +50,9 @@ def write_features():
             rows.arrays["regions/boxes"][:] = boxes[part]
             rows.arrays["regions/count"][:] = k if count is None else count[part]
             rows.arrays["images/size"][:] = (300, 300) if sizes is None else sizes[part]
-            files.append(shards.shards_folder(path) / f"{len(files):05d}.h5")
+            files.append(feature_file.shards_folder(path) / f"{len(files):05d}.h5")
             shards.write_shard(files[-1], header, rows)
-        shards.join(path, header, files)
+        feature_file.join(path, header, files)
         return path
 
     return write

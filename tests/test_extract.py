@@ -24,8 +24,8 @@ from cqr.pipeline import compute, images
 from cqr.pipeline import extract as module
 from cqr.pipeline.detectors import Choice
 from cqr.pipeline.extract import Job, Summary, Watcher, default_out, extract
+from cqr.pipeline.feature_file import open_features, shards_folder
 from cqr.pipeline.plan import Plan, shard_size
-from cqr.pipeline.shards import open_features, shards_folder
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # for worker processes, too

@@ -13,7 +13,7 @@ from cqr.errors import UserError
 from cqr.pipeline import console
 from cqr.pipeline.examine import examine
 from cqr.pipeline.extract import Job, extract
-from cqr.pipeline.shards import open_features, shards_folder
+from cqr.pipeline.feature_file import open_features, shards_folder
 from cqr.pipeline.show import FIRST, draw
 
 sys.path.insert(0, str(Path(__file__).parent))

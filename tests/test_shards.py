@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cqr.errors import UserError
-from cqr.pipeline import shards
+from cqr.pipeline import feature_file, shards
 from cqr.pipeline.shards import BadShard, Failure, Header, Rows
 
 COMMAND = "cqr extract --images /pictures --k 3"
@@ -33,9 +33,9 @@ def rows_of(paths: list[str], k: int = 3, dim: int = 2) -> Rows:
 def written(out: Path, *parts: list[str]) -> list[Path]:
     files = []
     for i, paths in enumerate(parts):
-        files.append(shards.shards_folder(out) / f"{i:05d}.h5")
+        files.append(feature_file.shards_folder(out) / f"{i:05d}.h5")
         shards.write_shard(files[-1], header(), rows_of(paths))
-    shards.join(out, header(), files)
+    feature_file.join(out, header(), files)
     return files
 
 
@@ -63,7 +63,7 @@ def test_what_is_written_is_read(tmp_path_factory, data):
             for name, (shape, dtype) in shards.layout(k, dim).items()
         }
         failures = [Failure(*f) for f in data.draw(st.lists(st.tuples(names, names), max_size=2))]
-        file = shards.shards_folder(out) / f"{i:05d}.h5"
+        file = feature_file.shards_folder(out) / f"{i:05d}.h5"
         shards.write_shard(file, head, Rows(sorted(paths), arrays), failures)
         rows, found = shards.read_shard(file, head)
         assert rows.paths == sorted(paths)
@@ -73,9 +73,9 @@ def test_what_is_written_is_read(tmp_path_factory, data):
             assert rows.arrays[name].tobytes() == array.tobytes()
         files.append(file)
         expected.append(rows)
-    total = shards.join(out, head, files)
+    total = feature_file.join(out, head, files)
     assert total == sum(len(rows.paths) for rows in expected)
-    opened = shards.open_features(out)
+    opened = feature_file.open_features(out)
     assert opened.header == head
     assert opened.paths == [path for rows in expected for path in rows.paths]
     with h5py.File(out) as file:  # as any HDF5 tool sees it
@@ -109,18 +109,18 @@ def test_both_can_be_moved_together_and_read_from_anywhere(tmp_path, monkeypatch
     (tmp_path / "a").rename(tmp_path / "b")
     (tmp_path / "b" / "x.h5").rename(tmp_path / "b" / "y.h5")
     monkeypatch.chdir("/")
-    assert shards.open_features(tmp_path / "b" / "y.h5").paths == ["p", "q", "r"]
+    assert feature_file.open_features(tmp_path / "b" / "y.h5").paths == ["p", "q", "r"]
     with h5py.File(tmp_path / "b" / "y.h5") as file:
         assert (file["regions/count"][:] == 3).all()
 
 
 def test_large_datasets_start_at_multiples_of_64(tmp_path):
     shards.write_shard(tmp_path / "0.h5", header(), rows_of([f"{i:03d}" for i in range(100)]))
-    shards.join(tmp_path / "x.h5", header(), [])
-    shards.shards_folder(tmp_path / "x.h5").mkdir()
+    feature_file.join(tmp_path / "x.h5", header(), [])
+    feature_file.shards_folder(tmp_path / "x.h5").mkdir()
     (tmp_path / "0.h5").rename(tmp_path / "x.shards" / "0.h5")
-    shards.join(tmp_path / "x.h5", header(), [tmp_path / "x.shards" / "0.h5"])
-    offsets = shards.open_features(tmp_path / "x.h5").shards[0].offsets
+    feature_file.join(tmp_path / "x.h5", header(), [tmp_path / "x.shards" / "0.h5"])
+    offsets = feature_file.open_features(tmp_path / "x.h5").shards[0].offsets
     assert all(offset % 64 == 0 for offset in offsets.values())
 
 
@@ -129,7 +129,7 @@ def test_large_datasets_start_at_multiples_of_64(tmp_path):
 
 def refusal(path: Path) -> str:
     with pytest.raises(UserError) as caught:
-        shards.open_features(path)
+        feature_file.open_features(path)
     return str(caught.value)
 
 
@@ -249,10 +249,10 @@ def test_a_bad_shard_is_not_joined_or_read(tmp_path):
     files = written(out, ["p"])
     other = dataclasses.replace(header(), set_id="other")
     for action in (
-        lambda: shards.join(out, other, files),
+        lambda: feature_file.join(out, other, files),
         lambda: shards.read_shard(files[0], other),
         lambda: shards.shard_contents(files[0], other),
     ):
         with pytest.raises(BadShard, match="belongs to another set"):
             action()
-    assert shards.open_features(out).paths == ["p"]
+    assert feature_file.open_features(out).paths == ["p"]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cqr.errors import UserError
-from cqr.pipeline.shards import FeatureFile, Shard, layout, open_features
+from cqr.pipeline.feature_file import FeatureFile, open_features
+from cqr.pipeline.shards import Shard, layout
 
 Rows = NDArray[np.int64]
 Layout = dict[str, tuple[tuple[int, ...], np.dtype]]

@@ -7,7 +7,7 @@ To add a data set, write such a module and add it to the list.
 from pathlib import Path
 
 from cqr.errors import UserError
-from cqr.pipeline.shards import FeatureFile
+from cqr.pipeline.feature_file import FeatureFile
 from cqr.trainer.datasets import css, table
 from cqr.trainer.queries import Dataset
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from cqr.errors import UserError
-from cqr.pipeline.shards import FeatureFile
+from cqr.pipeline.feature_file import FeatureFile
 from cqr.trainer.queries import LIGHT, Dataset, Protocol
 
 MARKER = "scenes.json"

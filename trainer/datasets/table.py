@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from cqr.errors import UserError
-from cqr.pipeline.shards import FeatureFile
+from cqr.pipeline.feature_file import FeatureFile
 from cqr.trainer.queries import LIGHT, QUERY_COLUMNS, Dataset, Protocol
 
 REQUIRED = ["reference", "text", "target"]

@@ -1,4 +1,4 @@
-"""What the commands show: results on stdout, progress and notes on stderr."""
+"""What `cqr train` and `cqr evaluate` print: results on stdout, the rest on stderr."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from cqr.trainer.runs import Run
 from cqr.trainer.settings import Settings
 from cqr.trainer.train import OnEpoch, OnStep
 
-console = Console(highlight=False)
+results = Console(highlight=False)
 notes = Console(stderr=True, highlight=False)
 
 
@@ -101,7 +101,7 @@ def recall_table(metrics: dict[str, Any]) -> None:
     for column, parts in metrics["breakdown"].items():
         for value, part in parts.items():
             row(f"{column} {value}", part)
-    console.print(table)
+    results.print(table)
     without = metrics["without_correct_image"]
     if without:
         notes.print(f"{without:,} queries have no correct image in the gallery and count as missed")

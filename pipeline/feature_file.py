@@ -1,0 +1,204 @@
+"""The file that joins the shards, and what HDF5 would hide.
+
+    NAME.h5                  what users open: virtual datasets over all shards
+    NAME.shards/00000.h5     see `shards`
+
+A virtual dataset reads a source that is missing, or that it cannot open for
+want of file handles, as zeros, without a word.  So `open_features` holds every
+shard against what the joining file says about it, and readers of many rows
+should read the shards themselves (`Shard.offsets` says where the bytes are).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from cqr.errors import UserError
+from cqr.pipeline.shards import (
+    FORMAT,
+    TEXT,
+    VERSION,
+    BadShard,
+    Header,
+    Shard,
+    layout,
+    opened,
+    strings,
+    written,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureFile:
+    """A feature file whose shards are all there, whole, and of one set.
+
+    Attributes:
+        path: the file that was opened.
+        header: everything its attributes say.
+        paths: N paths relative to `image_root`, "/" separated, unique.
+        sizes: N x 2 int32, width and height of the upright pictures.
+        shards: in order of their rows.
+    """
+
+    path: Path
+    header: Header
+    paths: list[str]
+    sizes: NDArray[np.int32]
+    shards: list[Shard]
+
+    @property
+    def k(self) -> int:
+        return self.header.k
+
+    @property
+    def dim(self) -> int:
+        return self.header.dim
+
+    @property
+    def detector(self) -> dict[str, Any]:
+        return self.header.detector
+
+    @property
+    def image_root(self) -> str:
+        return self.header.image_root
+
+
+def shards_folder(out: Path) -> Path:
+    """Where the shards of the feature file `out` lie: NAME.shards beside NAME.h5."""
+    return out.with_name(f"{out.stem}.shards")
+
+
+def join(out: Path, header: Header, shards: Sequence[Path]) -> int:
+    """Write `out`, one array over all shards that have rows; give the number of rows.
+
+    Raises:
+        BadShard: one of the shards is missing, damaged, or of another set.
+        UserError: the disk is full or the folder cannot be written.
+    """
+    paths: list[str] = []
+    sizes: list[NDArray[np.int32]] = [np.zeros((0, 2), "<i4")]
+    used: list[tuple[str, int]] = []  # file name, number of rows
+    for shard in shards:
+        with opened(shard, header) as (file, _):
+            names = strings(file["images/path"])
+            sizes.append(file["images/size"][:])
+        paths += names
+        if names:
+            used.append((shard.name, len(names)))
+
+    with written(out) as file:
+        file.attrs.update(header.attributes())
+        file.attrs["shards"] = shards_folder(out).name
+        file.create_dataset("shards/file", data=[name for name, _ in used], dtype=TEXT)
+        file.create_dataset("shards/rows", data=np.array([rows for _, rows in used], "<i8"))
+        file.create_dataset("images/path", data=paths, dtype=TEXT)
+        file.create_dataset("images/size", data=np.concatenate(sizes))
+        for name, (shape, dtype) in layout(header.k, header.dim).items():
+            if name != "images/size":
+                whole = _virtual(name, shape, dtype, used, shards_folder(out).name)
+                file.create_virtual_dataset(name, whole)
+    return len(paths)
+
+
+def _virtual(
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    used: Sequence[tuple[str, int]],
+    folder: str,
+) -> h5py.VirtualLayout:
+    whole = h5py.VirtualLayout((sum(rows for _, rows in used), *shape), dtype)
+    # Relative to the joining file; HDF5 takes a lone % for the start of a pattern.
+    pattern = folder.replace("%", "%%")
+    first = 0
+    for file, rows in used:
+        source = h5py.VirtualSource(f"{pattern}/{file}", name, (rows, *shape), dtype)
+        whole[first : first + rows] = source
+        first += rows
+    return whole
+
+
+def open_features(path: Path) -> FeatureFile:
+    """Open a feature file, having checked that every shard is there, whole, and of this set.
+
+    Values are not read: `cqr inspect` does that.
+
+    Raises:
+        UserError: the file or one of its shards is missing, truncated, of another
+            version or from another set; the sentence names the command that mends it.
+    """
+    path = Path(path)
+    try:
+        file = h5py.File(path, "r")
+    except FileNotFoundError:
+        raise UserError(
+            f"no feature file {path}; make it with: cqr extract --images DIR --out {path}"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{path} is truncated or no feature file ({_first_line(error)}); make it again with:"
+            f" cqr extract --images DIR --out {path}"
+        ) from None
+    with file:
+        header = _header(path, file)
+        mend = f"make it again with: {header.command} --out {path}"
+        try:
+            paths = strings(file["images/path"])
+            sizes = file["images/size"][:]
+            folder = path.parent / str(file.attrs["shards"])
+            table = list(zip(strings(file["shards/file"]), file["shards/rows"][:], strict=True))
+        except (KeyError, OSError, ValueError) as error:
+            raise UserError(f"{path} is damaged ({_first_line(error)}); {mend}") from None
+    shards = []
+    bad = []
+    first = 0
+    for name, rows in table:
+        try:
+            shards.append(_shard(folder / name, header, first, int(rows)))
+        except BadShard as error:
+            bad.append(error)
+        first += int(rows)
+    if bad:
+        more = f", and {len(bad) - 1} more cannot be used" if len(bad) > 1 else ""
+        raise UserError(
+            f"shard {bad[0].shard} of {path} {bad[0].reason}{more} (HDF5 would read zeros); {mend}"
+        )
+    if not len(paths) == len(sizes) == first:
+        raise UserError(f"{path} names {len(paths)} pictures, its shards hold {first}; {mend}")
+    return FeatureFile(path, header, paths, sizes, shards)
+
+
+def _shard(path: Path, header: Header, first: int, rows: int) -> Shard:
+    with opened(path, header) as (file, offsets):
+        found = len(file["images/path"])
+    if found != rows:
+        raise BadShard(path, f"has {found} rows, not {rows}")
+    return Shard(path, first, rows, offsets)
+
+
+def _header(path: Path, file: h5py.File) -> Header:
+    if file.attrs.get("format") != FORMAT:
+        raise UserError(
+            f"{path} is not a feature file; make one with: cqr extract --images DIR --out FILE"
+        )
+    version = file.attrs.get("version")
+    if version != VERSION:
+        raise UserError(
+            f"{path} is of version {version}, this cqr reads {VERSION}: update cqr, or extract"
+            f" again with --overwrite"
+        )
+    try:
+        return Header.of(file.attrs)
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged (attribute {_first_line(error)}); extract again with --overwrite"
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n", 1)[0]
