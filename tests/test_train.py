@@ -1,11 +1,13 @@
 """Training end to end on drawn features: it learns, and a killed one ends like an unkilled one."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from cqr.errors import UserError
-from cqr.trainer import evaluate, report, runs
+from cqr.trainer import checkpoint, evaluate, report, runs
 from cqr.trainer.material import collect
 from cqr.trainer.settings import Settings, settle
 from cqr.trainer.train import finished, start, train
@@ -113,8 +115,6 @@ def test_a_crash_between_two_writes_is_mended_by_resuming(drawn_scenes, monkeypa
     features = drawn_scenes()
     whole, material = run_of(features, small(), fresh=True)
     run = start(material, small(), fresh=True)
-    from cqr.trainer import checkpoint
-
     real, calls = checkpoint.save, 0
 
     def crash(*args):
@@ -357,3 +357,22 @@ def test_two_processes_train_as_one_does(drawn_scenes, tmp_path):
     one, two = load_file(alone.weights), load_file(together.weights)
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_full_disk_ends_in_one_sentence_and_keeps_the_last_checkpoint(drawn_scenes, monkeypatch):
+    material = collect(drawn_scenes())
+    run = start(material, small(select="last"))
+    real, calls = Path.write_bytes, 0
+
+    def full(self, content):
+        nonlocal calls
+        calls += 1
+        if calls == 4:  # the second epoch's checkpoint
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"cannot write .*: No space left on device; make room or"):
+        train(run, material, device="cpu")
+    assert checkpoint.progress(run.checkpoint).epoch == 1
+    assert not list(run.path.glob(".*.partial"))

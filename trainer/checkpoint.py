@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from cqr.atomic import replacing
@@ -93,9 +94,8 @@ def save_weights(path: Path, model: nn.Module) -> None:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """A safetensors file, whole or not at all."""
+    content = serialize(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata
+    )
     with replacing(path) as temporary:
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-            temporary,
-            metadata=metadata,
-        )
+        temporary.write_bytes(content)

@@ -164,7 +164,7 @@ def _set_up(
     model, optimizer = fabric.setup(module, optimizer)
     training = _Training(run, pairs, batch, fabric, module, model, optimizer)
     if training.leads:
-        _cut_log(run.log, progress.epoch)
+        _write_log(run.log, _log_lines(run.log)[: progress.epoch])  # a kill may have left more
     return training, progress
 
 
@@ -291,8 +291,7 @@ def _keep(t: _Training, progress: Progress, line: dict[str, Any], always: bool) 
     if t.leads:
         if better:
             checkpoint.save_weights(t.run.weights, t.module)
-        with t.run.log.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
+        _write_log(t.run.log, [*_log_lines(t.run.log), line])
     _save(t, progress)
     return progress
 
@@ -306,22 +305,12 @@ def _save(t: _Training, progress: Progress) -> None:
 def _log_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break  # cut off by a kill
-    return lines
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _cut_log(path: Path, epochs: int) -> None:
-    """Drop what a killed run logged beyond its checkpoint."""
-    lines = _log_lines(path)
+def _write_log(path: Path, lines: list[dict[str, Any]]) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(
-            "".join(json.dumps(line) + "\n" for line in lines[:epochs]), encoding="utf-8"
-        )
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def _not_finite(t: _Training, index: NDArray[np.int64], epoch: int, step: int) -> str:
