@@ -17,10 +17,9 @@ from torch import Tensor
 
 from cqr.errors import UserError
 from cqr.pipeline.feature_file import FeatureFile, open_features
-from cqr.pipeline.shards import Shard, layout
+from cqr.pipeline.shards import layout
 
 Rows = NDArray[np.int64]
-Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,10 @@ class RegionReader:
         self.dim = self.file.dim
         self.paths = self.file.paths
         self._row = {name: row for row, name in enumerate(self.paths)}
-        shapes = layout(self.file.k, self.file.dim)
-        self._shards = [(_map if mapped else _read)(s, shapes) for s in self.file.shards]
         self._first = np.array([shard.first for shard in self.file.shards])
         self._sizes = np.asarray(self.file.sizes, dtype=np.float32)
+        self._rows: _Mapped | _Hdf5 = (_Mapped if mapped else _Hdf5)(self.file)
+        self._count = self._rows.counts().clip(max=self.k)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -89,15 +88,12 @@ class RegionReader:
         K is cut to the largest count among them: the rows beyond are zero in
         every one of these images.
         """
-        shard_of = np.searchsorted(self._first, rows, side="right") - 1
-        places = list(zip(shard_of.tolist(), (rows - self._first[shard_of]).tolist(), strict=True))
-        count = np.array([self._shards[s].count[i] for s, i in places]).clip(max=self.k)
+        shard = np.searchsorted(self._first, rows, side="right") - 1
+        local = rows - self._first[shard]
+        count = self._count[rows]
         k = int(count.max())
-        features = np.empty((len(rows), k, self.dim), dtype=np.float16)
-        boxes = np.empty((len(rows), k, 4), dtype=np.float32)
-        for at, (shard, row) in enumerate(places):
-            features[at] = self._shards[shard].features[row, :k]
-            boxes[at] = self._shards[shard].boxes[row, :k]
+        features = self._rows.read("regions/features", shard, local, k)
+        boxes = self._rows.read("regions/boxes", shard, local, k)
         boxes /= np.tile(self._sizes[rows], 2)[:, None]
         mask = np.arange(k) < count[:, None]
         return RegionBatch(
@@ -105,25 +101,47 @@ class RegionReader:
         )
 
 
-@dataclass(frozen=True)
-class _Arrays:
-    """The regions of one shard: n x K x D float16, n x K x 4 float32, n int32."""
+class _Mapped:
+    """The shards as mapped bytes: a row is one copy, with next to no work around it."""
 
-    features: NDArray[np.float16] | h5py.Dataset
-    boxes: NDArray[np.float32] | h5py.Dataset
-    count: NDArray[np.int32]
+    def __init__(self, file: FeatureFile) -> None:
+        self.shards = file.shards
+        self.layout = layout(file.k, file.dim)
+        self.bytes = [memoryview(np.memmap(s.path, np.uint8, "r")) for s in file.shards]
+
+    def counts(self) -> NDArray[np.int32]:
+        name = "regions/count"
+        return np.concatenate(
+            [
+                np.frombuffer(memory, self.layout[name][1], shard.rows, shard.offsets[name])
+                for shard, memory in zip(self.shards, self.bytes, strict=True)
+            ]
+        )
+
+    def read(self, name: str, shard: Rows, local: Rows, k: int) -> NDArray[Any]:
+        """The first k regions of each row: n x k x D or n x k x 4."""
+        (whole, width), dtype = self.layout[name]
+        region = width * dtype.itemsize
+        out = np.empty((len(local), k, width), dtype)
+        target = memoryview(out).cast("B")
+        offsets = np.array([s.offsets[name] for s in self.shards])
+        begins = offsets[shard] + local * (whole * region)
+        at, size = 0, k * region
+        for number, begin in zip(shard.tolist(), begins.tolist(), strict=True):
+            target[at : at + size] = self.bytes[number][begin : begin + size]
+            at += size
+        return out
 
 
-def _map(shard: Shard, shapes: Layout) -> _Arrays:
-    memory = np.memmap(shard.path, dtype=np.uint8, mode="r")
+class _Hdf5:
+    """The shards through h5py, row by row."""
 
-    def array(name: str) -> NDArray[Any]:
-        shape, dtype = shapes[f"regions/{name}"]
-        return np.ndarray((shard.rows, *shape), dtype, memory, shard.offsets[f"regions/{name}"])
+    def __init__(self, file: FeatureFile) -> None:
+        self.files = [h5py.File(shard.path) for shard in file.shards]
 
-    return _Arrays(array("features"), array("boxes"), array("count"))
+    def counts(self) -> NDArray[np.int32]:
+        return np.concatenate([file["regions/count"][:] for file in self.files])
 
-
-def _read(shard: Shard, shapes: Layout) -> _Arrays:
-    regions = h5py.File(shard.path)["regions"]
-    return _Arrays(regions["features"], regions["boxes"], regions["count"][:])
+    def read(self, name: str, shard: Rows, local: Rows, k: int) -> NDArray[Any]:
+        places = zip(shard, local, strict=True)
+        return np.stack([self.files[number][name][row, :k] for number, row in places])
