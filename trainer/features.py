@@ -107,7 +107,7 @@ class _Mapped:
     def __init__(self, file: FeatureFile) -> None:
         self.shards = file.shards
         self.layout = layout(file.k, file.dim)
-        self.bytes = [memoryview(np.memmap(s.path, np.uint8, "r")) for s in file.shards]
+        self.bytes = [np.memmap(s.path, np.uint8, "r").data for s in file.shards]
 
     def counts(self) -> NDArray[np.int32]:
         name = "regions/count"
@@ -123,7 +123,7 @@ class _Mapped:
         (whole, width), dtype = self.layout[name]
         region = width * dtype.itemsize
         out = np.empty((len(local), k, width), dtype)
-        target = memoryview(out).cast("B")
+        target = out.data.cast("B")
         offsets = np.array([s.offsets[name] for s in self.shards])
         begins = offsets[shard] + local * (whole * region)
         at, size = 0, k * region
