@@ -21,37 +21,35 @@ from cqr.trainer.settings import Settings
 from cqr.trainer.train import OnEpoch, OnStep
 
 results = Console(highlight=False)
-notes = Console(stderr=True, highlight=False)
+notes = Console(stderr=True, highlight=False, markup=False)
 
 
 def announce(run: Run, material: Material) -> None:
     """Say what is about to be trained or scored, on what, and what is odd about it."""
-    dataset, reader = material.dataset, material.reader
+    dataset, reader, settings = material.dataset, material.reader, run.settings
     counts = dataset.queries["split"].value_counts()
-    queries = ", ".join(
-        f"{counts.get(s, 0):,} {s}" for s in ("train", "val", "test") if s in counts
-    )
-    notes.print(f"Data set  {dataset.name} ({dataset.root}): {queries} queries")
-    notes.print(f"Gallery   {len(dataset.gallery('test')):,} images")
+    splits = [split for split in ("train", "val", "test") if split in counts]
+    queries = ", ".join(f"{counts[split]:,} {split}" for split in splits)
     detector = reader.file.detector.get("name", "?")
-    notes.print(f"Features  {reader.file.path}: {reader.k} regions of {reader.dim} ({detector})")
-    notes.print(f"Protocol  {dataset.protocol.sentence()}", soft_wrap=True)
-    for note in material.notes:
-        notes.print(f"[yellow]Note[/]      {note}", soft_wrap=True)
-    settings = run.settings
-    if settings.select == "test":
-        notes.print(
-            "[yellow]Note[/]      the epoch is chosen on the test queries (TIRG's habit), "
-            "which flatters the result",
-            soft_wrap=True,
-        )
     choices = ", ".join(f"{name} {value}" for name, value in settings.options.items())
-    notes.print(f"Model     {settings.model}: {choices}", soft_wrap=True)
-    notes.print(
+    _say(f"Data set  {dataset.name} ({dataset.root}): {queries} queries")
+    _say(f"Gallery   {len(dataset.gallery('test')):,} images")
+    _say(f"Features  {reader.file.path}: {reader.k} regions of {reader.dim} ({detector})")
+    _say(f"Protocol  {dataset.protocol.sentence()}")
+    for note in material.notes:
+        _say(f"Note      {note}", style="yellow")
+    if settings.select == "test":
+        flatters = "which flatters the result"
+        _say(f"Note      the epoch is chosen on the test queries, {flatters}", style="yellow")
+    _say(f"Model     {settings.model}: {choices}")
+    _say(
         f"Run       {run.path}: {settings.epochs} epochs in batches of {settings.batch}, "
-        f"loss {settings.loss}, seed {settings.seed}",
-        soft_wrap=True,
+        f"loss {settings.loss}, seed {settings.seed}"
     )
+
+
+def _say(line: str, style: str | None = None) -> None:
+    notes.print(line, style=style, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -74,10 +72,9 @@ def training(settings: Settings) -> Iterator[tuple[OnStep, OnEpoch]]:
         def on_epoch(log: dict[str, Any]) -> None:
             recall = "".join(f"  R@{k} {v:.1f}" for k, v in log.get("recall", {}).items())
             where = "" if not recall else ("  test" if settings.select == "test" else "  held out")
-            notes.print(
+            _say(
                 f"epoch {log['epoch']}/{settings.epochs}  loss {log['loss']:.3f}"
-                f"{where}{recall}  {log['queries_per_second']:,.0f} queries/s",
-                soft_wrap=True,
+                f"{where}{recall}  {log['queries_per_second']:,.0f} queries/s"
             )
 
         yield on_step, on_epoch
@@ -104,7 +101,7 @@ def recall_table(metrics: dict[str, Any]) -> None:
     results.print(table)
     without = metrics["without_correct_image"]
     if without:
-        notes.print(f"{without:,} queries have no correct image in the gallery and count as missed")
+        _say(f"{without:,} queries have no correct image in the gallery and count as missed")
     if metrics["unknown_words"]:
         words = ", ".join(f"{w} ({n})" for w, n in list(metrics["unknown_words"].items())[:5])
-        notes.print(f"Words that training never saw: {words}")
+        _say(f"Words that training never saw: {words}")
