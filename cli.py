@@ -265,10 +265,12 @@ def train(
     """
     from cqr.trainer import console
     from cqr.trainer.material import collect
+    from cqr.trainer.runs import torch_device
     from cqr.trainer.settings import settle
     from cqr.trainer.train import start
     from cqr.trainer.train import train as run_training
 
+    torch_device(device)  # a wrong one is said before a run is made
     material = collect(features, data, k, max_missing)
     given = {
         "model": model,

@@ -1,6 +1,6 @@
 """Kill `cqr train` with SIGKILL at ten random moments; compare with an uninterrupted run.
 
-    python benchmarks/kill_train.py --features artifacts/fashion.h5 [-- --epochs 6 ...]
+    python benchmarks/kill_train.py --features artifacts/fashion.h5 [-- --epochs 20 ...]
 
 What follows -- goes to `cqr train` in both.  Prints one line a kill, and at the end whether
 weights and checkpoint equal the uninterrupted run's bit for bit.  Ends with status 1 if not.
@@ -43,12 +43,15 @@ def main() -> None:
         chance = random.Random(options.seed)
         for kill in range(options.kills):
             process = subprocess.Popen(command, cwd=killed, **quiet)
-            # late enough, mostly, to get on by an epoch, so that all kills fall into the training
-            time.sleep(chance.uniform(0.1, 0.5) * seconds)
+            # Half of them get an epoch further; the others end while they start, or soon after.
+            wanted = epochs(killed) + chance.randint(0, 1)
+            while epochs(killed) < wanted and process.poll() is None:
+                time.sleep(0.05)
+            time.sleep(chance.uniform(0, seconds / 8))
             ended = "killed" if process.poll() is None else "had ended by itself"
             process.kill()
             process.wait()
-            print(f"{kill + 1}: {ended}, {epochs(killed)} epochs are done")
+            print(f"{kill + 1}: {ended}, {epochs(killed)} epochs are done", flush=True)
             if ended != "killed":
                 break
         else:
