@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import os
 import signal
+import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -122,6 +124,11 @@ def _result(ray: ModuleType, call: Any) -> Times:
             raise error.cause from None
         raise
     except ray.exceptions.RayError as error:
+        if getattr(error, "actor_init_failed", False):
+            raise UserError(
+                f"a worker of Ray cannot start ({str(error).splitlines()[-1]}); install the same"
+                f" cqr and Ray on every machine"
+            ) from error
         raise UserError(
             f"Ray gave up on a worker after {RETRIES} restarts, most likely for want of memory"
             f" ({type(error).__name__}); run the same command again with fewer --workers or a"
@@ -140,21 +147,25 @@ def _connected(ray: ModuleType, workers: int | None) -> Iterator[None]:
         cores = workers or len(os.sched_getaffinity(0))
         options |= {"address": "local", "num_cpus": cores, "object_store_memory": OBJECTS}
     try:
-        _start(ray, options)
-        yield
+        # Ray prints it if a worker dies; stdout is for results.
+        with contextlib.redirect_stdout(sys.stderr):
+            _start(ray, options)
+            yield
     finally:
         ray.shutdown()
 
 
 def _start(ray: ModuleType, options: dict[str, Any]) -> None:
     """Ray takes SIGTERM for itself and makes it a SystemExit; we end by it as by Ctrl-C."""
+    address = os.environ.get("RAY_ADDRESS", "")
     before = signal.getsignal(signal.SIGTERM)
     try:
+        _check_listening(address)
         ray.init(logging_level="ERROR", **options)
-    except ConnectionError as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"no Ray answers at {os.environ.get('RAY_ADDRESS')} ({sentence(error)}); start one"
-            f" there with `ray start --head`, or unset RAY_ADDRESS to use this machine alone"
+            f"Ray cannot be used on {address or 'this machine'} ({sentence(error)}); start it there"
+            f" with `ray start --head`, mend RAY_ADDRESS, or leave out --engine ray"
         ) from error
     except SystemExit as error:
         if error.code == signal.SIGTERM:
@@ -163,3 +174,10 @@ def _start(ray: ModuleType, options: dict[str, Any]) -> None:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+def _check_listening(address: str) -> None:
+    """Raises OSError if nothing listens at host:port, which Ray finds out in minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
