@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cqr.errors import UserError
+from cqr.pipeline import extract as module
 from cqr.pipeline.extract import Job, extract
 from cqr.pipeline.feature_file import shards_folder
 from cqr.pipeline.plan import Plan
@@ -137,7 +138,9 @@ def test_the_same_bytes_as_without_and_errors_in_a_sentence(tmp_path, monkeypatc
     plain, by_ray = job(tmp_path, "plain", "local"), job(tmp_path, "ray", "ray")
     extract(plain)
     same_plan(plain.out, by_ray.out)
-    ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=100 << 20)
+    ray.init(
+        "local", num_cpus=1, num_gpus=0, include_dashboard=False, object_store_memory=100 << 20
+    )
     try:
         summary = extract(by_ray)
         assert (summary.rows, summary.computed, len(summary.failures)) == (11, 12, 1)
@@ -154,6 +157,12 @@ def test_the_same_bytes_as_without_and_errors_in_a_sentence(tmp_path, monkeypatc
         assert refusal(job(tmp_path, "absent", "ray", detector=Elsewhere())) == (
             "a worker of Ray cannot start (ValueError: invalid literal for int() with base 10:"
             " 'a spec'); install the same cqr and Ray on every machine"
+        )
+
+        monkeypatch.setattr(module, "_devices", lambda name: ["cuda:0"])
+        assert refusal(job(tmp_path, "gpu", "ray")) == (
+            "the machines of this Ray have no GPU to give; add one that has, or choose another"
+            " --device"
         )
         assert ray.is_initialized()
     finally:
