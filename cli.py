@@ -123,6 +123,15 @@ def extract(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes.", show_default="one a core, or one a GPU")
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local: this machine.  ray: the Ray cluster whose address is in the environment"
+            " variable RAY_ADDRESS (unset: a Ray that is started here and ended); every node needs"
+            " cqr, and the pictures, --weights and --out at the same paths on shared storage.  Ray"
+            " picks the GPUs."
+        ),
+    ] = "local",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start again, whatever is there.")
     ] = False,
@@ -157,6 +166,7 @@ def extract(
             batch=batch,
             shard=shard,
             workers=workers,
+            engine=engine,
             overwrite=overwrite,
             retry_failed=retry_failed,
         )

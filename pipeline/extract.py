@@ -15,12 +15,15 @@ from pathlib import Path
 
 from cqr.atomic import replacing
 from cqr.errors import UserError
-from cqr.pipeline import images, workers
+from cqr.pipeline import images, ray_engine, workers
 from cqr.pipeline.compute import Pace, Task, Times, compute, one_thread
 from cqr.pipeline.detectors import Choice, Detector, DetectorSpec, choose, find_device
 from cqr.pipeline.feature_file import join, shards_folder
 from cqr.pipeline.plan import Plan, shard_name, shard_size
 from cqr.pipeline.shards import BadShard, Failure, Header, shard_contents
+
+ENGINES = ("local", "ray")
+"""What runs the workers: processes of this machine, or Ray, on many machines."""
 
 PICTURES_A_WORKER = 64
 """For fewer, starting a process (3 s with torch) may take longer than it saves."""
@@ -49,6 +52,7 @@ class Job:
         batch: pictures in a batch at most; None: 4 on a CPU, 16 on a GPU.
         shard: pictures in a shard; None: see `plan.shard_size`.
         workers: processes; None: one a GPU, or one a core if there is enough to do.
+        engine: one of ENGINES.
         overwrite: start again, whatever is there.
         retry_failed: try the pictures again that could not be used.
     """
@@ -61,6 +65,7 @@ class Job:
     batch: int | None = None
     shard: int | None = None
     workers: int | None = None
+    engine: str = "local"
     overwrite: bool = False
     retry_failed: bool = False
 
@@ -134,6 +139,10 @@ def _check(job: Job) -> None:
     if not images.is_utf8(str(job.folder.resolve())):
         name = images.readable(str(job.folder.resolve()))
         raise UserError(f"the name of the folder {name} is not valid UTF-8; rename it")
+    if job.engine not in ENGINES:
+        raise UserError(f"no engine is named {job.engine}; choose --engine from local, ray")
+    if job.engine == "ray":
+        ray_engine.import_ray()
 
 
 @contextlib.contextmanager
@@ -262,7 +271,7 @@ def _unfinished(job: Job, folder: Path, plan: Plan) -> list[Task]:
 def _run(
     tasks: list[Task], job: Job, spec: DetectorSpec, detector: Detector, watcher: Watcher
 ) -> Times:
-    """Compute the tasks here, or in several processes."""
+    """Compute the tasks here, in several processes, or by Ray."""
     total = sum(len(task.paths) for task in tasks)
     finished = 0
 
@@ -277,6 +286,9 @@ def _run(
         batch=job.batch or (16 if on_gpu else 4), readers=max(1, min(8, cores // len(specs)))
     )
     watcher.progress(0, total)
+    if job.engine == "ray" and tasks:
+        anywhere = dataclasses.replace(spec, device="cuda" if on_gpu else "cpu")
+        return ray_engine.run(tasks, anywhere, pace.batch, job.workers, count)
     if len(specs) > 1:
         return workers.run(tasks, specs, pace, count)
     times = Times()
