@@ -3,6 +3,10 @@
 TIRG's protocol: the gallery is every image of the test split, the reference is
 removed, and any image of the same scene as the target is correct.  The pictures
 are our own; figures on them do not compare with the paper's.
+
+TIRG trains CSS with the soft triplet loss.  The default here stays batch
+classification: on 200 references, 15 epochs, all else equal, R@1 was 65.5
+with it and 38.4 with the soft triplet (`make demo`, with `--loss soft-triplet`).
 """
 
 import json
