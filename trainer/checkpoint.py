@@ -23,14 +23,12 @@ class Progress:
     Attributes:
         epoch, step: the next to run; step counts within the epoch.
         best: the highest score of model choice so far; None before the first.
-        best_epoch: when it was reached, counted from 1; 0 before the first.
         loss: the sum of the losses of the epoch so far.
     """
 
     epoch: int = 0
     step: int = 0
     best: float | None = None
-    best_epoch: int = 0
     loss: float = 0.0
 
 

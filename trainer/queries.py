@@ -14,7 +14,6 @@ LIGHT = {"width": 128, "heads": 4, "vep_depth": 1, "tep_depth": 1}
 better, and it trains in minutes on a CPU."""
 
 QUERY_COLUMNS = ["query_id", "reference", "text", "target", "split"]
-IMAGE_COLUMNS = ["path", "caption", "split"]
 
 
 @dataclass(frozen=True)

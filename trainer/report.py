@@ -73,7 +73,7 @@ def _row(name: str, part: dict[str, Any], recall: dict[str, float], kind: str) -
 
 def _curves(run: Run) -> str:
     """Loss, and recall on the queries that chose the epoch, over the epochs."""
-    lines = [json.loads(line) for line in run.log.read_text(encoding="utf-8").splitlines()]
+    lines = run.history()
     epochs = [line["epoch"] for line in lines]
     scored = [line for line in lines if "recall" in line]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")

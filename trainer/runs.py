@@ -63,6 +63,12 @@ class Run:
     def log(self) -> Path:
         return self.path / "log.jsonl"
 
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of the log, one an epoch; none before the first has ended."""
+        if not self.log.exists():
+            return []
+        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+
     def model(self) -> RetrievalModel:
         """The model, freshly initialised."""
         return build(

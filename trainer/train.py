@@ -164,7 +164,7 @@ def _set_up(
     model, optimizer = fabric.setup(module, optimizer)
     training = _Training(run, pairs, batch, fabric, module, model, optimizer)
     if training.leads:
-        _write_log(run.log, _log_lines(run.log)[: progress.epoch])  # a kill may have left more
+        _write_log(run.log, run.history()[: progress.epoch])  # a kill may have left more
     return training, progress
 
 
@@ -282,16 +282,11 @@ def _keep(t: _Training, progress: Progress, line: dict[str, Any], always: bool) 
     """
     value = line.get("score")
     better = always or (value is not None and (progress.best is None or value >= progress.best))
-    number = progress.epoch + 1
-    progress = Progress(
-        epoch=number,
-        best=value if better else progress.best,
-        best_epoch=number if better else progress.best_epoch,
-    )
+    progress = Progress(epoch=progress.epoch + 1, best=value if better else progress.best)
     if t.leads:
         if better:
             checkpoint.save_weights(t.run.weights, t.module)
-        _write_log(t.run.log, [*_log_lines(t.run.log), line])
+        _write_log(t.run.log, [*t.run.history(), line])
     _save(t, progress)
     return progress
 
@@ -300,12 +295,6 @@ def _save(t: _Training, progress: Progress) -> None:
     if t.leads:
         checkpoint.save(t.run.checkpoint, progress, t.module, t.optimizer)
     t.fabric.barrier()
-
-
-def _log_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _write_log(path: Path, lines: list[dict[str, Any]]) -> None:
