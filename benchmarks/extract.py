@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cqr.listing import find
 from cqr.pipeline import images
 from cqr.pipeline.compute import full_batches, one_thread
 from cqr.pipeline.detectors import NAMES, Detector, DetectorSpec
@@ -48,7 +49,7 @@ class Loaded(DetectorSpec):
 
 def compare_times(folder: Path, spec: DetectorSpec, rounds: int) -> None:
     detector = spec.load()
-    paths, _ = images.find(folder)
+    paths, _ = find(folder)
     size = shard_size(len(paths))
     batches = []
     for first in range(0, len(paths), size):  # the same batches as in the shards

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from cqr.errors import UserError
+from cqr.listing import Failure
 from cqr.pipeline import images
 from cqr.pipeline.detectors import Detector, Picture
 from cqr.pipeline.regions import Regions
-from cqr.pipeline.shards import Failure, Header, Rows, read_shard, write_shard
+from cqr.pipeline.shards import Header, Rows, read_shard, write_shard
 
 BATCH_BYTES = 128 << 20
 """Decoded pictures of one batch take at most this, unless one alone takes more."""

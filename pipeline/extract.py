@@ -15,12 +15,13 @@ from pathlib import Path
 
 from cqr.atomic import replacing
 from cqr.errors import UserError
-from cqr.pipeline import images, ray_engine, workers
+from cqr.listing import Failure, find, is_utf8, readable
+from cqr.pipeline import ray_engine, workers
 from cqr.pipeline.compute import Pace, Task, Times, compute, one_thread
 from cqr.pipeline.detectors import Choice, Detector, DetectorSpec, choose, find_device
 from cqr.pipeline.feature_file import join, shards_folder
 from cqr.pipeline.plan import Plan, shard_name, shard_size
-from cqr.pipeline.shards import BadShard, Failure, Header, shard_contents
+from cqr.pipeline.shards import BadShard, Header, shard_contents
 
 ENGINES = ("local", "ray")
 """What runs the workers: processes of this machine, or Ray, on many machines."""
@@ -113,7 +114,7 @@ def extract(job: Job, watcher: Watcher | None = None) -> Summary:
             the device gave out, no picture usable; finished shards stay.
     """
     _check(job)
-    paths, refused = images.find(job.folder, skip=job.out.parent)
+    paths, refused = find(job.folder, skip=job.out.parent)
     watcher = watcher or Watcher()
     if job.detector is None:
         choice = choose(job.folder, job.device)
@@ -136,8 +137,8 @@ def _check(job: Job) -> None:
         raise UserError(f"--k is {job.k}, it must be at least 1")
     if job.out.suffix != ".h5" or job.out.is_dir():
         raise UserError(f"{job.out} cannot be a feature file; give --out a name that ends in .h5")
-    if not images.is_utf8(str(job.folder.resolve())):
-        name = images.readable(str(job.folder.resolve()))
+    if not is_utf8(str(job.folder.resolve())):
+        name = readable(str(job.folder.resolve()))
         raise UserError(f"the name of the folder {name} is not valid UTF-8; rename it")
     if job.engine not in ENGINES:
         raise UserError(f"no engine is named {job.engine}; choose --engine from local, ray")

@@ -1,33 +1,14 @@
-"""Find picture files, and turn any of them into upright 8-bit RGB, or say why not."""
+"""Turn any picture file into upright 8-bit RGB, or say why not."""
 
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cqr.errors import UserError
-from cqr.pipeline.shards import Failure
-
-_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2")
-_OTHERS = (
-    ".png",
-    ".webp",
-    ".avif",
-    ".gif",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".pnm",
-)
-SUFFIXES = frozenset(_JPEG + _OTHERS)
 MAX_PIXELS = 100_000_000
 """A larger picture is refused: 100 million pixels are 300 MB once decoded."""
 
@@ -37,76 +18,6 @@ _WHITE = (255, 255, 255, 255)
 
 class Refused(Exception):
     """A picture that cannot be used; the message says why, without its name."""
-
-
-# --- finding -----------------------------------------------------------------------------------
-
-
-def find(root: Path, skip: Path | None = None) -> tuple[list[str], list[Failure]]:
-    """The picture files under `root`, and those whose name cannot be stored.
-
-    Paths are relative to `root`, "/" separated, sorted.  A picture is known by
-    its suffix, in any case.  Hidden files and folders are left out, and so is
-    the folder `skip` (where the program itself writes).  Links are followed,
-    except to a folder that the link lies in.
-
-    Raises:
-        UserError: `root` is not a folder, one in it cannot be listed, or there is no picture.
-    """
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "does not exist"
-        raise UserError(f"{root} {what}; name a folder of pictures with --images")
-    left_out = None if skip is None or skip.resolve() == root.resolve() else skip.resolve()
-    names = sorted(_walk(root, "", (root.resolve(),), left_out))
-    paths = [name for name in names if is_utf8(name)]
-    refused = [Failure(readable(n), "name is not valid UTF-8") for n in names if not is_utf8(n)]
-    if not names:
-        raise UserError(
-            f"no pictures in {root} (looked for {' '.join(sorted(SUFFIXES))}, in any case,"
-            f" in all folders below it); name another folder with --images"
-        )
-    return paths, refused
-
-
-def _walk(folder: Path, prefix: str, above: tuple[Path, ...], skip: Path | None) -> Iterator[str]:
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise UserError(
-            f"cannot list {folder}: {error.strerror}; give yourself access or move it away"
-        ) from error
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if _is_folder(entry):
-            real = Path(entry.path).resolve()
-            if real != skip and real not in above:
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", (*above, real), skip)
-        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-            yield prefix + entry.name
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
-
-
-def is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def readable(name: str) -> str:
-    """A file name as valid text: bytes that are not UTF-8 become `\\xff`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-# --- decoding ----------------------------------------------------------------------------------
 
 
 def size(path: Path) -> tuple[int, int]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cqr.atomic import replacing
+from cqr.listing import Failure
 
 FORMAT = "cqr-regions"
 SHARD_FORMAT = "cqr-regions-shard"
@@ -111,13 +112,6 @@ class BadShard(Exception):
 
     def __str__(self) -> str:
         return f"shard {self.shard} {self.reason}"
-
-
-class Failure(NamedTuple):
-    """A file that could not be used; both fields are valid UTF-8."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cqr.atomic import replacing
 from cqr.errors import UserError
+from cqr.listing import readable
 from cqr.pipeline import images
 from cqr.pipeline.feature_file import FeatureFile
 
@@ -67,7 +68,7 @@ def _cell(file: FeatureFile, row: int) -> Image.Image:
     _draw_boxes(small, boxes * scale)
     cell.paste(small, ((CELL - small.width) // 2, CELL - small.height))
     font = _font(15)
-    pen.text((0, CELL + 5), _fitting(images.readable(file.paths[row]), font), INK, font)
+    pen.text((0, CELL + 5), _fitting(readable(file.paths[row]), font), INK, font)
     pen.text(
         (0, CELL + 24),
         _fitting(note, _font(13)),

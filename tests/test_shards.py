@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cqr.errors import UserError
+from cqr.listing import Failure
 from cqr.pipeline import feature_file, shards
-from cqr.pipeline.shards import BadShard, Failure, Header, Rows
+from cqr.pipeline.shards import BadShard, Header, Rows
 
 COMMAND = "cqr extract --images /pictures --k 3"
 
