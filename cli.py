@@ -49,6 +49,22 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+DataOption = Annotated[
+    Path | None, typer.Option(help="Data set folder, or table of reference,text,target[,split].")
+]
+AsOption = Annotated[
+    str | None,
+    typer.Option("--as", help="Which data set it is.", show_default="recognised by its layout"),
+]
+ProtocolOption = Annotated[
+    list[str],
+    typer.Option(
+        "--protocol",
+        metavar="NAME=VALUE",
+        help="A choice that the data set's protocol leaves; repeatable.  docs/ has a page each.",
+    ),
+]
+MaxMissingOption = Annotated[float, typer.Option(help="Share of the images that may lack regions.")]
 
 
 @command
@@ -196,10 +212,9 @@ def inspect(
 @command
 def train(
     features: Annotated[Path, typer.Option(help="Feature file that `cqr extract` wrote.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Data set folder, or table of reference,text,target[,split]."),
-    ] = None,
+    data: DataOption = None,
+    as_: AsOption = None,
+    protocol: ProtocolOption = [],  # noqa: B006
     model: Annotated[str | None, typer.Option(help="lbf.", show_default="lbf")] = None,
     set_: Annotated[
         list[str],
@@ -252,9 +267,7 @@ def train(
             help="Epoch to keep: validation, test (flatters) or last.", show_default="validation"
         ),
     ] = None,
-    max_missing: Annotated[
-        float, typer.Option(help="Share of the images that may lack regions.")
-    ] = 0.01,
+    max_missing: MaxMissingOption = 0.01,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start anew, even if a run could go on.")
     ] = False,
@@ -274,14 +287,14 @@ def train(
     Example: `cqr train --features artifacts/fashion.h5`
     """
     from cqr.trainer import console
-    from cqr.trainer.material import collect
+    from cqr.trainer.material import Wanted, collect
     from cqr.trainer.runs import torch_device
     from cqr.trainer.settings import settle
     from cqr.trainer.train import start
     from cqr.trainer.train import train as run_training
 
     torch_device(device)  # a wrong one is said before a run is made
-    material = collect(features, data, k, max_missing)
+    material = collect(features, Wanted(data, as_, tuple(protocol)), k=k, max_missing=max_missing)
     given = {
         "model": model,
         "k": k,
@@ -316,15 +329,16 @@ def evaluate(
     features: Annotated[
         Path | None, typer.Option(help="Feature file; the one it was trained on if absent.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Data set, as for `cqr train`.")] = None,
-    max_missing: Annotated[
-        float, typer.Option(help="Share of the images that may lack regions.")
-    ] = 0.01,
+    data: DataOption = None,
+    as_: AsOption = None,
+    protocol: ProtocolOption = [],  # noqa: B006
+    max_missing: MaxMissingOption = 0.01,
     device: DeviceOption = "auto",
 ) -> None:
-    """Score a run on the test split, under its data set's protocol.
+    """Score a run under its data set's protocol.
 
-    Reads a run and the features and queries it was trained on.  Prints Recall@K beside the
+    Reads a run, and the features and queries it was trained on or those given: another
+    feature file may be of another data set.  Prints Recall@K beside the
     chance level; writes metrics.json, queries.parquet (what each query found) and report.html
     to the run's folder evaluation/.
 
@@ -333,12 +347,11 @@ def evaluate(
     from cqr.trainer import console, report, runs
     from cqr.trainer.evaluate import evaluate as score_run
     from cqr.trainer.evaluate import write
-    from cqr.trainer.material import collect
+    from cqr.trainer.material import Wanted, collect_for
 
     chosen = runs.Run.load(run) if run else runs.newest()
-    material = collect(
-        features or chosen.features, data or chosen.data, chosen.settings.k, max_missing
-    )
+    wanted = Wanted(data, as_, tuple(protocol))
+    material = collect_for(chosen, features, wanted, split="scored", max_missing=max_missing)
     console.announce(chosen, material)
     evaluation = score_run(chosen, material, runs.torch_device(device))
     folder = chosen.path / "evaluation"

@@ -64,13 +64,13 @@ def train(place: Path) -> None:
     """In a process of its own: one epoch, its times, and the peak of its own memory."""
     import torch
 
-    from cqr.trainer.material import collect
+    from cqr.trainer.material import Wanted, collect
     from cqr.trainer.settings import settle
     from cqr.trainer.train import start
     from cqr.trainer.train import train as run_training
 
     torch.set_num_threads(1)
-    material = collect(place / "bench.h5", place / "bench.queries.csv")
+    material = collect(place / "bench.h5", Wanted(place / "bench.queries.csv"))
     given = {"epochs": 1, "batch": 64, "select": "last"}
     run = start(material, settle(material.dataset.recommended, given, []), folder=place / "runs")
     peak, lines = 0, []

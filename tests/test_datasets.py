@@ -1,13 +1,13 @@
 """The readers, through the one function that recognises a data set."""
 
 import json
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from cqr.errors import UserError
-from cqr.trainer.datasets import recognise
+from cqr.trainer.datasets import READERS, find, read
+from cqr.trainer.datasets.layout import Pictures
 
 
 @pytest.fixture
@@ -16,13 +16,15 @@ def features(tmp_path):
     root = tmp_path / "photos"
     root.mkdir()
     paths = ["a.jpg", "b.jpg", "sub/c.jpg", "sub/d d.jpg", "other/d d.jpg"]
-    return SimpleNamespace(
-        path=tmp_path / "artifacts" / "photos.h5", image_root=str(root), paths=paths
-    )
+    return Pictures(root, paths, tmp_path / "artifacts" / "photos.h5")
+
+
+def recognise(features, data=None, name=None, given=()):
+    return read(find(features, data, name), features, given=given)
 
 
 def write(features, text, name="queries.csv"):
-    path = features.path.parent.parent / "photos" / name
+    path = features.features.parent.parent / "photos" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
@@ -62,7 +64,7 @@ def test_parquet_bom_crlf_and_columns_of_one_s_own(features):
     )
     frame = recognise(features).queries
     assert frame["colour"].tolist()[0] == "red"
-    path = features.path.parent.parent / "q.parquet"
+    path = features.features.parent.parent / "q.parquet"
     frame.to_parquet(path)
     assert recognise(features, path).queries["reference"].tolist() == ["a.jpg", "b.jpg"]
 
@@ -82,11 +84,17 @@ def test_without_a_split_column_every_fifth_reference_is_the_test(features):
 
 
 def test_a_name_is_resolved_only_when_one_file_has_it(features):
-    write(
-        features, "reference,text,target,split\nc.jpg,t,d d.jpg,train\nc.jpg,t,sub/d d.jpg,test\n"
-    )
-    assert recognise(features).queries["target"].tolist() == ["d d.jpg", "sub/d d.jpg"]
+    write(features, "reference,text,target,split\nc.jpg,t,a.jpg,train\nc.jpg,t,sub/d d.jpg,test\n")
+    assert recognise(features).queries["target"].tolist() == ["a.jpg", "sub/d d.jpg"]
     assert recognise(features).queries["reference"].tolist() == ["sub/c.jpg", "sub/c.jpg"]
+    path = write(
+        features, "reference,text,target,split\nc.jpg,t,d d.jpg,train\nc.jpg,t,a.jpg,test\n"
+    )
+    with pytest.raises(UserError) as error:
+        recognise(features)
+    assert str(error.value) == (
+        f"{path} names d d.jpg, which fits other/d d.jpg and sub/d d.jpg: write the path"
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,7 +125,7 @@ def test_a_broken_table_is_refused_in_one_sentence(features, text, message):
 
 
 def test_a_table_that_is_not_utf8_is_refused(features):
-    path = features.path.parent.parent / "latin.csv"
+    path = features.features.parent.parent / "latin.csv"
     path.write_bytes(ROWS.replace("red", "r\xe9d").encode("latin-1"))
     with pytest.raises(UserError, match=rf"cannot read the table {path} \('utf-8' codec"):
         recognise(features, path)
@@ -137,20 +145,18 @@ def test_other_tables_are_not_queries(features):
     write(features, "image,label\na,b\n", "labels.csv")
     with pytest.raises(UserError) as error:
         recognise(features)
-    root = features.image_root
+    looked = "; ".join(f"{reader.NAME}: {reader.LAYOUT}" for reader in READERS)
     assert str(error.value) == (
-        f"no queries found for {features.path}: looked for "
-        f"{root}/scenes.json (made by `cqr scenes`); "
-        f"a .csv or .parquet table with the columns reference, text, target in {root}; "
-        f"{root}.queries.csv or {root}.csv (or .parquet); "
-        f"{features.path.with_name('photos.queries.csv')} (or .parquet); "
-        "write such a table or name a data set with --data"
+        f"no data set found in {features.root}; looked for {looked}; "
+        "write such a table or name a data set's folder with --data"
     )
 
 
 def test_data_that_is_not_there(features):
     with pytest.raises(UserError, match="--data nowhere does not exist"):
-        recognise(features, features.path.with_name("nowhere").relative_to(features.path.parent))
+        recognise(
+            features, features.features.with_name("nowhere").relative_to(features.features.parent)
+        )
 
 
 def scenes(features, **manifest):
@@ -183,7 +189,7 @@ def test_scenes_of_another_version_or_with_a_part_missing_are_refused(features):
     ):
         recognise(features)
     scenes(features)
-    (features.path.parent.parent / "photos" / "test.json").unlink()
+    (features.features.parent.parent / "photos" / "test.json").unlink()
     with pytest.raises(UserError, match=r"cannot read .*test.json .*: make the folder again"):
         recognise(features)
 

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from cqr.trainer.datasets import css, table
-from cqr.trainer.queries import Dataset, hold_out, task
+from cqr.trainer.pairs import cut
+from cqr.trainer.queries import Dataset, task
 
 
 def dataset(protocol):
@@ -60,11 +61,8 @@ def test_the_protocol_is_said_in_words():
 def test_no_reference_is_both_trained_on_and_held_out(fraction):
     names = [f"r{i // 3}" for i in range(60)]
     queries = pd.DataFrame({"reference": names, "split": "train"})
-    data = Dataset("d", None, queries, pd.DataFrame(), css.PROTOCOL)
-    kept, held = hold_out(data, fraction, seed=1)
-    assert len(kept) + len(held) == 60
-    assert not set(kept["reference"]) & set(held["reference"])
+    held = cut(queries, "reference", fraction, seed=1)
+    assert not set(queries["reference"][held]) & set(queries["reference"][~held])
     expected = 0 if fraction == 0 else min(max(round(20 * fraction), 1), 19)
-    assert held["reference"].nunique() == expected
-    again = hold_out(data, fraction, seed=1)[1]
-    assert np.array_equal(held.index, again.index)
+    assert queries["reference"][held].nunique() == expected
+    assert np.array_equal(held, cut(queries, "reference", fraction, seed=1))

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cqr.trainer.features import RegionBatch, RegionReader
+from cqr.trainer.pairs import Drawn
 from cqr.trainer.text import Vocabulary
 
 
@@ -25,7 +25,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The training queries by index: rows in the feature file, and word ids."""
+    """The training pairs of an epoch by index: rows in the feature file, and texts."""
 
     reference: NDArray[np.int64]
     target: NDArray[np.int64]
@@ -34,14 +34,9 @@ class Pairs:
     vocabulary: Vocabulary
 
     @classmethod
-    def of(cls, queries: pd.DataFrame, reader: RegionReader, vocabulary: Vocabulary) -> "Pairs":
-        return cls(
-            reader.rows(queries["reference"].tolist()),
-            reader.rows(queries["target"].tolist()),
-            queries["text"].to_numpy(object),
-            reader,
-            vocabulary,
-        )
+    def of(cls, drawn: Drawn, reader: RegionReader, vocabulary: Vocabulary) -> "Pairs":
+        reference, target = (reader.rows(p.tolist()) for p in (drawn.reference, drawn.target))
+        return cls(reference, target, drawn.text, reader, vocabulary)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -52,10 +47,6 @@ class Pairs:
             self.vocabulary.encode(self.texts[index].tolist()),
             self.reader.gather(self.target[index]),
         )
-
-
-def order(size: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, epoch]).permutation(size)
 
 
 def ahead(

@@ -27,13 +27,13 @@ notes = Console(stderr=True, highlight=False, markup=False)
 def announce(run: Run, material: Material) -> None:
     """Say what is about to be trained or scored, on what, and what is odd about it."""
     dataset, reader, settings = material.dataset, material.reader, run.settings
-    counts = dataset.queries["split"].value_counts()
-    splits = [split for split in ("train", "val", "test") if split in counts]
-    queries = ", ".join(f"{counts[split]:,} {split}" for split in splits)
+    counts = dataset.queries["split"].value_counts(sort=False)
+    queries = ", ".join(f"{number:,} {split}" for split, number in counts.items())
     detector = reader.file.detector.get("name", "?")
     choices = ", ".join(f"{name} {value}" for name, value in settings.options.items())
     _say(f"Data set  {dataset.name} ({dataset.root}): {queries} queries")
-    _say(f"Gallery   {len(dataset.gallery('test')):,} images")
+    scored = dataset.protocol.scored
+    _say(f"Gallery   {len(dataset.gallery(scored)):,} images of the {scored} split")
     _say(f"Features  {reader.file.path}: {reader.k} regions of {reader.dim} ({detector})")
     _say(f"Protocol  {dataset.protocol.sentence()}")
     for note in material.notes:
@@ -99,6 +99,11 @@ def recall_table(metrics: dict[str, Any]) -> None:
         for value, part in parts.items():
             row(f"{column} {value}", part)
     results.print(table)
+    for name, value in metrics["measures"].items():
+        results.print(f"{name:20} {value:6.2f}")
+    if metrics["average"]:
+        average = metrics["average"]
+        results.print(f"Average of {' and '.join(average['of'])}: {average['value']:.2f}")
     without = metrics["without_correct_image"]
     if without:
         _say(f"{without:,} queries have no correct image in the gallery and count as missed")

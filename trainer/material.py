@@ -1,14 +1,18 @@
 """What a training or an evaluation works on: regions, and the queries that go with them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from cqr.errors import UserError
-from cqr.trainer.datasets import recognise
+from cqr.trainer.datasets import find, read
+from cqr.trainer.datasets.layout import Pictures
 from cqr.trainer.features import RegionReader
 from cqr.trainer.queries import Dataset
+from cqr.trainer.runs import Run
 
 
 @dataclass(frozen=True)
@@ -24,19 +28,86 @@ class Material:
     notes: list[str]
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which data set, as the user said it or a run recorded it.
+
+    Attributes:
+        data: a folder or a table; None looks for it.
+        name: of the data set; None recognises it.
+        chosen: among its options, as typed: NAME=VALUE each.
+        before: the name of a run's data set and what was chosen for it.
+    """
+
+    data: Path | None = None
+    name: str | None = None
+    chosen: tuple[str, ...] = ()
+    before: tuple[str, Mapping[str, Any]] = ("", {})
+
+    def read(self, pictures: Pictures) -> Dataset:
+        """Raises UserError when none is recognised, or it is broken."""
+        found = find(pictures, self.data, self.name)
+        name, options = self.before
+        return read(found, pictures, options if name == found.name else {}, self.chosen)
+
+
 def collect(
-    features: Path, data: Path | None = None, k: int | None = None, max_missing: float = 0.01
+    features: Path,
+    wanted: Wanted = Wanted(),
+    *,
+    split: str | None = None,
+    k: int | None = None,
+    max_missing: float = 0.01,
 ) -> Material:
     """Open a feature file and the data set that goes with it.
+
+    Args:
+        split: "scored" or "submitted" leaves out every split but that one; None
+            leaves out the one whose truth a server keeps.
 
     Raises:
         UserError: the file is not whole, no data set was recognised, it is
             broken, or more than the share `max_missing` of its images is missing.
     """
     reader = RegionReader(features, k)
-    dataset = recognise(reader.file, data)
-    dataset, said = present(dataset, reader, max_missing)
+    file = reader.file
+    dataset = wanted.read(Pictures(Path(file.image_root), file.paths, Path(file.path)))
+    dataset, said = present(_only(dataset, split), reader, max_missing)
     return Material(reader, dataset, [*dataset.notes, *said])
+
+
+def collect_for(
+    run: Run, features: Path | None, wanted: Wanted, *, split: str, max_missing: float
+) -> Material:
+    """What a run is to be used on: what it was trained on, but for what is wanted.
+
+    With other features the data set is looked for anew, since it may be another.
+    """
+    data, name = wanted.data, wanted.name
+    if features is None and data is None:
+        data, name = run.data, name or run.dataset
+    return collect(
+        features or run.features,
+        replace(wanted, data=data, name=name, before=(run.dataset, run.protocol)),
+        split=split,
+        k=run.settings.k,
+        max_missing=max_missing,
+    )
+
+
+def _only(dataset: Dataset, split: str | None) -> Dataset:
+    """The data set without what is not needed, so that its images need not be there."""
+    protocol, queries, images = dataset.protocol, dataset.queries, dataset.images
+    kept = {
+        None: {"train", "val", protocol.scored},
+        "scored": {protocol.scored},
+        "submitted": {protocol.submitted},
+    }[split]
+    return replace(
+        dataset,
+        queries=queries[queries["split"].isin(kept)],
+        images=images[images["split"].isin(kept) | images["split"].isna()],
+    )
 
 
 def present(
@@ -44,7 +115,7 @@ def present(
 ) -> tuple[Dataset, list[str]]:
     """Hold a data set against the images that have regions.
 
-    Training queries that lack one are left out; test queries stay, and count as
+    Training queries that lack one are left out; others stay, and count as
     not found when their reference or every correct image is missing.
 
     Returns:
@@ -56,7 +127,8 @@ def present(
     """
     known = set(reader.paths)
     queries = dataset.queries
-    named = pd.unique(pd.concat([queries["reference"], queries["target"], dataset.images["path"]]))
+    named = pd.concat([queries["reference"], queries["target"].dropna(), dataset.images["path"]])
+    named = pd.unique(named)
     missing = [path for path in named if path not in known]
     if not missing:
         return dataset, []
@@ -68,11 +140,14 @@ def present(
             f"{said}; extract them with `{again} --out {reader.file.path} --retry-failed`, "
             "or allow it with --max-missing"
         )
-    whole = queries["reference"].isin(known) & queries["target"].isin(known)
-    keep = whole | (queries["split"] == "test")
-    said = (
-        f"{said}; {int((~keep).sum())} training queries are left out, "
-        f"{int((~whole & keep).sum())} test queries lack an image and are scored all the same"
+    whole = queries["reference"].isin(known) & (
+        queries["target"].isin(known) | queries["target"].isna()
     )
+    keep = whole | (queries["split"] != "train")
     images = dataset.images[dataset.images["path"].isin(known)]
+    left = int((dataset.images["split"] == "train").sum() - (images["split"] == "train").sum())
+    said = (
+        f"{said}; {int((~keep).sum())} training queries and {left} training images are left out, "
+        f"{int((~whole & keep).sum())} other queries lack an image and are scored all the same"
+    )
     return replace(dataset, queries=queries[keep], images=images), [said]

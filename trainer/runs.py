@@ -36,6 +36,7 @@ class Run:
         path: the folder.
         features, data: as given to the training; features absolute.
         dataset: name of the data set.
+        protocol: what was chosen among the data set's options.
         region_dim: width of a region's feature.
         detector: identity of the detector behind the features.
         created: ISO 8601, UTC.
@@ -45,6 +46,7 @@ class Run:
     features: Path
     data: Path | None
     dataset: str
+    protocol: dict[str, Any]
     region_dim: int
     detector: dict[str, Any]
     settings: Settings
@@ -123,6 +125,7 @@ class Run:
                 features=Path(content["features"]),
                 data=Path(content["data"]) if content["data"] else None,
                 dataset=content["dataset"],
+                protocol=content.get("protocol", {}),
                 region_dim=content["region_dim"],
                 detector=content["detector"],
                 settings=Settings(**content["settings"]),

@@ -20,21 +20,22 @@ from typing import Any, cast
 
 import lightning_fabric
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from cqr.atomic import replacing
 from cqr.errors import UserError
 from cqr.trainer import checkpoint, runs
-from cqr.trainer.batches import Batch, Pairs, ahead, order
+from cqr.trainer.batches import Batch, Pairs, ahead
 from cqr.trainer.checkpoint import Progress
-from cqr.trainer.evaluate import score
+from cqr.trainer.encode import encode
+from cqr.trainer.holdout import divide
 from cqr.trainer.losses import LOSSES
 from cqr.trainer.material import Material
 from cqr.trainer.metrics import recall_at
 from cqr.trainer.models.interface import RetrievalModel
-from cqr.trainer.queries import Dataset, Task, hold_out, task
+from cqr.trainer.pairs import PairSource
+from cqr.trainer.queries import Task
 from cqr.trainer.runs import Run
 from cqr.trainer.settings import Settings
 from cqr.trainer.text import Vocabulary
@@ -62,16 +63,17 @@ def start(
     """
     reader = material.reader
     features = Path(reader.file.path).resolve()
-    kept, _ = split_training(material.dataset, settings)
+    source, _ = divide(material.dataset, settings)
     run = Run(
         path=runs.next_path(folder, f"{features.stem}-{settings.model}"),
         features=features,
         data=data.resolve() if data else None,
         dataset=material.dataset.name,
+        protocol=dict(material.dataset.options),
         region_dim=reader.dim,
         detector=dict(reader.file.detector),
         settings=settings,
-        vocabulary=Vocabulary.of(kept["text"]),
+        vocabulary=Vocabulary.of(source.texts()),
         created=runs.now(),
     )
     for old in [] if fresh else reversed(runs.all_runs(folder)):
@@ -91,7 +93,9 @@ class _Training:
     """What every step of a training needs."""
 
     run: Run
-    pairs: Pairs
+    material: Material
+    source: PairSource
+    choice: list[Task]
     batch: int
     fabric: lightning_fabric.Fabric
     module: RetrievalModel
@@ -101,7 +105,12 @@ class _Training:
     @property
     def steps(self) -> int:
         """Of an epoch; what does not fill a batch is left to a later epoch's order."""
-        return len(self.pairs) // self.batch
+        return len(self.source) // self.batch
+
+    def pairs(self, epoch: int) -> Pairs:
+        """The pairs of an epoch, a function of the seed and its number."""
+        rng = np.random.default_rng([self.run.settings.seed, epoch])
+        return Pairs.of(self.source.draw(rng), self.material.reader, self.run.vocabulary)
 
     @property
     def leads(self) -> bool:
@@ -129,18 +138,14 @@ def train(
         UserError: nothing to train on, or a loss that is not finite.
         KeyboardInterrupt: asked to stop; the state was saved first.
     """
-    dataset, settings = material.dataset, run.settings
-    kept, held = split_training(dataset, settings)
-    choice = _choice(dataset, held, settings)
-    training, progress = _set_up(
-        run, Pairs.of(kept, material.reader, run.vocabulary), device, precision
-    )
+    settings = run.settings
+    training, progress = _set_up(run, material, device, precision)
     with _stop_requests() as stop, ThreadPoolExecutor(1) as loader:
         while progress.epoch < settings.epochs:
             progress, line = _epoch(training, progress, loader, stop, on_step)
-            if choice is not None and training.leads:
-                line |= _validate(training, material, choice)
-            progress = _keep(training, progress, line, always=choice is None)
+            if training.choice and training.leads:
+                line |= _validate(training)
+            progress = _keep(training, progress, line)
             on_epoch(line)
             if stop.is_set() and progress.epoch < settings.epochs:
                 raise KeyboardInterrupt
@@ -148,12 +153,13 @@ def train(
 
 
 def _set_up(
-    run: Run, pairs: Pairs, device: str, precision: str | None
+    run: Run, material: Material, device: str, precision: str | None
 ) -> tuple[_Training, Progress]:
     settings = run.settings
-    batch = min(settings.batch, len(pairs))
+    source, choice = divide(material.dataset, settings)
+    batch = min(settings.batch, len(source))
     if batch < 2:
-        raise UserError(f"there are {len(pairs)} training queries: at least 2 are needed")
+        raise UserError(f"there are {len(source)} training queries: at least 2 are needed")
     fabric = _fabric(device, precision)
     torch.manual_seed(settings.seed)
     module = run.model()
@@ -162,7 +168,7 @@ def _set_up(
     )
     progress = checkpoint.load(run.checkpoint, module, optimizer)
     model, optimizer = fabric.setup(module, optimizer)
-    training = _Training(run, pairs, batch, fabric, module, model, optimizer)
+    training = _Training(run, material, source, choice, batch, fabric, module, model, optimizer)
     if training.leads:
         _write_log(run.log, run.history()[: progress.epoch])  # a kill may have left more
     return training, progress
@@ -178,17 +184,17 @@ def _epoch(
     """Run what is left of an epoch, and say how it went."""
     settings, epoch, first = t.run.settings, progress.epoch, progress.step
     rank, world = t.fabric.global_rank, t.fabric.world_size
-    drawn = order(len(t.pairs), settings.seed, epoch)[: t.steps * t.batch]
-    mine = drawn.reshape(t.steps, t.batch)[:, rank::world]
+    pairs = t.pairs(epoch)
+    mine = np.arange(t.steps * t.batch).reshape(t.steps, t.batch)[:, rank::world]
     began, waited = time.perf_counter(), 0.0
-    for step, batch, wait in ahead(loader, t.pairs, mine, first):
+    for step, batch, wait in ahead(loader, pairs, mine, first):
         waited += wait
         at = epoch * t.steps + step
         torch.manual_seed((settings.seed << 32) + at * world + rank)
         _set_lr(t.optimizer, settings, at, settings.epochs * t.steps)
         loss = _step(t, batch)
         if not math.isfinite(loss):
-            raise UserError(_not_finite(t, mine[step], epoch, step))
+            raise UserError(_not_finite(t, pairs, mine[step], epoch, step))
         progress = replace(progress, step=step + 1, loss=progress.loss + loss)
         on_step(epoch, step, t.steps, loss)
         if stop.is_set() and step + 1 < t.steps:
@@ -202,28 +208,6 @@ def _epoch(
         "loader_seconds": round(waited, 3),
         "queries_per_second": round((t.steps - first) * t.batch / seconds, 1),
     }
-
-
-def split_training(dataset: Dataset, settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The queries to train on, and those to choose the epoch by."""
-    given = dataset.split("val")
-    if settings.select != "validation":
-        return dataset.split("train"), given.iloc[:0]
-    if len(given):
-        return dataset.split("train"), given
-    return hold_out(dataset, settings.validation, settings.seed)
-
-
-def _choice(dataset: Dataset, held: pd.DataFrame, settings: Settings) -> Task | None:
-    """The queries that choose the epoch, under the data set's own protocol."""
-    if settings.select == "test":
-        return task(dataset, dataset.split("test"), dataset.gallery("test"))
-    if held.empty:
-        return None
-    if dataset.protocol.gallery == "all":
-        return task(dataset, held, dataset.gallery("train"))
-    gallery = pd.unique(pd.concat([held["reference"], held["target"]])).tolist()
-    return task(dataset, held, gallery)
 
 
 def _fabric(device: str, precision: str | None) -> lightning_fabric.Fabric:
@@ -266,22 +250,28 @@ def _step(t: _Training, batch: Batch) -> float:
     return loss.item()
 
 
-def _validate(t: _Training, material: Material, choice: Task) -> dict[str, Any]:
+def _validate(t: _Training) -> dict[str, Any]:
     """Recall on the queries that choose the epoch; its mean over k is the score."""
-    found = score(t.module, material.reader, t.run.vocabulary, choice, t.fabric.device)
-    ks = material.dataset.protocol.recall_at
-    recall = {str(k): recall_at(found.rank, k) for k in ks}
+    reader, vocabulary = t.material.reader, t.run.vocabulary
+    ranks = [
+        encode(t.module, reader, vocabulary, work, t.fabric.device).rank(work).rank
+        for work in t.choice
+    ]
+    ks = t.material.dataset.protocol.recall_at
+    recall = {str(k): float(np.mean([recall_at(rank, k) for rank in ranks])) for k in ks}
     return {"recall": recall, "score": float(np.mean(list(recall.values())))}
 
 
-def _keep(t: _Training, progress: Progress, line: dict[str, Any], always: bool) -> Progress:
+def _keep(t: _Training, progress: Progress, line: dict[str, Any]) -> Progress:
     """Keep the weights if none before were better, then the log line, then the checkpoint.
 
     The checkpoint comes last: a kill before it is mended by resuming, since the
     epoch is trained again, to the same weights, and the log is cut back.
     """
     value = line.get("score")
-    better = always or (value is not None and (progress.best is None or value >= progress.best))
+    better = not t.choice or (
+        value is not None and (progress.best is None or value >= progress.best)
+    )
     progress = Progress(epoch=progress.epoch + 1, best=value if better else progress.best)
     if t.leads:
         if better:
@@ -302,10 +292,10 @@ def _write_log(path: Path, lines: list[dict[str, Any]]) -> None:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def _not_finite(t: _Training, index: NDArray[np.int64], epoch: int, step: int) -> str:
+def _not_finite(t: _Training, pairs: Pairs, index: NDArray[np.int64], epoch: int, step: int) -> str:
     """Why a loss is not finite: the features' fault or the learning rate's."""
     where = f"the loss is not finite in epoch {epoch + 1}, step {step + 1}"
-    pairs, run = t.pairs, t.run
+    run = t.run
     for rows in (pairs.reference[index], pairs.target[index]):
         bad = (~torch.isfinite(pairs.reader.gather(rows).features).flatten(1).all(1)).nonzero()
         if len(bad):

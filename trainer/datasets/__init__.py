@@ -1,39 +1,93 @@
 """One file a data set: a layout on disk becomes the one queries table.
 
-A reader is a module with `looks_for`, `find` and `read`; `READERS` lists them.
-To add a data set, write such a module and add it to the list.
+A reader is a module with
+    NAME       what it is called on the command line
+    LAYOUT     what it looks for, in words
+    Options    a frozen dataclass of the choices that its protocol leaves
+    PUBLISHED  counts of the whole release, by what `counts` calls them
+    find       where its files are, or None
+    read       the data set
+    counts     numbers to be held against PUBLISHED
+and `READERS` lists them.  To add a data set, write such a module and add it.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cqr.errors import UserError
-from cqr.pipeline.feature_file import FeatureFile
 from cqr.trainer.datasets import css, table
+from cqr.trainer.datasets.layout import Pictures
+from cqr.trainer.datasets.locate import located
+from cqr.trainer.options import choose
 from cqr.trainer.queries import Dataset
 
 READERS = (css, table)
+"""The table is the last: it stands back where another fits."""
+
+NAMES = tuple(reader.NAME for reader in READERS)
 
 
-def recognise(features: FeatureFile, data: Path | None = None) -> Dataset:
-    """Read the data set that goes with a feature file.
+@dataclass(frozen=True)
+class Found:
+    """A data set that was recognised and not yet read."""
+
+    reader: Any
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.reader.NAME)
+
+
+def find(pictures: Pictures, data: Path | None = None, name: str | None = None) -> Found:
+    """The data set that goes with some pictures.
 
     Args:
-        features: the images that have regions.
-        data: a folder or a table; None looks in and beside the image folder,
-            then beside the feature file.
+        pictures: that have regions, or that lie in a folder.
+        data: a folder or a table; None looks in the image folder, then in the
+            folder above it, then, for a table, beside the feature file.
+        name: of the data set; None finds out.
 
     Raises:
-        UserError: nothing was recognised (the message lists what was looked for),
-            or what was recognised is broken.
+        UserError: nothing was recognised (the message lists what was looked
+            for), or two data sets were.
     """
     if data is not None and not data.exists():
         raise UserError(f"--data {data} does not exist")
-    for reader in READERS:
-        found = reader.find(features, data)
-        if found is not None:
-            return reader.read(found, features)
-    looked = "; ".join(line for reader in READERS for line in reader.looks_for(features, data))
+    if name is not None and name not in NAMES:
+        raise UserError(f"--as {name} is no data set; there are {', '.join(NAMES)}")
+    readers = [reader for reader in READERS if name in (None, reader.NAME)]
+    found = [Found(r, root) for r in readers if (root := r.find(pictures, data)) is not None]
+    if len(found) > 1:
+        found = [one for one in found if one.reader is not table]
+    if len(found) > 1:
+        fitting = " and ".join(f"{one.name} ({one.reader.LAYOUT})" for one in found)
+        raise UserError(f"{found[0].root} looks like {fitting}: choose one with --as NAME")
+    if found:
+        return found[0]
+    where = data or pictures.root
+    looked = "; ".join(f"{reader.NAME}: {reader.LAYOUT}" for reader in readers)
     raise UserError(
-        f"no queries found for {features.path}: looked for {looked}; "
-        "write such a table or name a data set with --data"
+        f"no data set found in {where}; looked for {looked}; "
+        "write such a table or name a data set's folder with --data"
     )
+
+
+def read(
+    found: Found, pictures: Pictures, base: Mapping[str, Any] | None = None, given: tuple = ()
+) -> Dataset:
+    """Read what was found, its images named as the pictures are.
+
+    Args:
+        base: choices made before, by name.
+        given: "NAME=VALUE" each, as typed after --protocol.
+
+    Raises:
+        UserError: it is broken, or a choice is unknown.
+    """
+    reader = found.reader
+    options = choose("--protocol", found.name, reader.Options, base or {}, list(given))
+    dataset = reader.read(found.root, pictures, reader.Options(**options))
+    return located(replace(dataset, options=options), pictures.paths)

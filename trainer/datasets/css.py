@@ -10,36 +10,40 @@ with it and 38.4 with the soft triplet (`make demo`, with `--loss soft-triplet`)
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from cqr.errors import UserError
-from cqr.pipeline.feature_file import FeatureFile
+from cqr.trainer.datasets.layout import Pictures, first_folder
 from cqr.trainer.queries import LIGHT, Dataset, Protocol
 
+NAME = "css"
+LAYOUT = "scenes.json, made by `cqr scenes`"
 MARKER = "scenes.json"
+PUBLISHED: dict[str, int] = {}
 
 PROTOCOL = Protocol(
     name="css",
     source="CSS protocol of TIRG (Vo et al., CVPR 2019) on generated scenes",
-    gallery="split",
+    gallery="all images of the test split",
     remove_reference=True,
     correct="caption",
     recall_at=(1, 5, 10, 50),
 )
 
 
-def looks_for(features: FeatureFile, data: Path | None) -> list[str]:
-    return [f"{_folder(features, data) / MARKER} (made by `cqr scenes`)"]
+@dataclass(frozen=True)
+class Options:
+    """There is nothing to choose."""
 
 
-def find(features: FeatureFile, data: Path | None) -> Path | None:
-    folder = _folder(features, data)
-    return folder if (folder / MARKER).is_file() else None
+def find(pictures: Pictures, data: Path | None) -> Path | None:
+    return first_folder(pictures, data, lambda folder: (folder / MARKER).is_file())
 
 
-def read(folder: Path, features: FeatureFile) -> Dataset:
+def read(folder: Path, pictures: Pictures, options: Options) -> Dataset:
     """Raises UserError when the folder is of another version or a part is missing."""
     manifest = _json(folder / MARKER)
     kind, version = manifest.get("format"), manifest.get("version")
@@ -50,7 +54,7 @@ def read(folder: Path, features: FeatureFile) -> Dataset:
         )
     parts = [_split(folder, split) for split in ("train", "test")]
     return Dataset(
-        name="css",
+        name=NAME,
         root=folder,
         queries=pd.concat([queries for queries, _ in parts], ignore_index=True),
         images=pd.concat([images for _, images in parts], ignore_index=True),
@@ -58,6 +62,10 @@ def read(folder: Path, features: FeatureFile) -> Dataset:
         recommended=LIGHT,
         breakdown=("kind", "attribute"),
     )
+
+
+def counts(dataset: Dataset) -> dict[str, int]:
+    return {}
 
 
 def _split(folder: Path, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -80,10 +88,6 @@ def _split(folder: Path, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         }
     )
     return queries, images
-
-
-def _folder(features: FeatureFile, data: Path | None) -> Path:
-    return Path(data) if data is not None else Path(features.image_root)
 
 
 def _json(path: Path) -> dict:

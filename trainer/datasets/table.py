@@ -1,55 +1,64 @@
 """The user's own queries: a CSV or Parquet of reference, text, target and, if wanted, split."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
 from cqr.errors import UserError
-from cqr.pipeline.feature_file import FeatureFile
+from cqr.trainer.datasets.layout import Pictures
 from cqr.trainer.queries import LIGHT, QUERY_COLUMNS, Dataset, Protocol
 
 REQUIRED = ["reference", "text", "target"]
 LARGE = 50_000  # training queries from which the model's own defaults are recommended
 TEST_SHARE = 5  # every fifth reference, when the table has no split column
 
+NAME = "table"
+LAYOUT = (
+    "a .csv or .parquet with the columns reference, text, target in that folder, "
+    "or beside it as FOLDER.queries.csv or FOLDER.csv, or as NAME.queries.csv beside NAME.h5"
+)
+PUBLISHED: dict[str, int] = {}
+
 PROTOCOL = Protocol(
     name="table",
     source="Own table of queries",
-    gallery="all",
+    gallery="all pictures",
     remove_reference=True,
-    correct="target",
+    correct="alike",
     recall_at=(1, 5, 10, 50),
 )
 
 
-def looks_for(features: FeatureFile, data: Path | None) -> list[str]:
-    columns = "a .csv or .parquet table with the columns reference, text, target"
-    if data is not None:
-        return [f"{columns} at {data}"]
-    root = Path(features.image_root)
-    return [
-        f"{columns} in {root}",
-        f"{root}.queries.csv or {root}.csv (or .parquet)",
-        f"{_beside(features, '.csv')} (or .parquet)",
-    ]
+@dataclass(frozen=True)
+class Options:
+    """What a table leaves to choose.
+
+    Attributes:
+        reference: whether the query's own image is removed from the gallery.
+    """
+
+    reference: Literal["removed", "kept"] = "removed"
 
 
-def find(features: FeatureFile, data: Path | None) -> Path | None:
-    """The table, looked for in the places of `looks_for`, in that order.
+def find(pictures: Pictures, data: Path | None) -> Path | None:
+    """The table, looked for in the places of `LAYOUT`, in that order.
 
     Raises:
         UserError: two tables fit equally well.
     """
-    root = Path(features.image_root if data is None else data)
+    root = Path(pictures.root if data is None else data)
     if root.is_file():
         return root
     places: list[list[Path]] = [sorted(p for p in _tables_in(root) if _fits(p))]
     if data is None:
         ends = (".queries.csv", ".queries.parquet", ".csv", ".parquet")
         places += [[root.with_name(root.name + end)] for end in ends]
-        places += [[_beside(features, ".csv")], [_beside(features, ".parquet")]]
+        if pictures.features is not None:
+            places += [[_beside(pictures.features, end)] for end in (".csv", ".parquet")]
     for place in places:
         fitting = [path for path in place if path.is_file()]
         if len(fitting) > 1:
@@ -62,7 +71,7 @@ def find(features: FeatureFile, data: Path | None) -> Path | None:
     return None
 
 
-def read(path: Path, features: FeatureFile) -> Dataset:
+def read(path: Path, pictures: Pictures, options: Options) -> Dataset:
     """Raises UserError on a missing column, an empty cell, or a split without queries."""
     frame = _load(path)
     _check_columns(path, frame)
@@ -77,20 +86,23 @@ def read(path: Path, features: FeatureFile) -> Dataset:
             f"{TEST_SHARE}th reference, are the test split"
         )
     _check_splits(path, frame)
-    for name in ("reference", "target"):
-        frame[name] = _resolve(frame[name], features.paths)
     if "query_id" not in frame.columns:
         frame["query_id"] = [str(row) for row in range(1, len(frame) + 1)]
     own = [name for name in frame.columns if name not in QUERY_COLUMNS]
     return Dataset(
-        name="table",
+        name=NAME,
         root=path,
         queries=frame[[*QUERY_COLUMNS, *own]],
-        images=pd.DataFrame({"path": features.paths, "caption": None, "split": None}),
-        protocol=PROTOCOL,
+        images=pd.DataFrame({"path": pictures.paths, "caption": None, "split": None}, dtype=object),
+        protocol=replace(PROTOCOL, remove_reference=options.reference == "removed"),
         recommended=_recommended(int((frame["split"] == "train").sum())),
+        copies=False,
         notes=tuple(notes),
     )
+
+
+def counts(dataset: Dataset) -> dict[str, int]:
+    return {}
 
 
 def _load(path: Path) -> pd.DataFrame:
@@ -162,26 +174,8 @@ def _recommended(queries: int) -> dict[str, object]:
     return {**LIGHT, "batch": min(128, max(8, queries // 16))}
 
 
-def _resolve(names: pd.Series, paths: list[str]) -> pd.Series:
-    """Names to paths of the feature file: the path itself, else the one file of that name.
-
-    A name that fits no image stays as it is, and counts as missing later.
-    """
-    known = set(paths)
-    by_name: dict[str, list[str]] = {}
-    for path in paths:
-        by_name.setdefault(path.rpartition("/")[2], []).append(path)
-
-    def resolve(name: str) -> str:
-        fitting = by_name.get(name, [])
-        return fitting[0] if name not in known and len(fitting) == 1 else name
-
-    return names.map(resolve).astype(object)
-
-
-def _beside(features: FeatureFile, suffix: str) -> Path:
-    path = Path(features.path)
-    return path.with_name(f"{path.stem}.queries{suffix}")
+def _beside(features: Path, suffix: str) -> Path:
+    return features.with_name(f"{features.stem}.queries{suffix}")
 
 
 def _tables_in(folder: Path) -> list[Path]:

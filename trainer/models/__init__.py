@@ -5,12 +5,12 @@ To add one, write its file and a line in `MODELS`.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import Any, get_type_hints
+from typing import Any
 
 from cqr.errors import UserError
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.lbf import LBF, LBFConfig
+from cqr.trainer.options import choose
 
 MODELS: dict[str, tuple[Any, Any]] = {"lbf": (LBF, LBFConfig)}
 
@@ -39,31 +39,4 @@ def options_of(name: str, recommended: Mapping[str, Any], given: list[str]) -> d
     """
     if name not in MODELS:
         raise UserError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
-    config = MODELS[name][1]
-    types = get_type_hints(config)
-    known = {field.name for field in fields(config)}
-    options = {**asdict(config()), **{k: v for k, v in recommended.items() if k in known}}
-    for item in given:
-        key, equals, text = item.partition("=")
-        if not equals or key not in known:
-            raise UserError(
-                f"--set {item} is not NAME=VALUE with a NAME of {name}: {', '.join(sorted(known))}"
-            )
-        options[key] = _value(item, types[key], text)
-    return options
-
-
-def _value(item: str, kind: Any, text: str) -> Any:
-    choices = getattr(kind, "__args__", None)
-    if choices:
-        if text not in choices:
-            raise UserError(f"--set {item}: choose one of {', '.join(choices)}")
-        return text
-    if kind is bool:
-        if text not in ("true", "false"):
-            raise UserError(f"--set {item}: choose true or false")
-        return text == "true"
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise UserError(f"--set {item}: {text!r} is not {kind.__name__}") from error
+    return choose("--set", name, MODELS[name][1], recommended, given)
