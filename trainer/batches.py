@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cqr.trainer.features import RegionBatch, RegionReader
-from cqr.trainer.text import Vocabulary
+from cqr.trainer.text import TextReader, WordBatch
 
 
 @dataclass(frozen=True)
@@ -19,28 +18,28 @@ class Batch:
     """B training pairs."""
 
     reference: RegionBatch
-    words: Tensor
+    words: WordBatch
     target: RegionBatch
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """The training queries by index: rows in the feature file, and word ids."""
+    """The training queries by index: rows in the feature file, and texts."""
 
     reference: NDArray[np.int64]
     target: NDArray[np.int64]
     texts: NDArray[np.object_]
     reader: RegionReader
-    vocabulary: Vocabulary
+    words: TextReader
 
     @classmethod
-    def of(cls, queries: pd.DataFrame, reader: RegionReader, vocabulary: Vocabulary) -> "Pairs":
+    def of(cls, queries: pd.DataFrame, reader: RegionReader, words: TextReader) -> "Pairs":
         return cls(
             reader.rows(queries["reference"].tolist()),
             reader.rows(queries["target"].tolist()),
             queries["text"].to_numpy(object),
             reader,
-            vocabulary,
+            words,
         )
 
     def __len__(self) -> int:
@@ -49,7 +48,7 @@ class Pairs:
     def batch(self, index: NDArray[np.int64]) -> Batch:
         return Batch(
             self.reader.gather(self.reference[index]),
-            self.vocabulary.encode(self.texts[index].tolist()),
+            self.words.encode(self.texts[index].tolist()),
             self.reader.gather(self.target[index]),
         )
 

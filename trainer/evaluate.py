@@ -21,7 +21,7 @@ from cqr.trainer.metrics import Ranking, chance_at, rank, recall_at
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.queries import Task, task
 from cqr.trainer.runs import Run
-from cqr.trainer.text import Vocabulary
+from cqr.trainer.text import TextReader
 
 BATCH = 256
 
@@ -51,7 +51,7 @@ def encode_images(
 def encode_queries(
     model: RetrievalModel,
     reader: RegionReader,
-    vocabulary: Vocabulary,
+    words: TextReader,
     rows: NDArray[np.int64],
     texts: list[str],
     device: torch.device,
@@ -60,7 +60,7 @@ def encode_queries(
     return torch.cat(
         [
             model.encode_query(
-                reader.gather(rows[part]).to(device), vocabulary.encode(texts[part]).to(device)
+                reader.gather(rows[part]).to(device), words.encode(texts[part]).to(device)
             )
             for part in _batches(len(rows))
         ]
@@ -71,7 +71,7 @@ def encode_queries(
 def score(
     model: RetrievalModel,
     reader: RegionReader,
-    vocabulary: Vocabulary,
+    words: TextReader,
     work: Task,
     device: torch.device,
 ) -> Ranking:
@@ -91,7 +91,7 @@ def score(
     if known.any():
         texts = work.queries["text"][known].tolist()
         queries[torch.from_numpy(known)] = encode_queries(
-            model, reader, vocabulary, rows[known], texts, device
+            model, reader, words, rows[known], texts, device
         )
     model.train(was_training)
     for vectors, names in ((gallery, work.gallery), (queries, work.queries["reference"].tolist())):
