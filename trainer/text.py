@@ -19,7 +19,7 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Fabric's mixed precision takes its inputs apart, field by field
 class WordBatch:
     """The words of B texts.
 
