@@ -13,7 +13,7 @@ from cqr.trainer.features import RegionReader
 from cqr.trainer.metrics import Ranking, rank
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.queries import Task
-from cqr.trainer.text import Vocabulary
+from cqr.trainer.text import TextReader
 
 BATCH = 256
 
@@ -30,7 +30,7 @@ def encode_images(
 def encode_queries(
     model: RetrievalModel,
     reader: RegionReader,
-    vocabulary: Vocabulary,
+    words: TextReader,
     rows: NDArray[np.int64],
     texts: list[str],
     device: torch.device,
@@ -39,7 +39,7 @@ def encode_queries(
     return torch.cat(
         [
             model.encode_query(
-                reader.gather(rows[part]).to(device), vocabulary.encode(texts[part]).to(device)
+                reader.gather(rows[part]).to(device), words.encode(texts[part]).to(device)
             )
             for part in _batches(len(rows))
         ]
@@ -74,7 +74,7 @@ class Vectors:
 def encode(
     model: RetrievalModel,
     reader: RegionReader,
-    vocabulary: Vocabulary,
+    words: TextReader,
     work: Task,
     device: torch.device,
 ) -> Vectors:
@@ -92,7 +92,7 @@ def encode(
     if known.any():
         texts = work.queries["text"][known].tolist()
         queries[torch.from_numpy(known)] = encode_queries(
-            model, reader, vocabulary, rows[known], texts, device
+            model, reader, words, rows[known], texts, device
         )
     model.train(was_training)
     for vectors, names in ((gallery, work.gallery), (queries, work.queries["reference"].tolist())):
