@@ -40,6 +40,7 @@ def announce(run: Run, material: Material) -> None:
     _say(f"Gallery   {len(dataset.gallery(scored)):,} images of the {scored} split")
     _say(f"Features  {reader.file.path}: {reader.k} regions of {reader.dim} ({detector})")
     _say(f"Protocol  {dataset.protocol.sentence()}")
+    _say(f"Training  {dataset.protocol.pairs}")
     for note in material.notes:
         _say(f"Note      {note}", style="yellow")
     if settings.select == "test":
