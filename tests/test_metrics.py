@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cqr.trainer import metrics
+from cqr.trainer import metrics, scores
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def naive(queries, gallery, reference, correct, depth):
@@ -23,36 +25,88 @@ def naive(queries, gallery, reference, correct, depth):
     return ranks, tops
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=300)
 @given(
     seed=st.integers(0, 2**31),
     q=st.integers(1, 13),
-    g=st.integers(1, 19),
+    g=st.integers(1, 70),
     depth=st.integers(1, 25),
     block=st.sampled_from([1, 11, 40, 10**6]),
+    group=st.sampled_from([1, 2, 3, 64]),
+    values=st.sampled_from([1, 2, 5, 100]),
+    device=st.sampled_from(DEVICES),
 )
-def test_ranks_and_tops_are_those_of_a_full_sort(seed, q, g, depth, block):
+def test_ranks_and_tops_are_those_of_a_full_sort(seed, q, g, depth, block, group, values, device):
     rng = np.random.default_rng(seed)
-    # small integers: exact dot products and many ties
-    queries, gallery = rng.integers(-2, 3, (q, 3)), rng.integers(-2, 3, (g, 3))
+    # small integers: exact dot products and many ties; of one value, nothing but ties
+    queries, gallery = (rng.integers(0, values, (n, 3)) - values // 2 for n in (q, g))
     reference = rng.integers(-1, g, q)
     correct = [
         np.setdiff1d(rng.choice(g, rng.integers(0, min(g, 4) + 1), replace=False), [r])
         for r in reference
     ]
-    before, metrics.BLOCK = metrics.BLOCK, block
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scores, "BLOCK", block)
+        patch.setattr(metrics, "GROUP", group)
         ours = metrics.rank(
-            torch.tensor(queries).float(), torch.tensor(gallery).float(), reference, correct, depth
+            torch.tensor(queries, device=device),
+            torch.tensor(gallery, device=device),
+            reference,
+            correct,
+            depth,
         )
-    finally:
-        metrics.BLOCK = before
     ranks, tops = naive(queries, gallery, reference, correct, depth)
     assert ours.rank.tolist() == ranks
     assert ours.top.tolist() == tops
-    for row, (places, scores) in enumerate(zip(ours.top, ours.scores, strict=True)):
+    for row, (places, found) in enumerate(zip(ours.top, ours.scores, strict=True)):
         expected = [np.nan if p < 0 else queries[row] @ gallery[p] for p in places]
-        np.testing.assert_array_equal(scores, np.array(expected, np.float32))
+        np.testing.assert_array_equal(found, np.array(expected, np.float32))
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    seed=st.integers(0, 2**31),
+    q=st.integers(1, 9),
+    g=st.integers(2, 80),
+    dim=st.sampled_from([1, 7, 64, 100, 513]),
+    rows=st.integers(1, 9),
+    device=st.sampled_from(DEVICES),
+)
+def test_the_same_vector_has_the_same_score_wherever_it_stands(seed, q, g, dim, rows, device):
+    rng = np.random.default_rng(seed)
+    queries = torch.tensor(rng.standard_normal((q, dim)), dtype=torch.float32, device=device)
+    kinds = rng.standard_normal((3, dim))
+    kind = rng.integers(0, 3, g)
+    gallery = torch.tensor(kinds[kind], dtype=torch.float32, device=device)
+    none = np.full(q, -1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scores, "BLOCK", rows * g)
+        ours = metrics.rank(queries, gallery, none, [np.arange(g)] * q, g)
+    for top in ours.top:
+        # three runs, one of each kind, each in gallery order
+        runs = [list(run) for _, run in itertools.groupby(top, key=lambda place: kind[place])]
+        assert len(runs) == len(set(kind))
+        assert all(run == sorted(run) for run in runs)
+    for found, top in zip(ours.scores, ours.top, strict=True):
+        assert len(set(zip(kind[top], found, strict=True))) == len(set(kind))
+    assert ours.rank.tolist() == [1] * q
+
+
+def test_scores_are_float32_whatever_the_vectors_are_and_need_no_gradient():
+    # in float16 2048 + 1 is 2048
+    vectors = torch.tensor([[2048, 1], [2048, 0]], dtype=torch.float16, requires_grad=True)
+    one = torch.ones(1, 2, dtype=torch.float16, requires_grad=True)
+    ours = metrics.rank(one, vectors, np.array([-1]), [np.array([1])], 2)
+    assert (ours.scores.tolist(), ours.rank.tolist()) == ([[2049, 2048]], [2])
+
+
+def test_an_empty_gallery_has_nothing_to_find():
+    ours = metrics.rank(
+        torch.ones(2, 3), torch.zeros(0, 3), np.full(2, -1), [np.array([], int)] * 2
+    )
+    assert ours.rank.tolist() == [0, 0]
+    assert (ours.top == -1).all()
+    assert np.isnan(ours.scores).all()
 
 
 def test_no_query_gives_no_rank():
