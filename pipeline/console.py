@@ -14,9 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from cqr.errors import UserError
+from cqr.pipeline.assembly import Summary
 from cqr.pipeline.detectors import Choice
 from cqr.pipeline.examine import Findings, examine
-from cqr.pipeline.extract import Job, Summary, Watcher, extract
+from cqr.pipeline.extract import Job, Watcher, extract
 from cqr.pipeline.feature_file import FeatureFile, open_features
 from cqr.pipeline.show import draw
 

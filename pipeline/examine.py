@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from cqr.pipeline.feature_file import FeatureFile
-from cqr.pipeline.shards import Rows, Shard, layout
+from cqr.pipeline.shards import Rows, Shard
 
 BLOCK = 128
 """Rows in memory at once: 19 MB at K = 36, D = 2048."""
@@ -47,7 +47,7 @@ def examine(file: FeatureFile) -> Findings:
 
 
 def _blocks(file: FeatureFile, shard: Shard) -> Iterator[Rows]:
-    names = layout(file.k, file.dim)
+    names = file.header.layout
     with h5py.File(shard.path, "r") as source:
         paths = list(source["images/path"].asstr()[:])
         for start in range(0, shard.rows, BLOCK):

@@ -26,7 +26,6 @@ from cqr.pipeline.shards import (
     BadShard,
     Header,
     Shard,
-    layout,
     opened,
     strings,
     written,
@@ -98,7 +97,7 @@ def join(out: Path, header: Header, shards: Sequence[Path]) -> int:
         file.create_dataset("shards/rows", data=np.array([rows for _, rows in used], "<i8"))
         file.create_dataset("images/path", data=paths, dtype=TEXT)
         file.create_dataset("images/size", data=np.concatenate(sizes))
-        for name, (shape, dtype) in layout(header.k, header.dim).items():
+        for name, (shape, dtype) in header.layout.items():
             if name != "images/size":
                 whole = _virtual(name, shape, dtype, used, shards_folder(out).name)
                 file.create_virtual_dataset(name, whole)

@@ -22,8 +22,9 @@ import cqr.atomic
 from cqr.errors import UserError
 from cqr.pipeline import compute, images
 from cqr.pipeline import extract as module
+from cqr.pipeline.assembly import Summary, Task
 from cqr.pipeline.detectors import Choice
-from cqr.pipeline.extract import Job, Summary, Watcher, default_out, extract
+from cqr.pipeline.extract import Job, Watcher, default_out, extract
 from cqr.pipeline.feature_file import open_features, shards_folder
 from cqr.pipeline.plan import Plan, shard_size
 
@@ -402,15 +403,15 @@ def test_two_at_once_are_refused(folder):
     with (shards_folder(out) / ".lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert refusal(job(folder)) == (
-            f"another cqr extract is writing {out}; wait for it, or choose another --out"
+            f"another cqr is writing {out}; wait for it, or choose another --out"
         )
 
 
 # --- how many processes ------------------------------------------------------------------------
 
 
-def tasks_of(number: int, pictures: int) -> list[compute.Task]:
-    return [compute.Task(Path(str(i)), ("p",) * pictures, None) for i in range(number)]
+def tasks_of(number: int, pictures: int) -> list[Task]:
+    return [Task(Path(str(i)), ("p",) * pictures, None) for i in range(number)]
 
 
 def test_processes_on_a_cpu(folder, monkeypatch):
