@@ -101,6 +101,14 @@ def scenes(
 def extract(
     images: Annotated[Path, typer.Option(help="Folder of pictures, with all folders below it.")],
     k: Annotated[int, typer.Option(help="Regions a picture.")] = 36,
+    list_: Annotated[
+        Path | None,
+        typer.Option(
+            "--list",
+            help="Text file of the pictures to take, a path relative to --images on each line.",
+            show_default="all of the folder",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Feature file.", show_default="artifacts/FOLDER.h5")
     ] = None,
@@ -141,10 +149,10 @@ def extract(
 ) -> None:
     """Turn a folder of pictures into a file of regions.
 
-    Reads every picture below --images.  Writes artifacts/FOLDER.h5, its data
-    beside it in artifacts/FOLDER.shards, and artifacts/FOLDER.failures.csv if a
-    file could not be used.  Interrupted, it goes on when the same command is
-    given again.
+    Reads every picture below --images, or those on a --list.  Writes
+    artifacts/FOLDER.h5, its data beside it in artifacts/FOLDER.shards, and
+    artifacts/FOLDER.failures.csv if a file could not be used.  Interrupted, it
+    goes on when the same command is given again.
 
     Example: `cqr extract --images photos --k 36`
     """
@@ -169,6 +177,7 @@ def extract(
             engine=engine,
             overwrite=overwrite,
             retry_failed=retry_failed,
+            list=list_,
         )
     )
 

@@ -67,6 +67,8 @@ def _print_summary(summary: Summary) -> None:
             f"Gone: {len(summary.gone):,} pictures that were there before, first"
             f" {_one_line(summary.gone[0])}; their rows stay until --overwrite"
         )
+    for note in summary.notes:
+        print(_one_line(note))
     print(f"Next: cqr train --features {shlex.quote(str(summary.out))}")
 
 

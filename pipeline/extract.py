@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cqr.errors import UserError
-from cqr.listing import find, is_utf8, readable
+from cqr.listing import Failure, Listed, find, is_utf8, listed, readable
 from cqr.pipeline import assembly, ray_engine, workers
 from cqr.pipeline.assembly import Summary, Task, Times
 from cqr.pipeline.compute import Pace, compute, one_thread
 from cqr.pipeline.detectors import Choice, Detector, DetectorSpec, choose, find_device
-from cqr.pipeline.plan import shard_size
+from cqr.pipeline.plan import Plan, shard_size
 from cqr.pipeline.shards import Header
 
 ENGINES = ("local", "ray")
@@ -49,6 +49,7 @@ class Job:
         engine: one of ENGINES.
         overwrite: start again, whatever is there.
         retry_failed: try the pictures again that could not be used.
+        list: a text file that names the pictures to take; None: all.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class Job:
     engine: str = "local"
     overwrite: bool = False
     retry_failed: bool = False
+    list: Path | None = None
 
 
 def default_out(folder: Path) -> Path:
@@ -73,8 +75,8 @@ def extract(job: Job, watcher: Watcher | None = None) -> Summary:
     """Compute what is missing of a feature file; rerunning continues.
 
     Shards that are done are kept if the detector, K and the folder are the
-    same.  The contents of a picture are not compared: for changed pictures,
-    `overwrite`.
+    same; pictures that are new, in the folder or on the list, become new shards.
+    The contents of a picture are not compared: for changed pictures, `overwrite`.
 
     Raises:
         UserError: nothing to read, nowhere to write, settings that differ from
@@ -82,7 +84,7 @@ def extract(job: Job, watcher: Watcher | None = None) -> Summary:
             the device gave out, no picture usable; finished shards stay.
     """
     _check(job)
-    paths, refused = find(job.folder, skip=job.out.parent)
+    wanted = _wanted(job)
     watcher = watcher or Watcher()
     if job.detector is None:
         choice = choose(job.folder, job.device)
@@ -93,11 +95,12 @@ def extract(job: Job, watcher: Watcher | None = None) -> Summary:
     detector.check_k(job.k)
     header = _header(job, choice, detector)
     with assembly.locked(job.out):
-        size = job.shard or shard_size(len(paths))
-        plan = assembly.planned(job.out, header, paths, size, job.overwrite)
+        size = job.shard or shard_size(len(wanted.paths))
+        plan = assembly.planned(job.out, header, wanted.paths, size, job.overwrite)
         tasks = assembly.unfinished(job.out, plan, job.retry_failed)
         times = _run(tasks, job, choice.spec, detector, watcher)
-        return assembly.finished(job.out, job.folder, plan, tasks, paths, refused, [], times)
+        there, refused, notes = _compared(job, plan, wanted)
+        return assembly.finished(job.out, job.folder, plan, tasks, there, refused, notes, times)
 
 
 def _check(job: Job) -> None:
@@ -113,6 +116,32 @@ def _check(job: Job) -> None:
         ray_engine.import_ray()
 
 
+def _wanted(job: Job) -> Listed:
+    if job.list is None:
+        return Listed(*find(job.folder, skip=job.out.parent), repeated=0)
+    return listed(job.folder, job.list)
+
+
+def _compared(job: Job, plan: Plan, wanted: Listed) -> tuple[list[str], list[Failure], list[str]]:
+    """What is there of the plan, what failed outside of it, and what to say of a list."""
+    if job.list is None:
+        return wanted.paths, wanted.missing, []
+    planned = set(plan.paths)
+    missing = {failure.path for failure in wanted.missing}
+    unlisted = sorted(planned - missing - set(wanted.paths))
+    notes = []
+    if wanted.repeated:
+        notes.append(f"Repeated: {wanted.repeated:,} of the lines of {job.list}, counted once")
+    if unlisted:
+        notes.append(
+            f"No longer listed: {len(unlisted):,}, first {unlisted[0]}; their rows stay until"
+            f" --overwrite"
+        )
+    # One that was computed before it went is gone: it has a row, and did not fail.
+    refused = [failure for failure in wanted.missing if failure.path not in planned]
+    return wanted.paths + unlisted, refused, notes
+
+
 def _header(job: Job, choice: Choice, detector: Detector) -> Header:
     return Header.new(
         k=job.k,
@@ -126,6 +155,8 @@ def _header(job: Job, choice: Choice, detector: Detector) -> Header:
 
 def _command(job: Job, spec: DetectorSpec) -> str:
     words = ["cqr", "extract", "--images", str(job.folder.resolve()), "--k", str(job.k)]
+    if job.list is not None:
+        words += ["--list", str(job.list.resolve())]
     words += ["--detector", spec.name]
     if spec.config is not None:
         words += ["--config", spec.config]
