@@ -45,7 +45,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             )
             raise typer.Exit(130) from None
 
-    return app.command()(run)
+    return app.command(function.__name__.rstrip("_"))(run)  # `import_`: a word of Python's
 
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -178,6 +178,58 @@ def extract(
             overwrite=overwrite,
             retry_failed=retry_failed,
             list=list_,
+        )
+    )
+
+
+@command
+def import_(
+    source: Annotated[
+        Path,
+        typer.Argument(help="TSV file, or folder of .npz files or arrays.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Feature file.", show_default="artifacts/SOURCE.h5")
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option(help="Regions a picture.", show_default="the most that one has")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pictures, to turn the source's ids into their paths."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start again, whatever is there.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try pictures again that could not be used.")
+    ] = False,
+) -> None:
+    """Turn features that somebody else made into a file of regions.
+
+    Reads SOURCE: a TSV file of bottom-up-attention (6 columns) or LXMERT (10), also
+    compressed by gzip; a folder of .npz files, one a picture, as bottom-up-attention.pytorch
+    writes them; or a folder with paths.txt, features.npy (N x K x D) and boxes.npy
+    (N x K x 4, pixels) and, if there are, sizes.npy, count.npy, scores.npy, classes.npy,
+    attributes.npy and attribute_scores.npy.
+
+    Writes what `cqr extract` would: artifacts/SOURCE.h5, its shards, and
+    artifacts/SOURCE.failures.csv if something could not be used.  The most confident regions
+    come first.  Interrupted, it goes on when the same command is given again.
+
+    Example: `cqr import train2014_obj36.tsv --images coco/train2014`
+    """
+    from cqr.pipeline import console
+    from cqr.pipeline.imports import ImportJob, default_out
+
+    console.run_import(
+        ImportJob(
+            source=source,
+            out=out or default_out(source),
+            k=k,
+            images=images,
+            overwrite=overwrite,
+            retry_failed=retry_failed,
         )
     )
 

@@ -189,7 +189,7 @@ def _check_same(out: Path, old: Header, new: Header) -> None:
         before, now = ({"dim": h.dim, "extras": h.extras, **h.detector} for h in (old, new))
         keys = sorted(before.keys() | now.keys())
         differ = [key for key in keys if before.get(key) != now.get(key)]
-        what = f"with another detector ({', '.join(differ)} differ) by {old.command}"
+        what = f"with other settings ({', '.join(differ)} differ) by {old.command}"
     else:
         return
     raise UserError(

@@ -1,4 +1,4 @@
-"""What `cqr extract` and `cqr inspect` print: results on stdout, the rest on stderr."""
+"""What the commands of stage one print: results on stdout, the rest on stderr."""
 
 import contextlib
 import json
@@ -19,6 +19,7 @@ from cqr.pipeline.detectors import Choice
 from cqr.pipeline.examine import Findings, examine
 from cqr.pipeline.extract import Job, Watcher, extract
 from cqr.pipeline.feature_file import FeatureFile, open_features
+from cqr.pipeline.imports import ImportJob, import_features
 from cqr.pipeline.show import draw
 
 SHOWN = 3
@@ -50,14 +51,23 @@ def run_extract(job: Job) -> None:
     """Extract, with a progress bar, and print what came of it."""
     with contextlib.ExitStack() as stack:
         summary = extract(job, _Bar(stack))
-    _print_summary(summary)
-
-
-def _print_summary(summary: Summary) -> None:
-    print(f"Wrote {summary.out}: {summary.rows:,} pictures, {_size(summary.bytes)}")
-    print(f"Computed {summary.computed:,} pictures in this run, kept {summary.kept:,}")
     times = summary.times
-    print(f"Time: read {times.read:.1f} s, detect {times.detect:.1f} s, write {times.write:.1f} s")
+    _print_summary(summary, "Computed", f", detect {times.detect:.1f} s")
+
+
+def run_import(job: ImportJob) -> None:
+    """Import, with a progress bar, and print what came of it."""
+    with contextlib.ExitStack() as stack:
+        bar = _Bar(stack)
+        summary = import_features(job, bar.progress, lambda text: _say(bar.console, text))
+    _print_summary(summary, "Imported")
+
+
+def _print_summary(summary: Summary, done: str, detect: str = "") -> None:
+    print(f"Wrote {summary.out}: {summary.rows:,} pictures, {_size(summary.bytes)}")
+    print(f"{done} {summary.computed:,} pictures in this run, kept {summary.kept:,}")
+    times = summary.times
+    print(f"Time: read {times.read:.1f} s{detect}, write {times.write:.1f} s")
     if summary.failures:
         print(f"Failed: {len(summary.failures):,}, listed in {summary.failures_file}")
         for failure in summary.failures[:SHOWN]:
@@ -111,6 +121,7 @@ def _table(file: FeatureFile, findings: Findings) -> Table:
         "sizes": f"{_span(sizes[:, 0])} wide, {_span(sizes[:, 1])} high",
         "K": f"{header.k}; {findings.full:,} pictures have all, {mean:.1f} on average",
         "D": f"{header.dim}; largest value {findings.largest:.4g}",
+        "extras": ", ".join(header.extras),
         "scores": f"{findings.score[0]:.3f} to {findings.score[1]:.3f}",
         "detector": "\n".join(_flat(header.detector)),
         "warning": header.warning,

@@ -402,7 +402,7 @@ def test_other_settings_are_refused(folder, tmp_path):
     assert refusal(job(folder, k=9)) == f"{out} was begun with --k 18, not 9{end}"
     other = FakeSpec(config="other")
     assert refusal(job(folder, detector=other)) == (
-        f"{out} was begun with another detector (config differ) by cqr extract --images {folder}"
+        f"{out} was begun with other settings (config differ) by cqr extract --images {folder}"
         f" --k 18 --detector fake{end}"
     )
     picture_files(tmp_path / "elsewhere", 2)
