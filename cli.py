@@ -235,6 +235,33 @@ def import_(
 
 
 @command
+def export(
+    file: Annotated[Path, typer.Argument(help="A feature file.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder (npz) or file (parquet).", show_default="NAME.npz, NAME.parquet"),
+    ] = None,
+    format_: Annotated[
+        str,
+        typer.Option("--format", help="npz: a file a picture.  parquet: a table, a row a region."),
+    ] = "npz",
+) -> None:
+    """Write the regions of a feature file for other programs.
+
+    Reads artifacts/NAME.h5 and its shards.  Writes the folder artifacts/NAME.npz with a file
+    a picture (x, bbox, num_bbox, image_h, image_w and info, as bottom-up-attention.pytorch
+    does), or the table artifacts/NAME.parquet (path, region, width, height, x1, y1, x2, y2,
+    score, feature and what else is there).  Each file is whole or absent; what is there is
+    replaced.
+
+    Example: `cqr export artifacts/photos.h5 --format parquet`
+    """
+    from cqr.pipeline import console
+
+    console.run_export(file, out or file.with_suffix(f".{format_}"), format_)
+
+
+@command
 def inspect(
     file: Annotated[Path, typer.Argument(help="A feature file that cqr extract wrote.")],
     show: Annotated[int, typer.Option(min=0, help="Draw boxes on so many pictures.")] = 0,

@@ -17,6 +17,7 @@ from cqr.errors import UserError
 from cqr.pipeline.assembly import Summary
 from cqr.pipeline.detectors import Choice
 from cqr.pipeline.examine import Findings, examine
+from cqr.pipeline.exports import export
 from cqr.pipeline.extract import Job, Watcher, extract
 from cqr.pipeline.feature_file import FeatureFile, open_features
 from cqr.pipeline.imports import ImportJob, import_features
@@ -61,6 +62,18 @@ def run_import(job: ImportJob) -> None:
         bar = _Bar(stack)
         summary = import_features(job, bar.progress, lambda text: _say(bar.console, text))
     _print_summary(summary, "Imported")
+
+
+def run_export(path: Path, out: Path, format: str) -> None:
+    """Export, with a progress bar, and say where to.
+
+    Raises:
+        UserError: the file is not whole, there is no such format, or no room.
+    """
+    file = open_features(path)
+    with contextlib.ExitStack() as stack:
+        export(file, out, format, _Bar(stack).progress)
+    print(f"Wrote {out}: {len(file.paths):,} pictures")
 
 
 def _print_summary(summary: Summary, done: str, detect: str = "") -> None:
