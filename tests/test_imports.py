@@ -210,6 +210,8 @@ def test_the_first_18_are_the_18_most_confident(tmp_path):
     source = write_tsv(tmp_path / "a.tsv", found)
     imported(source, Path("whole.h5"))
     imported(source, Path("half.h5"), k=18)
+    for one in found:
+        check(Path("whole.h5"), one.id, one, 36)
     with h5py.File("whole.h5") as whole, h5py.File("half.h5") as half:
         for name in whole["regions"]:
             if name != "count":
@@ -419,12 +421,16 @@ def test_quoted_ids_and_blank_lines(tmp_path):
 
 
 def test_rounding_is_clipped(tmp_path):
-    found = pictures(1)
+    found = pictures(3)
+    for one in found:
+        one.conf[:] = (1, 0, 0, 0)
     width, height = found[0].width, found[0].height
-    found[0].boxes[0] = (-0.9, 0, width + 0.4, height + 1)
-    found[0].conf[:] = (1, 0, 0, 0)
-    assert imported(write_tsv(tmp_path / "a.tsv", found)).failures == []
+    found[0].boxes[0] = (-1, 0, width + 0.4, height + 1)
+    found[1].boxes[0, 3] = found[1].height + 1.01
+    found[2].boxes[0, 0] = -1.01
+    imported(write_tsv(tmp_path / "a.tsv", found))
     assert held(Path("x.h5"), "p000")["regions/boxes"][0].tolist() == [0, 0, width, height]
+    assert [path for path, _ in failures()] == ["p001", "p002"]
 
 
 def test_a_killed_download(tmp_path):
@@ -518,6 +524,10 @@ def test_any_damage_is_said_and_hurts_no_other_line(tmp_path_factory, data):
 
 
 def test_what_is_no_source(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert refusal(tmp_path / "pipe") == (
+        f"{tmp_path / 'pipe'} is no regular file; it is read twice, so save it first"
+    )
     assert refusal(tmp_path / "no") == (
         f"{tmp_path / 'no'} does not exist; name a TSV file or a folder of features"
     )

@@ -91,6 +91,8 @@ class Tsv:
 
     def entries(self) -> Iterator[Entry | Failure]:
         number = 0
+        extras = tuple(self.extras)
+        kinds: dict[int, Kind] = {}  # one for all: they may be many lines
         try:
             for number, offset, line in self._lines():
                 fields = _fields(line)
@@ -104,7 +106,7 @@ class Tsv:
                         note += ", where the file ends"
                     yield Failure(self._label(fields, number), f"{error} ({note})")
                 else:
-                    kind = Kind(look.dim, tuple(self.extras), self.ranked)
+                    kind = kinds.setdefault(look.dim, Kind(look.dim, extras, self.ranked))
                     yield Entry(look.id, offset, note, look.regions, kind)
         except _CUT:
             where = f"{self.file.name}:{number + 1}"
@@ -188,6 +190,8 @@ class Tsv:
 
 
 def _opened(file: Path) -> IO[bytes]:
+    if not file.is_file():
+        raise UserError(f"{file} is no regular file; it is read twice, so save it first")
     try:
         stream = file.open("rb")
         if stream.read(2) == b"\x1f\x8b":
