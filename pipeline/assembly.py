@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cqr.atomic import replacing
 from cqr.errors import UserError
-from cqr.listing import Failure
+from cqr.listing import Failure, is_utf8, readable
 from cqr.pipeline.feature_file import join, shards_folder
 from cqr.pipeline.plan import Plan, shard_name
 from cqr.pipeline.shards import BadShard, Header, Rows, read_shard, shard_contents, write_shard
@@ -99,6 +99,14 @@ def check_out(out: Path) -> None:
     """Raises UserError if `out` cannot be the name of a feature file."""
     if out.suffix != ".h5" or out.is_dir():
         raise UserError(f"{out} cannot be a feature file; give --out a name that ends in .h5")
+
+
+def check_names(*paths: Path | None) -> None:
+    """Raises UserError if a path cannot be recorded in a feature file."""
+    for path in paths:
+        if path is not None and not is_utf8(str(path.resolve())):
+            name = readable(str(path.resolve()))
+            raise UserError(f"the name of {name} is not valid UTF-8; rename it")
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cqr.errors import UserError
-from cqr.listing import Failure, Listed, find, is_utf8, listed, readable
+from cqr.listing import Failure, Listed, find, listed
 from cqr.pipeline import assembly, ray_engine, workers
 from cqr.pipeline.assembly import Summary, Task, Times
 from cqr.pipeline.compute import Pace, compute, one_thread
@@ -107,9 +107,7 @@ def _check(job: Job) -> None:
     if job.k < 1:
         raise UserError(f"--k is {job.k}, it must be at least 1")
     assembly.check_out(job.out)
-    if not is_utf8(str(job.folder.resolve())):
-        name = readable(str(job.folder.resolve()))
-        raise UserError(f"the name of the folder {name} is not valid UTF-8; rename it")
+    assembly.check_names(job.folder, job.list)
     if job.engine not in ENGINES:
         raise UserError(f"no engine is named {job.engine}; choose --engine from local, ray")
     if job.engine == "ray":

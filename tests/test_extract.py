@@ -463,9 +463,7 @@ def test_arguments_that_cannot_be(folder, tmp_path):
     )
     bad = tmp_path / os.fsdecode(b"bad\xff")
     picture_files(bad, 1)
-    assert refusal(job(bad)) == (
-        f"the name of the folder {tmp_path}/bad\\xff is not valid UTF-8; rename it"
-    )
+    assert refusal(job(bad)) == (f"the name of {tmp_path}/bad\\xff is not valid UTF-8; rename it")
     assert not (tmp_path / "out").exists()
 
 

@@ -541,6 +541,8 @@ def test_what_is_no_source(tmp_path):
         f"{tmp_path / 'folder'} holds no features that cqr knows: neither .npz files, one a"
         f" picture, nor features.npy, boxes.npy and paths.txt"
     )
+    good = write_tsv(tmp_path / os.fsdecode(b"\xff.tsv"), pictures(1))
+    assert refusal(good) == f"the name of {tmp_path}/\\xff.tsv is not valid UTF-8; rename it"
     good = write_tsv(tmp_path / "b.tsv", pictures(1))
     assert refusal(good, k=0) == "--k is 0, it must be at least 1"
     assert refusal(good, out=Path("x.hdf")) == (

@@ -82,6 +82,7 @@ def import_features(
             usable; finished shards stay.
     """
     assembly.check_out(job.out)
+    assembly.check_names(job.source, job.images)
     if job.k is not None and job.k < 1:
         raise UserError(f"--k is {job.k}, it must be at least 1")
     names = None if job.images is None else Names(find(job.images)[0])
