@@ -45,7 +45,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             )
             raise typer.Exit(130) from None
 
-    return app.command()(run)
+    return app.command(function.__name__.rstrip("_"))(run)  # `import_`: a word of Python's
 
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -117,6 +117,14 @@ def scenes(
 def extract(
     images: Annotated[Path, typer.Option(help="Folder of pictures, with all folders below it.")],
     k: Annotated[int, typer.Option(help="Regions a picture.")] = 36,
+    list_: Annotated[
+        Path | None,
+        typer.Option(
+            "--list",
+            help="Text file of the pictures to take, a path relative to --images on each line.",
+            show_default="all of the folder",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Feature file.", show_default="artifacts/FOLDER.h5")
     ] = None,
@@ -157,10 +165,10 @@ def extract(
 ) -> None:
     """Turn a folder of pictures into a file of regions.
 
-    Reads every picture below --images.  Writes artifacts/FOLDER.h5, its data
-    beside it in artifacts/FOLDER.shards, and artifacts/FOLDER.failures.csv if a
-    file could not be used.  Interrupted, it goes on when the same command is
-    given again.
+    Reads every picture below --images, or those on a --list.  Writes
+    artifacts/FOLDER.h5, its data beside it in artifacts/FOLDER.shards, and
+    artifacts/FOLDER.failures.csv if a file could not be used.  Interrupted, it
+    goes on when the same command is given again.
 
     Example: `cqr extract --images photos --k 36`
     """
@@ -185,8 +193,88 @@ def extract(
             engine=engine,
             overwrite=overwrite,
             retry_failed=retry_failed,
+            list=list_,
         )
     )
+
+
+@command
+def import_(
+    source: Annotated[
+        Path,
+        typer.Argument(help="TSV file, or folder of .npz files or arrays.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Feature file.", show_default="artifacts/SOURCE.h5")
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option(help="Regions a picture.", show_default="the most that one has")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pictures, to turn the source's ids into their paths."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start again, whatever is there.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try pictures again that could not be used.")
+    ] = False,
+) -> None:
+    """Turn features that somebody else made into a file of regions.
+
+    Reads SOURCE: a TSV file of bottom-up-attention (6 columns) or LXMERT (10), also
+    compressed by gzip; a folder of .npz files, one a picture, as bottom-up-attention.pytorch
+    writes them; or a folder with paths.txt, features.npy (N x K x D) and boxes.npy
+    (N x K x 4, pixels) and, if there are, sizes.npy, count.npy, scores.npy, classes.npy,
+    attributes.npy and attribute_scores.npy.
+
+    Writes what `cqr extract` would: artifacts/SOURCE.h5, its shards, and
+    artifacts/SOURCE.failures.csv if something could not be used.  The most confident regions
+    come first.  Interrupted, it goes on when the same command is given again.
+
+    Example: `cqr import train2014_obj36.tsv --images coco/train2014`
+    """
+    from cqr.pipeline import console
+    from cqr.pipeline.imports import ImportJob, default_out
+
+    console.run_import(
+        ImportJob(
+            source=source,
+            out=out or default_out(source),
+            k=k,
+            images=images,
+            overwrite=overwrite,
+            retry_failed=retry_failed,
+        )
+    )
+
+
+@command
+def export(
+    file: Annotated[Path, typer.Argument(help="A feature file.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder (npz) or file (parquet).", show_default="NAME.npz, NAME.parquet"),
+    ] = None,
+    format_: Annotated[
+        str,
+        typer.Option("--format", help="npz: a file a picture.  parquet: a table, a row a region."),
+    ] = "npz",
+) -> None:
+    """Write the regions of a feature file for other programs.
+
+    Reads artifacts/NAME.h5 and its shards.  Writes the folder artifacts/NAME.npz with a file
+    a picture (x, bbox, num_bbox, image_h, image_w and info, as bottom-up-attention.pytorch
+    does), or the table artifacts/NAME.parquet (path, region, width, height, x1, y1, x2, y2,
+    score, feature and what else is there).  Each file is whole or absent; what is there is
+    replaced.
+
+    Example: `cqr export artifacts/photos.h5 --format parquet`
+    """
+    from cqr.pipeline import console
+
+    console.run_export(file, out or file.with_suffix(f".{format_}"), format_)
 
 
 @command

@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,56 +9,19 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-import numpy as np
-
 from cqr.errors import UserError
 from cqr.listing import Failure
 from cqr.pipeline import images
+from cqr.pipeline.assembly import Task, Times
 from cqr.pipeline.detectors import Detector, Picture
 from cqr.pipeline.regions import Regions
-from cqr.pipeline.shards import Header, Rows, read_shard, write_shard
+from cqr.pipeline.shards import Rows
 
 BATCH_BYTES = 128 << 20
 """Decoded pictures of one batch take at most this, unless one alone takes more."""
 
 HOPELESS = 16
 """So many pictures in a row that the detector fails on are a defect, not bad pictures."""
-
-
-@dataclass
-class Times:
-    """Seconds waited for pictures, spent in the detector, and spent writing."""
-
-    read: float = 0.0
-    detect: float = 0.0
-    write: float = 0.0
-
-    @contextlib.contextmanager
-    def spent(self, on: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            setattr(self, on, getattr(self, on) + time.perf_counter() - start)
-
-    def add(self, other: "Times") -> None:
-        self.read += other.read
-        self.detect += other.detect
-        self.write += other.write
-
-
-@dataclass(frozen=True)
-class Task:
-    """One shard to compute: `paths` are all that belong to it.
-
-    With `keep_rows`, the file is there already, and only the pictures that
-    failed in it are tried again.
-    """
-
-    file: Path
-    paths: tuple[str, ...]
-    header: Header
-    keep_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,12 +56,8 @@ def compute(task: Task, detector: Detector, pace: Pace, report: Callable[[int], 
             picture, or the shard cannot be written.
     """
     times = Times()
-    old = None
-    todo = task.paths
-    if task.keep_rows:
-        old, failed = read_shard(task.file, task.header)
-        todo = tuple(failure.path for failure in failed)
-        report(len(task.paths) - len(todo))
+    kept, todo = task.left()
+    report(len(task.paths) - len(todo))
     with ThreadPoolExecutor(pace.readers) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged metadata; of size, we have our own limit
         try:
@@ -108,7 +66,7 @@ def compute(task: Task, detector: Detector, pace: Pace, report: Callable[[int], 
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     with times.spent("write"):
-        write_shard(task.file, task.header, rows if old is None else _merged(old, rows), failures)
+        task.write(kept, rows, failures)
     return times
 
 
@@ -244,23 +202,4 @@ def _store(rows: Rows, i: int, path: str, picture: Picture, regions: Regions) ->
     height, width = picture.shape[:2]
     if (regions.width, regions.height) != (width, height):
         raise RuntimeError(f"the detector gave the regions of another picture for {path}")
-    with np.errstate(over="ignore"):
-        features = regions.features.astype("<f2")
-        whole = regions.whole.astype("<f2")
-    if not (np.isfinite(features).all() and np.isfinite(whole).all()):
-        largest = max(np.abs(regions.features).max(), np.abs(regions.whole).max())
-        raise OverflowError(f"its feature {largest:.4g} is more than float16 holds (65504)")
-    rows.paths[i] = path
-    rows.arrays["images/size"][i] = width, height
-    rows.arrays["regions/features"][i] = features
-    rows.arrays["regions/boxes"][i] = regions.boxes
-    rows.arrays["regions/scores"][i] = regions.scores
-    rows.arrays["regions/count"][i] = regions.count
-    rows.arrays["whole/features"][i] = whole
-
-
-def _merged(old: Rows, new: Rows) -> Rows:
-    """Both, in the order of their paths."""
-    paths = old.paths + new.paths
-    arrays = {name: np.concatenate([old.arrays[name], new.arrays[name]]) for name in old.arrays}
-    return Rows(paths, arrays).take(sorted(range(len(paths)), key=paths.__getitem__))
+    rows.put(i, path, regions)

@@ -1,4 +1,4 @@
-"""What `cqr extract` and `cqr inspect` print: results on stdout, the rest on stderr."""
+"""What the commands of stage one print: results on stdout, the rest on stderr."""
 
 import contextlib
 import json
@@ -14,10 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from cqr.errors import UserError
+from cqr.pipeline.assembly import Summary
 from cqr.pipeline.detectors import Choice
 from cqr.pipeline.examine import Findings, examine
-from cqr.pipeline.extract import Job, Summary, Watcher, extract
+from cqr.pipeline.exports import export
+from cqr.pipeline.extract import Job, Watcher, extract
 from cqr.pipeline.feature_file import FeatureFile, open_features
+from cqr.pipeline.imports import ImportJob, import_features
 from cqr.pipeline.show import draw
 
 SHOWN = 3
@@ -49,14 +52,35 @@ def run_extract(job: Job) -> None:
     """Extract, with a progress bar, and print what came of it."""
     with contextlib.ExitStack() as stack:
         summary = extract(job, _Bar(stack))
-    _print_summary(summary)
-
-
-def _print_summary(summary: Summary) -> None:
-    print(f"Wrote {summary.out}: {summary.rows:,} pictures, {_size(summary.bytes)}")
-    print(f"Computed {summary.computed:,} pictures in this run, kept {summary.kept:,}")
     times = summary.times
-    print(f"Time: read {times.read:.1f} s, detect {times.detect:.1f} s, write {times.write:.1f} s")
+    _print_summary(summary, "Computed", f", detect {times.detect:.1f} s")
+
+
+def run_import(job: ImportJob) -> None:
+    """Import, with a progress bar, and print what came of it."""
+    with contextlib.ExitStack() as stack:
+        bar = _Bar(stack)
+        summary = import_features(job, bar.progress, lambda text: _say(bar.console, text))
+    _print_summary(summary, "Imported")
+
+
+def run_export(path: Path, out: Path, format: str) -> None:
+    """Export, with a progress bar, and say where to.
+
+    Raises:
+        UserError: the file is not whole, there is no such format, or no room.
+    """
+    file = open_features(path)
+    with contextlib.ExitStack() as stack:
+        export(file, out, format, _Bar(stack).progress)
+    print(f"Wrote {out}: {len(file.paths):,} pictures")
+
+
+def _print_summary(summary: Summary, done: str, detect: str = "") -> None:
+    print(f"Wrote {summary.out}: {summary.rows:,} pictures, {_size(summary.bytes)}")
+    print(f"{done} {summary.computed:,} pictures in this run, kept {summary.kept:,}")
+    times = summary.times
+    print(f"Time: read {times.read:.1f} s{detect}, write {times.write:.1f} s")
     if summary.failures:
         print(f"Failed: {len(summary.failures):,}, listed in {summary.failures_file}")
         for failure in summary.failures[:SHOWN]:
@@ -66,6 +90,8 @@ def _print_summary(summary: Summary) -> None:
             f"Gone: {len(summary.gone):,} pictures that were there before, first"
             f" {_one_line(summary.gone[0])}; their rows stay until --overwrite"
         )
+    for note in summary.notes:
+        print(_one_line(note))
     print(f"Next: cqr train --features {shlex.quote(str(summary.out))}")
 
 
@@ -108,6 +134,7 @@ def _table(file: FeatureFile, findings: Findings) -> Table:
         "sizes": f"{_span(sizes[:, 0])} wide, {_span(sizes[:, 1])} high",
         "K": f"{header.k}; {findings.full:,} pictures have all, {mean:.1f} on average",
         "D": f"{header.dim}; largest value {findings.largest:.4g}",
+        "extras": ", ".join(header.extras),
         "scores": f"{findings.score[0]:.3f} to {findings.score[1]:.3f}",
         "detector": "\n".join(_flat(header.detector)),
         "warning": header.warning,

@@ -7,10 +7,7 @@ import h5py
 import numpy as np
 
 from cqr.pipeline.feature_file import FeatureFile
-from cqr.pipeline.shards import Rows, Shard, layout
-
-BLOCK = 128
-"""Rows in memory at once: 19 MB at K = 36, D = 2048."""
+from cqr.pipeline.shards import Rows, Shard
 
 
 @dataclass
@@ -41,18 +38,9 @@ def examine(file: FeatureFile) -> Findings:
     with h5py.File(file.path, "r") as joined:
         for shard in file.shards:
             findings.problems += _against_joined(file, shard, joined)
-            for rows in _blocks(file, shard):
-                _examine_rows(file, rows, findings)
+    for rows in file.blocks():
+        _examine_rows(file, rows, findings)
     return findings
-
-
-def _blocks(file: FeatureFile, shard: Shard) -> Iterator[Rows]:
-    names = layout(file.k, file.dim)
-    with h5py.File(shard.path, "r") as source:
-        paths = list(source["images/path"].asstr()[:])
-        for start in range(0, shard.rows, BLOCK):
-            block = slice(start, start + BLOCK)
-            yield Rows(paths[block], {name: source[name][block] for name in names})
 
 
 def _against_joined(file: FeatureFile, shard: Shard, joined: h5py.File) -> Iterator[str]:
@@ -85,10 +73,11 @@ def _examine_rows(file: FeatureFile, rows: Rows, findings: Findings) -> None:
         f"has a count that is not 1 to {file.k}": (count < 1) | (count > file.k),
         "has a box outside the picture": (real & ~inside).any(1),
     }
-    for name in ("regions/features", "regions/boxes", "regions/scores", "whole/features"):
+    extras = list(file.header.extras)
+    for name in ("regions/features", "regions/boxes", "regions/scores", "whole/features", *extras):
         values = array[name].reshape(len(count), -1)
         wrong[f"has values in {name} that are not finite"] = ~np.isfinite(values).all(1)
-    for name in ("regions/features", "regions/boxes", "regions/scores"):
+    for name in ("regions/features", "regions/boxes", "regions/scores", *extras):
         filled = (array[name].reshape(len(count), file.k, -1) != 0).any(2)
         wrong[f"has {name} beyond its count"] = (~real & filled).any(1)
     for what, where in wrong.items():

@@ -27,10 +27,10 @@ class Plan:
         return [path for shard in self.shards for path in shard]
 
     def with_added(self, paths: Sequence[str], size: int) -> Self:
-        """The paths that the plan lacks, in new shards of `size` at the end."""
+        """The paths that the plan lacks, in their order, in new shards of `size` at the end."""
         known = set(self.paths)
-        new = sorted(path for path in paths if path not in known)
-        added = tuple(tuple(new[i : i + size]) for i in range(0, len(new), size))
+        new = [path for path in paths if path not in known]
+        added = tuple(tuple(sorted(new[i : i + size])) for i in range(0, len(new), size))
         return dataclasses.replace(self, shards=self.shards + added)
 
     def save(self, folder: Path) -> None:

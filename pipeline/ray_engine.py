@@ -14,7 +14,8 @@ from types import ModuleType
 from typing import Any
 
 from cqr.errors import UserError
-from cqr.pipeline.compute import Pace, Task, Times, compute, one_thread
+from cqr.pipeline.assembly import Task, Times
+from cqr.pipeline.compute import Pace, compute, one_thread
 from cqr.pipeline.detectors import Detector, DetectorSpec
 from cqr.pipeline.images import sentence
 

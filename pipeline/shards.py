@@ -8,8 +8,11 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 
 from cqr.atomic import replacing
 from cqr.listing import Failure
+from cqr.pipeline.regions import Regions
 
 FORMAT = "cqr-regions"
 SHARD_FORMAT = "cqr-regions-shard"
@@ -27,9 +31,15 @@ VERSION = 1
 TEXT = h5py.string_dtype("utf-8")
 
 
-def layout(k: int, dim: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Each numeric dataset of a file: its name, the shape of one row, its dtype."""
-    return {
+def layout(
+    k: int, dim: int, extras: Mapping[str, str] = {}
+) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Each numeric dataset of a file: its name, the shape of one row, its dtype.
+
+    `extras` are datasets beyond those that every file has, and that a reader may
+    pass over: name and dtype of what has one value a region.
+    """
+    named: dict[str, tuple[tuple[int, ...], np.dtype]] = {
         "images/size": ((2,), np.dtype("<i4")),  # width, height
         "regions/features": ((k, dim), np.dtype("<f2")),
         "regions/boxes": ((k, 4), np.dtype("<f4")),  # x1, y1, x2, y2 in pixels
@@ -37,6 +47,7 @@ def layout(k: int, dim: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         "regions/count": ((), np.dtype("<i4")),
         "whole/features": ((dim,), np.dtype("<f2")),
     }
+    return named | {name: ((k,), np.dtype(dtype)) for name, dtype in extras.items()}
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,7 @@ class Header:
         command: makes the file again, but for `--out FILE`.
         made_by: version of cqr.
         warning: what the user was warned of when the detector was chosen, or "".
+        extras: datasets beyond those that every file has; see `layout`.
     """
 
     set_id: str
@@ -63,11 +75,24 @@ class Header:
     command: str
     made_by: str
     warning: str = ""
+    extras: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def new(cls, **fields: Any) -> Self:
+        """The header of a set that begins now; `fields` are all that is not decided by that."""
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(secrets.token_hex(16), created, made_by=version("cqr"), **fields)
+
+    @property
+    def layout(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        return layout(self.k, self.dim, self.extras)
 
     @property
     def settings(self) -> str:
         """A hash of all that decides the numbers."""
-        parts = {"k": self.k, "dim": self.dim, "detector": self.detector}
+        parts: dict[str, Any] = {"k": self.k, "dim": self.dim, "detector": self.detector}
+        if self.extras:
+            parts["extras"] = self.extras
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def attributes(self) -> dict[str, Any]:
@@ -84,6 +109,7 @@ class Header:
             "command": self.command,
             "cqr_version": self.made_by,
             "warning": self.warning,
+            "extras": json.dumps(self.extras, sort_keys=True),
         }
 
     @classmethod
@@ -99,7 +125,16 @@ class Header:
             command=str(attributes["command"]),
             made_by=str(attributes["cqr_version"]),
             warning=str(attributes["warning"]),
+            extras=_extras(attributes.get("extras", "{}")),
         )
+
+
+def _extras(text: str) -> dict[str, str]:
+    """Raises ValueError for what `layout` cannot use."""
+    try:
+        return {str(name): np.dtype(dtype).str for name, dtype in json.loads(text).items()}
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"extras, {text!r}") from error
 
 
 class BadShard(Exception):
@@ -122,9 +157,32 @@ class Rows:
     arrays: dict[str, NDArray[Any]]
 
     @classmethod
-    def empty(cls, k: int, dim: int, rows: int) -> Self:
-        arrays = {name: np.zeros((rows, *s), t) for name, (s, t) in layout(k, dim).items()}
+    def empty(cls, k: int, dim: int, rows: int, extras: Mapping[str, str] = {}) -> Self:
+        arrays = {name: np.zeros((rows, *s), t) for name, (s, t) in layout(k, dim, extras).items()}
         return cls([""] * rows, arrays)
+
+    def put(self, i: int, path: str, regions: Regions) -> None:
+        """Fill row i.  Raises OverflowError if a value does not fit float16."""
+        with np.errstate(over="ignore"):
+            features = regions.features.astype("<f2")
+            whole = regions.whole.astype("<f2")
+        if not (np.isfinite(features).all() and np.isfinite(whole).all()):
+            largest = max(np.abs(regions.features).max(), np.abs(regions.whole).max())
+            raise OverflowError(f"its feature {largest:.4g} is more than float16 holds (65504)")
+        self.paths[i] = path
+        self.arrays["images/size"][i] = regions.width, regions.height
+        self.arrays["regions/features"][i] = features
+        self.arrays["regions/boxes"][i] = regions.boxes
+        self.arrays["regions/scores"][i] = regions.scores
+        self.arrays["regions/count"][i] = regions.count
+        self.arrays["whole/features"][i] = whole
+
+    def merged(self, other: Self) -> Self:
+        """Both, in the order of their paths."""
+        paths = self.paths + other.paths
+        pairs = ((name, array, other.arrays[name]) for name, array in self.arrays.items())
+        arrays = {name: np.concatenate([ours, theirs]) for name, ours, theirs in pairs}
+        return type(self)(paths, arrays).take(sorted(range(len(paths)), key=paths.__getitem__))
 
     def take(self, order: Sequence[int]) -> Self:
         picked = list(order)
@@ -191,7 +249,7 @@ def read_shard(path: Path, header: Header) -> tuple[Rows, list[Failure]]:
     """
     with opened(path, header) as (file, _):
         paths = strings(file["images/path"])
-        rows = Rows(paths, {name: file[name][:] for name in layout(header.k, header.dim)})
+        rows = Rows(paths, {name: file[name][:] for name in header.layout})
         return rows, _failures(file)
 
 
@@ -222,10 +280,9 @@ def opened(path: Path, header: Header) -> Iterator[tuple[h5py.File, dict[str, in
         paths = file.get("images/path")
         if not isinstance(paths, h5py.Dataset) or paths.ndim != 1:
             raise BadShard(path, "has no images/path")
-        expected = layout(header.k, header.dim)
         offsets = {
             name: _offset(path, file.get(name), name, (len(paths), *shape), dtype)
-            for name, (shape, dtype) in expected.items()
+            for name, (shape, dtype) in header.layout.items()
         }
         yield file, offsets
 

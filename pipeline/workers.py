@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 
 from cqr.errors import UserError
-from cqr.pipeline.compute import Pace, Task, Times, compute, one_thread
+from cqr.pipeline.assembly import Task, Times
+from cqr.pipeline.compute import Pace, compute, one_thread
 from cqr.pipeline.detectors import DetectorSpec
 
 

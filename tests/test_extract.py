@@ -22,8 +22,9 @@ import cqr.atomic
 from cqr.errors import UserError
 from cqr.pipeline import compute, images
 from cqr.pipeline import extract as module
+from cqr.pipeline.assembly import Summary, Task
 from cqr.pipeline.detectors import Choice
-from cqr.pipeline.extract import Job, Summary, Watcher, default_out, extract
+from cqr.pipeline.extract import Job, Watcher, default_out, extract
 from cqr.pipeline.feature_file import open_features, shards_folder
 from cqr.pipeline.plan import Plan, shard_size
 
@@ -287,6 +288,77 @@ def test_want_of_memory_ends_the_run(folder, workers):
     ]
 
 
+# --- only some pictures ------------------------------------------------------------------------
+
+
+def list_of(folder: Path, *lines: str) -> Path:
+    file = folder.parent / "list.txt"
+    file.write_text("".join(f"{line}\n" for line in lines))
+    return file
+
+
+def test_only_listed_pictures_are_taken(folder):
+    (folder / "p003.png").write_bytes(b"")
+    names = list_of(folder, "p007.png", "./p001.png", "gone.png", "p003.png", "p001.png")
+    summary = extract(job(folder, list=names))
+    file = open_features(summary.out)
+    assert file.paths == ["p001.png", "p007.png"]
+    assert failures(summary.out)[1:] == [
+        ["p003.png", "is empty"],
+        ["gone.png", f"is listed in {names} but not there"],
+    ]
+    assert summary.notes == [f"Repeated: 1 of the lines of {names}, counted once"]
+    assert file.header.command == (
+        f"cqr extract --images {folder} --k {K} --list {names} --detector fake"
+    )
+
+
+def test_a_list_that_grows_and_shrinks(folder):
+    names = list_of(folder, "p001.png", "p002.png", "p003.png")
+    out = extract(job(folder, list=names, shard=2)).out
+    before = marks(out)
+    list_of(folder, "p000.png", "p003.png", "p002.png")
+    (folder / "p002.png").unlink()
+    summary = extract(job(folder, list=names, shard=2))
+    assert (summary.computed, summary.rows, summary.failures) == (1, 4, [])
+    assert summary.gone == ["p002.png"]
+    assert summary.notes == [
+        "No longer listed: 1, first p001.png; their rows stay until --overwrite"
+    ]
+    assert before.items() < marks(out).items()
+    assert open_features(out).paths == ["p001.png", "p002.png", "p003.png", "p000.png"]
+
+
+def test_the_recorded_command_is_that_of_the_last_run(folder):
+    out = extract(job(folder, list=list_of(folder, "p001.png"))).out
+    before = marks(out)
+    extract(job(folder))
+    header = open_features(out).header
+    assert header.command == f"cqr extract --images {folder} --k {K} --detector fake"
+    assert before.items() < marks(out).items()
+    assert len(open_features(out).paths) == 12
+
+
+@pytest.mark.parametrize("retry", [False, True])
+def test_a_listed_picture_that_has_come_is_taken(folder, retry):
+    names = list_of(folder, "p001.png", "new.png")
+    assert len(extract(job(folder, list=names)).failures) == 1
+    shutil.copy(folder / "p000.png", folder / "new.png")
+    summary = extract(job(folder, list=names, retry_failed=retry))
+    assert (summary.rows, summary.failures) == (2, [])
+    assert not summary.failures_file.exists()
+
+
+def test_no_listed_picture_is_there(folder):
+    names = list_of(folder, "x.png", "y.png")
+    out = job(folder).out
+    assert refusal(job(folder, list=names)) == (
+        f"none of the 2 pictures in {folder} can be used (the first, 'x.png', is listed in {names}"
+        f" but not there; all are in {out.with_suffix('.failures.csv')}); mend them, then run the"
+        f" same command with --retry-failed"
+    )
+
+
 # --- going on ----------------------------------------------------------------------------------
 
 
@@ -330,7 +402,7 @@ def test_other_settings_are_refused(folder, tmp_path):
     assert refusal(job(folder, k=9)) == f"{out} was begun with --k 18, not 9{end}"
     other = FakeSpec(config="other")
     assert refusal(job(folder, detector=other)) == (
-        f"{out} was begun with another detector (config differ) by cqr extract --images {folder}"
+        f"{out} was begun with other settings (config differ) by cqr extract --images {folder}"
         f" --k 18 --detector fake{end}"
     )
     picture_files(tmp_path / "elsewhere", 2)
@@ -391,9 +463,7 @@ def test_arguments_that_cannot_be(folder, tmp_path):
     )
     bad = tmp_path / os.fsdecode(b"bad\xff")
     picture_files(bad, 1)
-    assert refusal(job(bad)) == (
-        f"the name of the folder {tmp_path}/bad\\xff is not valid UTF-8; rename it"
-    )
+    assert refusal(job(bad)) == (f"the name of {tmp_path}/bad\\xff is not valid UTF-8; rename it")
     assert not (tmp_path / "out").exists()
 
 
@@ -402,15 +472,15 @@ def test_two_at_once_are_refused(folder):
     with (shards_folder(out) / ".lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert refusal(job(folder)) == (
-            f"another cqr extract is writing {out}; wait for it, or choose another --out"
+            f"another cqr is writing {out}; wait for it, or choose another --out"
         )
 
 
 # --- how many processes ------------------------------------------------------------------------
 
 
-def tasks_of(number: int, pictures: int) -> list[compute.Task]:
-    return [compute.Task(Path(str(i)), ("p",) * pictures, None) for i in range(number)]
+def tasks_of(number: int, pictures: int) -> list[Task]:
+    return [Task(Path(str(i)), ("p",) * pictures, None) for i in range(number)]
 
 
 def test_processes_on_a_cpu(folder, monkeypatch):

@@ -3,6 +3,8 @@
 import os
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cqr import listing
 from cqr.errors import UserError
@@ -60,3 +62,93 @@ def test_folders_that_are_none(tmp_path):
         assert str(caught.value) == f"{tmp_path / name} {message}"
     with pytest.raises(UserError, match=r"^no pictures in .*empty \(looked for .avif .bmp "):
         listing.find(tmp_path / "empty")
+
+
+# --- a list ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in ("b/z.jpg", "a.png", "c c.jpg", "ä.png", "no suffix", ".hidden.png"):
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).touch()
+    return tmp_path / "root"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_list_in_any_kind_of_text(root, tmp_path, end, mark, last):
+    names = ["c c.jpg", "", "./b//z.jpg", "ä.png", "  ", "no suffix", "b/./z.jpg", "gone.png"]
+    text = end.join(names) + (end if last else "")
+    (tmp_path / "list").write_bytes(mark + text.encode())
+    found = listing.listed(root, tmp_path / "list")
+    assert found.paths == ["b/z.jpg", "c c.jpg", "no suffix", "ä.png"]
+    assert found.missing == [("gone.png", f"is listed in {tmp_path / 'list'} but not there")]
+    assert found.repeated == 1
+
+
+def test_what_is_no_end_of_a_line_stays_in_the_name(root, tmp_path):
+    names = ["a\x0bb.png", "a\u2028b.png", "a\rb.png", " a.png ", "a\tb.png"]
+    for name in names:
+        (root / name).touch()
+    (tmp_path / "list").write_text("\n".join(names), newline="")
+    assert listing.listed(root, tmp_path / "list") == (sorted(names), [], 0)
+
+
+def test_a_link_that_leads_nowhere_is_there(root, tmp_path):
+    (root / "link.png").symlink_to("nowhere")
+    (tmp_path / "list").write_text("link.png")
+    assert listing.listed(root, tmp_path / "list").paths == ["link.png"]
+
+
+@pytest.mark.parametrize("line", ["/etc/x.png", "../x.png", "a/../../x.png", "a\0b.png"])
+def test_a_list_of_what_lies_elsewhere(root, tmp_path, line):
+    file = tmp_path / "list"
+    file.write_text(f"a.png\n{line}\n")
+    with pytest.raises(UserError) as caught:
+        listing.listed(root, file)
+    assert str(caught.value) == (
+        f"line 2 of {file}, {line!r}, cannot be a picture in {root}; list paths relative to that"
+        f" folder, without .."
+    )
+
+
+def test_lists_that_are_none(root, tmp_path):
+    file = tmp_path / "list"
+    for content, message in {
+        None: f"cannot read {file}: No such file or directory",
+        b"": f"{file} names no picture; write one path relative to {root} on each line",
+        b"\xef\xbb\xbf\r\n \n": f"{file} names no picture; write one path relative to {root} on"
+        f" each line",
+        b"a.png\n\xe4.png": f"line 2 of {file} is not UTF-8; save the file as UTF-8",
+        "a.png".encode("utf-16"): f"line 1 of {file} is not UTF-8; save the file as UTF-8",
+    }.items():
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            listing.listed(root, file)
+        assert str(caught.value) == message
+    with pytest.raises(UserError, match=r"nowhere does not exist; name a folder of pictures"):
+        listing.listed(tmp_path / "nowhere", file)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0/\n\r\ufeff"))
+        .map(lambda name: f"x{name}")
+        .filter(lambda name: len(name.encode()) < 200),
+        min_size=1,
+    ),
+    st.booleans(),
+)
+def test_every_line_is_there_or_missing(tmp_path_factory, names, crlf):
+    folder = tmp_path_factory.mktemp("any")
+    for name in names[::2]:
+        (folder / name).touch()
+    (folder / ".list").write_bytes(("\r\n" if crlf else "\n").join(names).encode())
+    found = listing.listed(folder, folder / ".list")
+    assert set(found.paths) == set(names[::2])
+    assert {failure.path for failure in found.missing} == set(names) - set(names[::2])
+    assert found.repeated == len(names) - len(set(names))

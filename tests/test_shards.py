@@ -1,6 +1,7 @@
 """The feature file: what is written is read; what HDF5 would hide is said."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import h5py
@@ -45,6 +46,7 @@ def written(out: Path, *parts: list[str]) -> list[Path]:
 names = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0/"), min_size=1, max_size=12
 )
+dtypes = st.sampled_from(["<i4", "<f4", "<f2"])
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -52,7 +54,8 @@ names = st.text(
 def test_what_is_written_is_read(tmp_path_factory, data):
     out = tmp_path_factory.mktemp("any") / data.draw(st.sampled_from(["a.h5", "%d b.h5", "ä.h5"]))
     k, dim = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5))
-    head = dataclasses.replace(header(k, dim), warning=data.draw(names))
+    extras = data.draw(st.dictionaries(st.sampled_from(["regions/a", "b"]), dtypes))
+    head = dataclasses.replace(header(k, dim), warning=data.draw(names), extras=extras)
     sets = data.draw(st.lists(st.lists(names, unique=True, max_size=4), min_size=1, max_size=3))
     random = np.random.default_rng(data.draw(st.integers(0, 99)))
     files, expected = [], []
@@ -61,7 +64,7 @@ def test_what_is_written_is_read(tmp_path_factory, data):
             name: np.frombuffer(
                 random.bytes(dtype.itemsize * len(paths) * int(np.prod(shape))), dtype
             ).reshape(len(paths), *shape)
-            for name, (shape, dtype) in shards.layout(k, dim).items()
+            for name, (shape, dtype) in shards.layout(k, dim, extras).items()
         }
         failures = [Failure(*f) for f in data.draw(st.lists(st.tuples(names, names), max_size=2))]
         file = feature_file.shards_folder(out) / f"{i:05d}.h5"
@@ -80,11 +83,11 @@ def test_what_is_written_is_read(tmp_path_factory, data):
     assert opened.header == head
     assert opened.paths == [path for rows in expected for path in rows.paths]
     with h5py.File(out) as file:  # as any HDF5 tool sees it
-        for name in shards.layout(k, dim):
+        for name in shards.layout(k, dim, extras):
             through = b"".join(rows.arrays[name].tobytes() for rows in expected)
             assert file[name][:].tobytes() == through
     for shard in opened.shards:  # as a reader that maps the file
-        for name, (shape, dtype) in shards.layout(k, dim).items():
+        for name, (shape, dtype) in shards.layout(k, dim, extras).items():
             mapped = np.memmap(
                 shard.path, dtype, "r", shard.offsets[name], (shard.rows, *shape), "C"
             )
@@ -103,6 +106,24 @@ def test_attributes_are_as_documented(tmp_path):
     assert attributes["version"] == 1
     assert attributes["detector"] == '{"name": "fake"}'
     assert (attributes["k"], attributes["dim"], attributes["image_root"]) == (3, 2, "/pictures")
+
+
+def test_extras_are_settings_and_files_without_them_are_as_they_were(tmp_path):
+    """The hash is that of files which were written before there were extras."""
+    plain = header()
+    more = dataclasses.replace(plain, extras={"regions/classes": "<i4"})
+    parts = b'{"detector": {"name": "fake"}, "dim": 2, "k": 3}'
+    assert plain.settings == hashlib.sha256(parts).hexdigest()
+    assert more.settings != plain.settings
+    out = tmp_path / "a.h5"
+    written(out, ["p"])
+    with h5py.File(out, "a") as file:
+        del file.attrs["extras"]
+    assert feature_file.open_features(out).header == plain
+    for text in ("[]", '{"a": "no type"}', '{"a": 3}', "{"):
+        with h5py.File(out, "a") as file:
+            file.attrs["extras"] = text
+        assert refusal(out).startswith(f"{out} is damaged (attribute ")
 
 
 def test_both_can_be_moved_together_and_read_from_anywhere(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cqr.atomic import replacing
 from cqr.errors import UserError
-from cqr.listing import find as find_pictures
+from cqr.listing import SUFFIXES, files, is_utf8
 from cqr.trainer import datasets
 from cqr.trainer.datasets.layout import Pictures
 from cqr.trainer.queries import Dataset, tasks
@@ -74,7 +74,7 @@ def survey(
     if not data.exists():
         raise UserError(f"{data} does not exist: name the folder of a data set, or a table")
     root = images or _pictures_of(data)
-    pictures = Pictures(root, find_pictures(root, may_lack=True)[0])
+    pictures = Pictures(root, [path for path in files(root, SUFFIXES) if is_utf8(path)])
     # a folder of pictures may have its queries beside it, as for training
     found = datasets.find(pictures, None if root == data else data, name)
     dataset = datasets.read(found, pictures, given=tuple(chosen))

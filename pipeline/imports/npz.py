@@ -1,0 +1,194 @@
+"""A folder of .npz files, one a picture, as MILVLG/bottom-up-attention.pytorch writes them.
+
+Its utils/extract_utils.py stores x (n x D), bbox (n x 4), num_bbox, image_h,
+image_w, and info: a pickled dictionary with objects_id, objects_conf, attrs_id
+and attrs_conf.  Others store x as D x n (openvqa reads that), or no info.
+"""
+
+import contextlib
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Self
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from cqr.errors import UserError
+from cqr.listing import Failure, files, is_utf8, readable
+from cqr.pipeline.imports.source import Broken, Entry, Found, Kind
+
+EXTRAS = {"classes": "objects_id", "attributes": "attrs_id", "attribute_scores": "attrs_conf"}
+"""What cqr names its extras, and what holds them in `info`."""
+
+COLUMNS = ("objects_conf", *EXTRAS.values())
+
+IN_ORDER = "in_order"
+"""Set in `info` by `cqr export`: rows are in order already, though not of confidence alone."""
+
+
+class Npz:
+    """A folder of .npz files; see the module.
+
+    Raises:
+        UserError: there is none.
+    """
+
+    format = "npz"
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.names = files(folder, {".npz"})
+        if not self.names:
+            raise UserError(
+                f"{folder} holds no features that cqr knows: neither .npz files, one a picture, nor"
+                f" features.npy, boxes.npy and paths.txt"
+            )
+
+    def close(self) -> None: ...
+
+    def entries(self) -> Iterator[Entry | Failure]:
+        for name in self.names:
+            if not is_utf8(name):
+                yield Failure(readable(name), "name is not valid UTF-8")
+                continue
+            try:
+                with _Archive(self.folder / name) as archive:
+                    yield Entry(name.removesuffix(".npz"), name, "", *archive.look())
+            except Broken as error:
+                yield Failure(name, str(error))
+
+    def read(self, entry: Entry) -> Found:
+        with _Archive(self.folder / entry.place) as archive:
+            return archive.found()
+
+
+class _Archive:
+    """One file, of which nothing is run.  Raises Broken for all that can be wrong with it."""
+
+    def __init__(self, file: Path):
+        with _damage_said():
+            self.zip = zipfile.ZipFile(file)
+            self.members = {name.removesuffix(".npy") for name in self.zip.namelist()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.zip.close()
+
+    def look(self) -> tuple[int, Kind]:
+        """The number of regions, and their kind."""
+        n, boxes = self._boxes()
+        info = self._info()
+        with self._member("x") as stream:
+            shape = _header(stream)
+        dim = shape[0 if _is_across(shape, {n, len(boxes)}) else 1]
+        extras = tuple(ours for ours, theirs in EXTRAS.items() if theirs in info)
+        ranked = "objects_conf" in info and not info.get(IN_ORDER)
+        return n, Kind(dim, extras, ranked)
+
+    def found(self) -> Found:
+        n, boxes = self._boxes()
+        info = self._info()
+        x = self._array("x")
+        column = {name: _column(info, name, n) for name in COLUMNS if name in info}
+        return Found(
+            features=(x.T if _is_across(x.shape, {n, len(boxes)}) else x)[:n],
+            boxes=boxes[:n],
+            confidence=column.get("objects_conf"),
+            extras={ours: column[theirs] for ours, theirs in EXTRAS.items() if theirs in column},
+            size=(self._integer("image_w", info), self._integer("image_h", info)),
+        )
+
+    def _boxes(self) -> tuple[int, NDArray[Any]]:
+        """How many regions are real, and all boxes: some writers fill up to a fixed number."""
+        boxes = self._array("bbox")
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise Broken(f"has a bbox of {boxes.shape}, not one of 4 columns")
+        number = self._integer("num_bbox", {}) if "num_bbox" in self.members else len(boxes)
+        if not 0 <= number <= len(boxes):
+            raise Broken(f"has {len(boxes)} boxes, but a num_bbox of {number}")
+        return number, boxes
+
+    def _info(self) -> dict[str, Any]:
+        if "info" not in self.members:
+            return {}
+        with _damage_said(), self._member("info") as stream:
+            _header(stream)
+            found = _Plain(stream, encoding="latin-1").load()  # as numpy does for Python 2
+            info = found.item() if isinstance(found, np.ndarray) and found.ndim == 0 else None
+        return info if isinstance(info, dict) else {}
+
+    def _integer(self, name: str, otherwise: Mapping[str, Any]) -> int:
+        value = self._array(name) if name in self.members else otherwise.get(name)
+        value = np.asarray(value)
+        if value.size != 1 or value.dtype.kind not in "iu":
+            raise Broken(f"has no number in {name}")
+        return int(value.item())
+
+    def _array(self, name: str) -> NDArray[Any]:
+        with _damage_said(), self._member(name) as stream:
+            array = npy.read_array(stream, allow_pickle=False)
+        if array.dtype.kind not in "iuf":
+            raise Broken(f"has {array.dtype} in {name}, not numbers")
+        return array
+
+    def _member(self, name: str) -> IO[bytes]:
+        if name not in self.members:
+            raise Broken(f"has no {name}")
+        with _damage_said():
+            return self.zip.open(f"{name}.npy")
+
+
+_MAKERS = {
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+}
+
+
+class _Plain(pickle.Unpickler):
+    """Makes numbers, text, dictionaries and numpy arrays, and refuses all that runs code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes
+            return lambda text, _: text.encode("latin-1")
+        if (module.replace("numpy._core", "numpy.core"), name) not in _MAKERS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+@contextlib.contextmanager
+def _damage_said() -> Iterator[None]:
+    try:
+        yield
+    except Broken:
+        raise
+    except Exception as error:  # zipfile, zlib, numpy and pickle raise nearly anything on damage
+        raise Broken(f"is truncated or damaged ({' '.join(str(error).split())})") from error
+
+
+def _header(stream: IO[bytes]) -> tuple[int, ...]:
+    """The shape that a .npy stream begins with."""
+    with _damage_said():
+        old = npy.read_magic(stream) == (1, 0)
+        read = npy.read_array_header_1_0 if old else npy.read_array_header_2_0
+        return read(stream)[0]
+
+
+def _is_across(shape: tuple[int, ...], rows: set[int]) -> bool:
+    """Whether x of that shape is D x n, not n x D; `rows` are what n may be."""
+    if len(shape) != 2 or not (rows & set(shape)):
+        raise Broken(f"has an x of {shape}, which does not fit {max(rows)} boxes")
+    return shape[0] not in rows
+
+
+def _column(info: Mapping[str, Any], name: str, n: int) -> NDArray[Any]:
+    values = np.asarray(info[name])
+    if values.ndim != 1 or len(values) < n or values.dtype.kind not in "iuf":
+        raise Broken(f"has an {name} in its info that is no array of {n} numbers")
+    return values[:n]
