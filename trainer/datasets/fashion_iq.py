@@ -107,7 +107,7 @@ def counts(dataset: Dataset) -> dict[str, int]:
             numbers[f"{category} {split} images"] = len(part)
     if whole and images["category"].nunique() == len(CATEGORIES):
         numbers |= {"names": len(images), "distinct names": images["name"].nunique()}
-    return numbers
+    return {what: numbers[what] for what in PUBLISHED if what in numbers}
 
 
 class _Entry(NamedTuple):
