@@ -197,3 +197,57 @@ def test_scenes_of_another_version_or_with_a_part_missing_are_refused(features):
 def test_a_frame_of_queries_never_shares_an_index(features):
     scenes(features)
     assert isinstance(recognise(features).queries.index, pd.RangeIndex)
+
+
+def shoes(features):
+    write(
+        features,
+        json.dumps(
+            [{"ImageName": a, "ReferenceImageName": b, "RelativeCaption": "t"} for a, b in
+             (("a.jpg", "b.jpg"), ("c.jpg", "d d.jpg"))]
+        ),
+        "relative_captions_shoes.json",
+    )  # fmt: skip
+    write(features, "a.jpg\nb.jpg\n", "train_im_names.txt")
+    write(features, "c.jpg\nd d.jpg\n", "eval_im_names.txt")
+
+
+def fashion_iq(features):
+    entry = {"target": "a", "candidate": "b", "captions": ["t", "u"]}
+    for split in ("train", "val"):
+        write(features, json.dumps([entry]), f"captions/cap.dress.{split}.json")
+        write(features, json.dumps(["a", "b"]), f"image_splits/split.dress.{split}.json")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "names"),
+    [
+        (scenes, shoes, ["css", "shoes"]),
+        (shoes, fashion_iq, ["fashion-iq", "shoes"]),
+        (fashion_iq, scenes, ["css", "fashion-iq"]),
+    ],
+)
+def test_two_data_sets_in_one_folder_are_refused_until_one_is_chosen(features, one, other, names):
+    one(features)
+    other(features)
+    write(features, ROWS)
+    layout = {reader.NAME: reader.LAYOUT for reader in READERS}
+    with pytest.raises(UserError) as error:
+        recognise(features)
+    assert str(error.value) == (
+        f"{features.root} looks like {names[0]} ({layout[names[0]]}) and {names[1]} "
+        f"({layout[names[1]]}): choose one with --as NAME"
+    )
+    for name in (*names, "table"):
+        assert recognise(features, name=name).name == name
+    [left] = {"css", "shoes", "fashion-iq"} - set(names)
+    with pytest.raises(UserError) as error:
+        recognise(features, name=left)
+    assert f"no data set found in {features.root}; looked for {left}: " in str(error.value)
+
+
+def test_a_name_of_no_data_set_is_refused(features):
+    with pytest.raises(UserError) as error:
+        recognise(features, name="shoe")
+    known = ", ".join(reader.NAME for reader in READERS)
+    assert str(error.value) == f"--as shoe is no data set; there are {known}"

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from cqr.errors import UserError
-from cqr.trainer.datasets import css, fashion200k, mit_states, table
+from cqr.trainer.datasets import css, fashion200k, fashion_iq, mit_states, shoes, table
 from cqr.trainer.datasets.layout import Pictures
 from cqr.trainer.datasets.locate import located
 from cqr.trainer.options import choose
 from cqr.trainer.queries import Dataset
 
-READERS = (css, fashion200k, mit_states, table)
+READERS = (css, fashion200k, mit_states, fashion_iq, shoes, table)
 """The table is the last: it stands back where another fits."""
 
 NAMES = tuple(reader.NAME for reader in READERS)
