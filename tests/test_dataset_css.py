@@ -262,6 +262,14 @@ def test_what_is_broken_is_refused_in_one_sentence(tmp_path, content, message):
     assert "\n" not in str(error.value)
 
 
+def test_labels_nested_beyond_any_depth_are_refused(tmp_path):
+    deep = b"]" * 100_000 + b"a" * 99_999
+    content = npy({"train": part(), "test": part() | {"labels": ["?", *"12345"]}})
+    write(tmp_path, content.replace(python2("?"), deep))
+    with pytest.raises(UserError, match="holds lists in lists beyond any depth: download"):
+        recognise(tmp_path)
+
+
 def test_a_file_that_is_too_large_is_not_opened(tmp_path):
     write(tmp_path, b"")
     with (tmp_path / FILE).open("wb") as file:

@@ -108,16 +108,20 @@ def test_pictures_extracted_from_the_inner_folder_are_found(tmp_path):
     assert set(data.images["path"]) == set(FILES)
 
 
-def test_when_the_folder_is_gone_the_features_are_the_listing(tmp_path):
+@pytest.mark.parametrize("whole_folder", [True, False])
+@pytest.mark.parametrize("above", ["images/", ""])
+def test_when_the_pictures_are_gone_the_features_are_the_listing(tmp_path, whole_folder, above):
     whole = recognise(write(tmp_path / "here"))
-    for above in ("images/", ""):
-        data = recognise(tmp_path / "gone", paths=[above + name for name in FILES])
-        assert data.notes == (
-            f"{tmp_path / 'gone'} is not there any more: the images are those that have regions",
-        )
-        prefix = "" if above else "images/"
-        assert (prefix + data.images["path"]).tolist() == whole.images["path"].tolist()
-        assert (prefix + data.queries["target"]).tolist() == whole.queries["target"].tolist()
+    gone = tmp_path / "gone"
+    if not whole_folder:
+        gone.mkdir()
+    data = recognise(gone, paths=[above + name for name in FILES])
+    assert data.notes == (
+        f"the pictures of {gone} are not there any more: the images are those that have regions",
+    )
+    prefix = "" if above else "images/"
+    assert (prefix + data.images["path"]).tolist() == whole.images["path"].tolist()
+    assert (prefix + data.queries["target"]).tolist() == whole.queries["target"].tolist()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 google/tirg, datasets.py, class CSSDataset.
 """
 
+import reprlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,10 @@ def read(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     content = load(folder / FILE)
     if not isinstance(content, dict):
         raise _broken(folder, f"a {type(content).__name__}, not a dict")
-    parts = [_split(folder, split, content.get(split)) for split in ("train", "test")]
+    try:
+        parts = [_split(folder, split, content.get(split)) for split in ("train", "test")]
+    except RecursionError:  # of a label as text
+        raise _broken(folder, "lists in lists beyond any depth") from None
     queries, images = zip(*parts, strict=True)
     return pd.concat(queries, ignore_index=True), pd.concat(images, ignore_index=True)
 
@@ -133,7 +137,7 @@ def _rows(folder: Path, split: str, number: int, mod: Any, images: int) -> Itera
         raise _broken(folder, f"{len(sources)} images from, {len(targets)} to, in {where}")
     for image in (*sources, *targets):
         if type(image) is not int or not 0 <= image < images:
-            raise _broken(folder, f"image {image!r} of {images} in {where}")
+            raise _broken(folder, f"image {reprlib.repr(image)} of {images} in {where}")
     kind = mod.get("type") if isinstance(mod.get("type"), str) else None
     for source, target in zip(sources, targets, strict=True):
         yield source, mod["to_str"], target, kind, number

@@ -77,10 +77,15 @@ class Options:
 
 def find(pictures: Pictures, data: Path | None) -> Path | None:
     folder = first_folder(pictures, data, lambda place: _images_folder(place) is not None)
-    if folder is None and data is None and not pictures.root.is_dir():
-        gone = {path.split("/")[-2] for path in pictures.paths if "/" in path}
-        return pictures.root if _fits(gone) else None
+    if folder is None and data is None and _gone(pictures):
+        states = {path.split("/")[-2] for path in pictures.paths if "/" in path}
+        return pictures.root if _fits(states) else None
     return folder
+
+
+def _gone(pictures: Pictures) -> bool:
+    """Whether the pictures behind the features were moved away since."""
+    return not any((pictures.root / path).exists() for path in pictures.paths[:1])
 
 
 def read(root: Path, pictures: Pictures, options: Options) -> Dataset:
@@ -150,7 +155,9 @@ def _listed(root: Path, pictures: Pictures) -> tuple[list[str], list[str]]:
     notes = []
     if folder is None:
         paths = pictures.paths
-        notes.append(f"{root} is not there any more: the images are those that have regions")
+        notes.append(
+            f"the pictures of {root} are not there any more: the images are those that have regions"
+        )
     else:
         above = folder.relative_to(root).as_posix()
         paths = [
