@@ -66,3 +66,12 @@ def test_no_reference_is_both_trained_on_and_held_out(fraction):
     expected = 0 if fraction == 0 else min(max(round(20 * fraction), 1), 19)
     assert queries["reference"][held].nunique() == expected
     assert np.array_equal(held, cut(queries, "reference", fraction, seed=1))
+
+
+def test_the_caption_of_a_target_that_has_no_regions_still_says_what_is_correct():
+    data = dataset(css.PROTOCOL)
+    there = data.images["path"] != "c"
+    data = replace(data, images=data.images.assign(there=there))
+    work = task(data, data.queries, data.gallery("test"))
+    assert work.gallery == list("abdef")
+    assert correct(work)[0] == [4]  # a's query for c finds f, of the same caption

@@ -119,8 +119,8 @@ def present(
     not found when their reference or every correct image is missing.
 
     Returns:
-        The data set, cut to the images and training queries that have regions,
-        and what is to be said about it.
+        The data set, its images marked and its training queries cut to those
+        that have regions, and what is to be said about it.
 
     Raises:
         UserError: more than the share `max_missing` of the images is missing.
@@ -144,8 +144,8 @@ def present(
         queries["target"].isin(known) | queries["target"].isna()
     )
     keep = whole | (queries["split"] != "train")
-    images = dataset.images[dataset.images["path"].isin(known)]
-    left = int((dataset.images["split"] == "train").sum() - (images["split"] == "train").sum())
+    images = dataset.images.assign(there=dataset.images["path"].isin(known))
+    left = int(((images["split"] == "train") & ~images["there"]).sum())
     said = (
         f"{said}; {int((~keep).sum())} training queries and {left} training images are left out, "
         f"{int((~whole & keep).sum())} other queries lack an image and are scored all the same"

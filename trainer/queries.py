@@ -115,6 +115,8 @@ class Dataset:
             None where there is none, split is None for an image of every split.
             An image of several splits or parts has as many rows.  Where training
             pairs are drawn from images, `group` says which are held out together.
+            `there`, if it is there, says which have regions: the others are in no
+            gallery, but what is known of them still says what is correct.
         protocol: how it is trained on and scored.
         pairs: makes the source of training pairs from queries and images of the
             training split.
@@ -141,8 +143,9 @@ class Dataset:
         return self.queries[self.queries["split"] == name]
 
     def images_of(self, split: str) -> pd.DataFrame:
-        """The rows of the images of a split, those of every split included."""
-        return self.images[(self.images["split"] == split) | self.images["split"].isna()]
+        """The rows of the images of a split that are there, those of every split included."""
+        images = self.images[(self.images["split"] == split) | self.images["split"].isna()]
+        return images[images["there"]] if "there" in images else images
 
     def gallery(self, split: str) -> list[str]:
         """Paths of the images that the queries of a split are scored against."""
@@ -162,8 +165,8 @@ class Task:
             int64, sorted; possibly none.
         members: Q x M int64, places of the query's image set without its
             reference, -1 for none; None where the protocol has no such sets.
-        relevant: for each query the places of its `targets`; None where the
-            protocol has no average precision.
+        relevant: for each query the places of its `targets`, -1 for one that is
+            not there; None where the protocol has no average precision.
     """
 
     queries: pd.DataFrame
@@ -190,7 +193,7 @@ def task(dataset: Dataset, queries: pd.DataFrame, gallery: list[str]) -> Task:
     if protocol.precision_at:
         known = place.to_dict()
         relevant = [
-            np.array(sorted(known[image] for image in images if image in known), dtype=np.int64)
+            np.array(sorted(known.get(image, -1) for image in images), dtype=np.int64)
             for images in queries["targets"]
         ]
     if protocol.remove_reference:
