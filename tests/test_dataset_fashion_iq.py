@@ -241,12 +241,13 @@ def test_two_queries_of_a_pair_are_told_apart_by_a_suffix():
 
 def test_training_texts_are_drawn_from_four_forms():
     pairs = [entry(f"C{i}", f"T{i}", f"First {i}.", f"second {i}") for i in range(2000)]
-    pairs.append(entry("C", "T", " ", "alone"))
+    pairs += [entry(f"C-{i}", f"T-{i}", " ", "alone") for i in range(20)]
+    pairs += [entry(f"C-{i}", f"T-{i}", "alone", ".") for i in range(20, 40)]
     found = recognise(write(files(train=pairs)))
     source = found.pairs(found.split("train"), found.images_of("train"))
     drawn, again = (source.draw(np.random.default_rng(7)) for _ in range(2))
     other = source.draw(np.random.default_rng(8))
-    assert len(source) == len(drawn) == 2001
+    assert len(source) == len(drawn) == 2040
     assert drawn.text.tolist() == again.text.tolist() != other.text.tolist()
     assert drawn.reference.tolist() == again.reference.tolist() != other.reference.tolist()
     counted = [0, 0, 0, 0]
@@ -256,11 +257,11 @@ def test_training_texts_are_drawn_from_four_forms():
         seen.add(i)
         assert target == f"T{i}"
         a, b = f"First {i}", f"second {i}"
-        if i:
+        if "-" not in i:
             counted[[f"{a} and {b}", f"{b} and {a}", a, b].index(text)] += 1
         else:
             assert text == "alone"
-    assert len(seen) == 2001
+    assert len(seen) == 2040
     assert min(counted) > 420  # 500 expected, standard deviation 19
     known = {word for text in source.texts() for word in words_of(text)}
     assert {word for text in drawn.text for word in words_of(text)} <= known

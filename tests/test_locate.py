@@ -126,12 +126,19 @@ def test_other_letter_case_is_taken_for_the_same_and_said():
     )
 
 
-@pytest.mark.parametrize("names", [["old cat/1.jpg", "new cat/1.jpg"], ["b/a/1.jpeg", "c/a/1"]])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["old cat/1.jpg", "new cat/1.jpg"],
+        ["b/a/1.jpeg", "c/a/1"],
+        ["a/1.jpg", "b/a/1.jpg", "c/a/1.jpg"],
+    ],
+)
 def test_one_picture_is_never_taken_for_two_images(names):
     with pytest.raises(UserError) as error:
         paths_of(names, ["1.png"])
     assert str(error.value) == (
-        f"here names {names[0]} and {names[1]}, and the picture 1.png fits both: extract from "
+        f"here names {names[-2]} and {names[-1]}, and the picture 1.png fits both: extract from "
         "a folder further up, so that the paths of the two differ"
     )
 
