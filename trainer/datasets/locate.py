@@ -46,7 +46,8 @@ def located(dataset: Dataset, paths: Sequence[str]) -> Dataset:
         return fitting[name][0] if name in fitting else name
 
     def renamed(column: "pd.Series[str]") -> "pd.Series[str]":
-        return column.map(path).astype(object)
+        # a map of strings and None would be a column of strings and NaN
+        return pd.Series([path(name) for name in column], column.index, dtype=object)
 
     moved = {name: renamed(queries[name]) for name in ("reference", "target")}
     moved |= {name: queries[name].map(lambda some: [path(n) for n in some]) for name in lists}
