@@ -13,7 +13,7 @@ import typer
 from cqr import cli
 from cqr.trainer.settings import Settings
 
-COMMANDS = ("scenes", "extract", "inspect", "train", "evaluate")
+COMMANDS = ("scenes", "extract", "inspect", "train", "evaluate", "submit")
 
 
 def cqr(*words, **environment):

@@ -24,16 +24,20 @@ results = Console(highlight=False)
 notes = Console(stderr=True, highlight=False, markup=False)
 
 
-def announce(run: Run, material: Material) -> None:
-    """Say what is about to be trained or scored, on what, and what is odd about it."""
+def announce(run: Run, material: Material, split: str | None = None) -> None:
+    """Say what is about to be trained or ranked, on what, and what is odd about it.
+
+    Args:
+        split: that is ranked; None is the one that the protocol scores.
+    """
     dataset, reader, settings = material.dataset, material.reader, run.settings
     counts = dataset.queries["split"].value_counts(sort=False)
     queries = ", ".join(f"{number:,} {split}" for split, number in counts.items())
     detector = reader.file.detector.get("name", "?")
     choices = ", ".join(f"{name} {value}" for name, value in settings.options.items())
     _say(f"Data set  {dataset.name} ({dataset.root}): {queries} queries")
-    scored = dataset.protocol.scored
-    _say(f"Gallery   {len(dataset.gallery(scored)):,} images of the {scored} split")
+    ranked = split or dataset.protocol.scored
+    _say(f"Gallery   {len(dataset.gallery(ranked)):,} images of the {ranked} split")
     _say(f"Features  {reader.file.path}: {reader.k} regions of {reader.dim} ({detector})")
     _say(f"Protocol  {dataset.protocol.sentence()}")
     for note in material.notes:
