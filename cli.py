@@ -216,6 +216,44 @@ def inspect(
 
 
 @command
+def data(
+    place: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of a data set, or a table of queries.")
+    ],
+    images: Annotated[
+        Path | None, typer.Option(help="Where its pictures are.", show_default="below DIR")
+    ] = None,
+    as_: AsOption = None,
+    protocol: ProtocolOption = [],  # noqa: B006
+    list_: Annotated[
+        Path | None,
+        typer.Option("--list", help="Write the paths of the pictures it needs to this file."),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also find equal pictures, which reads every file.")
+    ] = False,
+) -> None:
+    """Say which data set a folder holds, and what is missing from it.
+
+    Reads DIR.  Prints data set, protocol, counts beside those of the whole release, pictures
+    that are missing, empty or not needed, and texts that are blank.  Writes nothing but the
+    file of --list, which `cqr extract --list` takes.
+
+    Example: `cqr data fashion --list fashion.txt`
+    """
+    from cqr.trainer import console
+    from cqr.trainer.survey import survey, write_list
+
+    found = survey(place, images, as_, protocol, compare)
+    console.survey(found)
+    if list_ is not None:
+        write_list(found.there, list_)
+        folder, file = (shlex.quote(str(path)) for path in (found.pictures, list_))
+        print(f"Wrote {list_}: {len(found.there):,} pictures")
+        print(f"Next: cqr extract --images {folder} --list {file} --k 36")
+
+
+@command
 def train(
     features: Annotated[Path, typer.Option(help="Feature file that `cqr extract` wrote.")],
     data: DataOption = None,

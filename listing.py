@@ -31,7 +31,9 @@ class Failure(NamedTuple):
     reason: str
 
 
-def find(root: Path, skip: Path | None = None) -> tuple[list[str], list[Failure]]:
+def find(
+    root: Path, skip: Path | None = None, may_lack: bool = False
+) -> tuple[list[str], list[Failure]]:
     """The picture files under `root`, and those whose name cannot be stored.
 
     Paths are relative to `root`, "/" separated, sorted.  A picture is known by
@@ -40,7 +42,8 @@ def find(root: Path, skip: Path | None = None) -> tuple[list[str], list[Failure]
     except to a folder that the link lies in.
 
     Raises:
-        UserError: `root` is not a folder, one in it cannot be listed, or there is no picture.
+        UserError: `root` is not a folder, one in it cannot be listed, or there is no
+            picture and it may not lack them.
     """
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
@@ -49,7 +52,7 @@ def find(root: Path, skip: Path | None = None) -> tuple[list[str], list[Failure]
     names = sorted(_walk(root, "", (root.resolve(),), left_out))
     paths = [name for name in names if is_utf8(name)]
     refused = [Failure(readable(n), "name is not valid UTF-8") for n in names if not is_utf8(n)]
-    if not names:
+    if not names and not may_lack:
         raise UserError(
             f"no pictures in {root} (looked for {' '.join(sorted(SUFFIXES))}, in any case,"
             f" in all folders below it); name another folder with --images"

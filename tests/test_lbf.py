@@ -9,15 +9,18 @@ from cqr.errors import UserError
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models import build, options_of
 from cqr.trainer.models.lbf import LBF, LBFConfig, RegionEmbedding
+from cqr.trainer.text import TextSpec, WordBatch
 
 SMALL = LBFConfig(
     width=16, heads=4, vep_depth=1, tep_depth=1, fusion_depth=2, embed_dim=24, dropout=0.0
 )
 
+IDS = TextSpec(max_words=8, words=20)
+
 
 def model(**choices):
     torch.manual_seed(0)
-    return LBF(region_dim=10, words=20, max_words=8, config=replace(SMALL, **choices)).eval()
+    return LBF(region_dim=10, text=IDS, config=replace(SMALL, **choices)).eval()
 
 
 @pytest.fixture
@@ -29,7 +32,11 @@ def regions():
     return RegionBatch(features * mask[..., None], boxes * mask[..., None], mask)
 
 
-WORDS = torch.tensor([[2, 3, 4, 0], [5, 0, 0, 0], [6, 7, 8, 9], [2, 2, 0, 0]])
+def words(ids):
+    return WordBatch(ids, ids != 0)
+
+
+WORDS = words(torch.tensor([[2, 3, 4, 0], [5, 0, 0, 0], [6, 7, 8, 9], [2, 2, 0, 0]]))
 
 
 def test_vectors_are_of_unit_length_and_scaled_in_training(regions):
@@ -51,10 +58,10 @@ def test_neither_the_order_of_regions_nor_padding_matters(regions):
         torch.cat([regions.boxes, torch.rand(4, 2, 4)], 1),
         torch.cat([regions.mask, torch.zeros(4, 2, dtype=torch.bool)], 1),
     )
-    wider = torch.cat([WORDS, torch.zeros(4, 3, dtype=torch.int64)], 1)
+    wider = words(torch.cat([WORDS.tokens, torch.zeros(4, 3, dtype=torch.int64)], 1))
     expected = lbf.encode_query(regions, WORDS)
-    for other, words in ((shuffled, WORDS), (longer, WORDS), (regions, wider)):
-        torch.testing.assert_close(lbf.encode_query(other, words), expected)
+    for other, read in ((shuffled, WORDS), (longer, WORDS), (regions, wider)):
+        torch.testing.assert_close(lbf.encode_query(other, read), expected)
 
 
 def test_a_batch_does_not_change_a_vector(regions):
@@ -64,12 +71,33 @@ def test_a_batch_does_not_change_a_vector(regions):
         one = RegionBatch(
             regions.features[i : i + 1], regions.boxes[i : i + 1], regions.mask[i : i + 1]
         )
-        torch.testing.assert_close(lbf.encode_query(one, WORDS[i : i + 1])[0], together[i])
+        torch.testing.assert_close(
+            lbf.encode_query(one, words(WORDS.tokens[i : i + 1]))[0], together[i]
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_words_may_be_features(regions, dtype):
+    """One-hot features through a linear map are what ids through a table are."""
+    ids = model()
+    torch.manual_seed(2)
+    features = LBF(region_dim=10, text=TextSpec(max_words=8, dim=20), config=SMALL).eval()
+    state = ids.state_dict()
+    state["embed_words.word.weight"] = state["embed_words.word.weight"].T
+    state["embed_words.word.bias"] = torch.zeros(16)
+    features.load_state_dict(state)
+    one_hot = torch.nn.functional.one_hot(WORDS.tokens, 20) * WORDS.mask[..., None]
+    batch = WordBatch(one_hot.to(dtype), WORDS.mask)
+    expected = ids.encode_query(regions, WORDS)
+    torch.testing.assert_close(features.encode_query(regions, batch), expected)
+    noise = torch.randn(4, 4, 20).to(dtype) * ~WORDS.mask[..., None]
+    noisy = WordBatch(batch.tokens + noise, WORDS.mask)
+    torch.testing.assert_close(features.encode_query(regions, noisy), expected)
 
 
 def test_the_order_of_words_matters(regions):
     lbf = model()
-    swapped = WORDS[:, [1, 0, 2, 3]]
+    swapped = words(WORDS.tokens[:, [1, 0, 2, 3]])
     assert not torch.allclose(
         lbf.encode_query(regions, WORDS)[0], lbf.encode_query(regions, swapped)[0]
     )
@@ -149,4 +177,4 @@ def test_options_are_parsed_by_type_and_refused_by_name():
     with pytest.raises(
         UserError, match="width 10 is not a multiple of heads 4; change it with --set"
     ):
-        build("lbf", {"width": 10, "heads": 4}, region_dim=3, words=4, max_words=5)
+        build("lbf", {"width": 10, "heads": 4}, region_dim=3, text=IDS)

@@ -1,70 +1,13 @@
-"""Ranks within an image set and average precision, against loops that share no code with them."""
-
-from fractions import Fraction
+"""The measures that a protocol asks for, of one ranking."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cqr.trainer.encode import Vectors
-from cqr.trainer.measures import average_precision_at, measure, rank_among
+from cqr.trainer.measures import measure
 from cqr.trainer.queries import Dataset, Protocol, tasks
-
-
-@given(seed=st.integers(0, 2**31), q=st.integers(0, 7), g=st.integers(1, 9), m=st.integers(0, 5))
-def test_members_rank_by_score_then_by_their_place_in_the_gallery(seed, q, g, m):
-    rng = np.random.default_rng(seed)
-    # small integers: exact dot products and many ties
-    queries, gallery = rng.integers(-2, 3, (q, 3)), rng.integers(-2, 3, (g, 3))
-    members = np.full((q, m), -1)
-    for row in members:
-        some = rng.permutation(g)[: rng.integers(0, m + 1)]
-        row[rng.permutation(m)[: len(some)]] = some
-    ranks, ordered = rank_among(
-        torch.tensor(queries).float(), torch.tensor(gallery).float(), members
-    )
-    assert ranks.shape == ordered.shape == (q, m)
-    for query, row, rank, order in zip(queries, members, ranks, ordered, strict=True):
-        expected = sorted((-int(query @ gallery[place]), place) for place in row if place >= 0)
-        best = [place for _, place in expected]
-        assert order.tolist() == best + [-1] * (m - len(best))
-        assert rank.tolist() == [best.index(place) + 1 if place >= 0 else 0 for place in row]
-
-
-def naive(top, relevant, number, k):
-    """Precision at each hit, as a fraction."""
-    total = Fraction(0)
-    for rank in range(1, k + 1):
-        if top[rank - 1] in relevant:
-            total += Fraction(sum(place in relevant for place in top[:rank]), rank)
-    return total / min(number, k)
-
-
-@given(seed=st.integers(0, 2**31), q=st.integers(1, 6), k=st.integers(1, 8))
-def test_average_precision_is_that_of_a_loop(seed, q, k):
-    rng = np.random.default_rng(seed)
-    top = np.array([rng.permutation(12)[:8] for _ in range(q)])
-    relevant = [rng.permutation(12)[: rng.integers(1, 10)] for _ in range(q)]
-    number = np.array([len(r) for r in relevant]) + rng.integers(0, 3, q)  # some have no regions
-    top[rng.random(top.shape) < 0.1] = -1
-    expected = [
-        naive(t.tolist(), set(r.tolist()), int(n), k)
-        for t, r, n in zip(top, relevant, number, strict=True)
-    ]
-    ours = average_precision_at(top, relevant, number, k)
-    assert ours == pytest.approx(float(100 * sum(expected) / q))
-
-
-def test_average_precision_of_nothing_is_nothing():
-    nothing = np.empty(0, np.int64)
-    assert average_precision_at(np.empty((0, 5), np.int64), [], nothing, 5) == 0
-    assert average_precision_at(np.array([[0, 1]]), [nothing], np.array([0]), 2) == 0
-    everything = [np.array([4, 2, 0])]
-    assert average_precision_at(np.array([[0, 2, 4]]), everything, np.array([3]), 3) == 100
-    assert average_precision_at(np.array([[0, 2, 4]]), everything, np.array([3]), 2) == 100
 
 
 def test_a_query_whose_reference_has_no_regions_finds_no_member_and_no_correct_image():

@@ -230,6 +230,16 @@ def test_both_losses_and_a_smaller_k_train(drawn_scenes):
         assert log[1]["loss"] < log[0]["loss"]
 
 
+def test_mixed_precision_trains(drawn_scenes):
+    """What a GPU trains in by default."""
+    material = collect(drawn_scenes())
+    run = start(material, small())
+    train(run, material, device="cpu", precision="bf16-mixed")
+    loss = [line["loss"] for line in run.history()]
+    assert loss[-1] < loss[0]
+    assert {value.dtype for value in load_file(run.weights).values()} == {torch.float32}
+
+
 def test_features_that_are_not_finite_are_named(drawn_scenes):
     features = drawn_scenes()
     import h5py

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cqr.trainer.features import RegionBatch, RegionReader
 from cqr.trainer.pairs import Drawn
-from cqr.trainer.text import Vocabulary
+from cqr.trainer.text import TextReader, WordBatch
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Batch:
     """B training pairs."""
 
     reference: RegionBatch
-    words: Tensor
+    words: WordBatch
     target: RegionBatch
 
 
@@ -31,12 +30,12 @@ class Pairs:
     target: NDArray[np.int64]
     texts: NDArray[np.object_]
     reader: RegionReader
-    vocabulary: Vocabulary
+    words: TextReader
 
     @classmethod
-    def of(cls, drawn: Drawn, reader: RegionReader, vocabulary: Vocabulary) -> "Pairs":
+    def of(cls, drawn: Drawn, reader: RegionReader, words: TextReader) -> "Pairs":
         reference, target = (reader.rows(p.tolist()) for p in (drawn.reference, drawn.target))
-        return cls(reference, target, drawn.text, reader, vocabulary)
+        return cls(reference, target, drawn.text, reader, words)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -44,7 +43,7 @@ class Pairs:
     def batch(self, index: NDArray[np.int64]) -> Batch:
         return Batch(
             self.reader.gather(self.reference[index]),
-            self.vocabulary.encode(self.texts[index].tolist()),
+            self.words.encode(self.texts[index].tolist()),
             self.reader.gather(self.target[index]),
         )
 

@@ -16,8 +16,10 @@ from rich.progress import (
 from rich.table import Table
 
 from cqr.trainer.material import Material
+from cqr.trainer.queries import Dataset
 from cqr.trainer.runs import Run
 from cqr.trainer.settings import Settings
+from cqr.trainer.survey import Survey
 from cqr.trainer.train import OnEpoch, OnStep
 
 results = Console(highlight=False)
@@ -36,10 +38,13 @@ def announce(run: Run, material: Material, split: str | None = None) -> None:
     detector = reader.file.detector.get("name", "?")
     choices = ", ".join(f"{name} {value}" for name, value in settings.options.items())
     _say(f"Data set  {dataset.name} ({dataset.root}): {queries} queries")
+    if dataset.options:
+        _say(f"Options   {_options(dataset)}")
     ranked = split or dataset.protocol.scored
     _say(f"Gallery   {len(dataset.gallery(ranked)):,} images of the {ranked} split")
     _say(f"Features  {reader.file.path}: {reader.k} regions of {reader.dim} ({detector})")
     _say(f"Protocol  {dataset.protocol.sentence()}")
+    _say(f"Training  {dataset.protocol.pairs}")
     for note in material.notes:
         _say(f"Note      {note}", style="yellow")
     if settings.select == "test":
@@ -50,6 +55,10 @@ def announce(run: Run, material: Material, split: str | None = None) -> None:
         f"Run       {run.path}: {settings.epochs} epochs in batches of {settings.batch}, "
         f"loss {settings.loss}, seed {settings.seed}"
     )
+
+
+def _options(dataset: Dataset) -> str:
+    return ", ".join(f"{name}={value}" for name, value in dataset.options.items())
 
 
 def _say(line: str, style: str | None = None) -> None:
@@ -114,3 +123,66 @@ def recall_table(metrics: dict[str, Any]) -> None:
     if metrics["unknown_words"]:
         words = ", ".join(f"{w} ({n})" for w, n in list(metrics["unknown_words"].items())[:5])
         _say(f"Words that training never saw: {words}")
+
+
+def survey(found: Survey) -> None:
+    """What a data set's folder holds, beside what the whole release does."""
+    dataset = found.dataset
+    results.print(f"Data set   {dataset.name} ({dataset.root})", soft_wrap=True)
+    if dataset.options:
+        results.print(f"Options    {_options(dataset)}", soft_wrap=True)
+    results.print(f"Protocol   {dataset.protocol.sentence()}", soft_wrap=True)
+    results.print(f"Training   {dataset.protocol.pairs}", soft_wrap=True)
+    for note in dataset.notes:
+        results.print(f"Note       {note}", style="yellow", soft_wrap=True)
+    results.print(_splits(found))
+    if found.counts:
+        results.print(_counts(found))
+    results.print(
+        f"Pictures   {found.named:,} images are named, {len(found.there):,} are in "
+        f"{found.pictures}; {found.unused:,} other pictures there are not needed",
+        soft_wrap=True,
+    )
+    remarks = [
+        ("images have no picture", found.missing),
+        ("pictures are empty files", found.empty),
+        ("queries have no word", found.blank),
+        ("queries repeat another", found.repeated),
+        ("images are listed twice in a split", found.twice),
+        (
+            f"queries of {dataset.protocol.scored} have no correct image in the gallery",
+            found.astray,
+        ),
+        (
+            "pictures are equal to another, byte by byte",
+            [p for g in found.alike or [] for p in g[1:]],
+        ),
+    ]
+    for what, some in remarks:
+        if some:
+            first = ", ".join(some[:3]) + (", ..." if len(some) > 3 else "")
+            results.print(f"{len(some):>9,}  {what}: {first}", style="yellow", soft_wrap=True)
+
+
+def _splits(found: Survey) -> Table:
+    table = Table()
+    table.add_column("split")
+    for name in ("queries", "images", "gallery"):
+        table.add_column(name, justify="right")
+    for split, queries, images, gallery in found.splits:
+        table.add_row(
+            split, f"{queries:,}", f"{images:,}", "" if gallery is None else f"{gallery:,}"
+        )
+    return table
+
+
+def _counts(found: Survey) -> Table:
+    table = Table()
+    table.add_column("count")
+    for name in ("here", "published", ""):
+        table.add_column(name, justify="right")
+    for what, here, published in found.counts:
+        same = "" if published is None else "equal" if here == published else "differs"
+        told = "" if published is None else f"{published:,}"
+        table.add_row(what, f"{here:,}", told, same, style="yellow" if same == "differs" else "")
+    return table

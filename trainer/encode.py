@@ -10,10 +10,10 @@ from torch import Tensor
 
 from cqr.errors import UserError
 from cqr.trainer.features import RegionReader
-from cqr.trainer.metrics import Ranking, rank
+from cqr.trainer.metrics import Ranking, rank, rank_among
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.queries import Task
-from cqr.trainer.text import Vocabulary
+from cqr.trainer.text import TextReader
 
 BATCH = 256
 
@@ -30,7 +30,7 @@ def encode_images(
 def encode_queries(
     model: RetrievalModel,
     reader: RegionReader,
-    vocabulary: Vocabulary,
+    words: TextReader,
     rows: NDArray[np.int64],
     texts: list[str],
     device: torch.device,
@@ -39,7 +39,7 @@ def encode_queries(
     return torch.cat(
         [
             model.encode_query(
-                reader.gather(rows[part]).to(device), vocabulary.encode(texts[part]).to(device)
+                reader.gather(rows[part]).to(device), words.encode(texts[part]).to(device)
             )
             for part in _batches(len(rows))
         ]
@@ -69,12 +69,22 @@ class Vectors:
             np.where(self.known[:, None], found.scores, np.nan).astype(np.float32),
         )
 
+    def rank_among(self, work: Task) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rank each query's members, which the task must have.
+
+        Returns:
+            As `metrics.rank_among`; a query whose reference has no regions finds nothing.
+        """
+        assert work.members is not None
+        ranks, ranked = rank_among(self.queries, self.gallery, work.members, work.correct)
+        return np.where(self.known, ranks, 0), np.where(self.known[:, None], ranked, -1)
+
 
 @torch.inference_mode()
 def encode(
     model: RetrievalModel,
     reader: RegionReader,
-    vocabulary: Vocabulary,
+    words: TextReader,
     work: Task,
     device: torch.device,
 ) -> Vectors:
@@ -92,7 +102,7 @@ def encode(
     if known.any():
         texts = work.queries["text"][known].tolist()
         queries[torch.from_numpy(known)] = encode_queries(
-            model, reader, vocabulary, rows[known], texts, device
+            model, reader, words, rows[known], texts, device
         )
     model.train(was_training)
     for vectors, names in ((gallery, work.gallery), (queries, work.queries["reference"].tolist())):

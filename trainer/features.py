@@ -22,7 +22,7 @@ from cqr.pipeline.shards import layout
 Rows = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Fabric's mixed precision takes its inputs apart, field by field
 class RegionBatch:
     """The regions of B images.
 

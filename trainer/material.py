@@ -11,7 +11,6 @@ from cqr.errors import UserError
 from cqr.trainer.datasets import find, read
 from cqr.trainer.datasets.layout import Pictures
 from cqr.trainer.features import RegionReader
-from cqr.trainer.pairs import Listed
 from cqr.trainer.queries import Dataset
 from cqr.trainer.runs import Run
 
@@ -115,7 +114,7 @@ def _only(dataset: Dataset, split: str | None) -> Dataset:
 
 def check_trains(dataset: Dataset, features: Path) -> None:
     """Raises UserError when a data set lists no training pairs and has no rule to draw some."""
-    if dataset.pairs is Listed and dataset.split("train").empty:
+    if dataset.split("train").empty and "group" not in dataset.images:
         raise UserError(
             f"there is nothing to train on in {dataset.root} (the pairs of {dataset.name} are "
             f"{dataset.protocol.pairs}): train on another data set, then score that run here with "

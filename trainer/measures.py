@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cqr.trainer.encode import Vectors
-from cqr.trainer.metrics import Ranking, chance_at, recall_at
+from cqr.trainer.metrics import Ranking, chance_at, map_at, recall_at
 from cqr.trainer.queries import Dataset, Protocol, Task
 
 
@@ -105,70 +103,11 @@ def _others(dataset: Dataset, work: Task, vectors: Vectors, found: Ranking) -> d
         ranks = _rank_of_label(dataset.images, column, work, found)
         measures |= {f"{column} R@{k}": recall_at(ranks, k) for k in protocol.recall_at}
     if work.members is not None:
-        ranks = _rank_of_target(work, vectors)
+        ranks, _ = vectors.rank_among(work)
         measures |= {f"R_subset@{k}": recall_at(ranks, k) for k in protocol.subset_recall_at}
     if work.relevant is not None:
-        # of all that there are, so that a picture without regions is one not found
-        number = work.queries["targets"].map(len).to_numpy(np.int64)
-        measures |= {
-            f"mAP@{k}": average_precision_at(found.top, work.relevant, number, k)
-            for k in protocol.precision_at
-        }
+        measures |= {f"mAP@{k}": map_at(found.top, work.relevant, k) for k in protocol.precision_at}
     return measures
-
-
-def rank_among(
-    queries: Tensor, gallery: Tensor, members: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rank a few gallery images for every query by dot product, ties in gallery order.
-
-    Args:
-        queries: Q x E.
-        gallery: G x E, on the same device.
-        members: Q x M places in the gallery, -1 for none.
-
-    Returns:
-        Q x M int64, the 1-based rank of each member among those of its row, 0 for
-        none; and Q x M int64, the members in ranked order, -1 behind them.
-    """
-    places = torch.from_numpy(members).to(gallery.device)
-    # summed row by row, so that equal vectors get equal scores
-    scores = (queries[:, None].float() * gallery[places.clamp(min=0)].float()).sum(-1)
-    values = np.where(members < 0, -np.inf, scores.cpu().numpy())
-    order = np.lexsort((members, -values), axis=1)
-    ranks = np.argsort(order, axis=1) + 1
-    return np.where(members < 0, 0, ranks), np.take_along_axis(members, order, 1)
-
-
-def average_precision_at(
-    top: NDArray[np.int64], relevant: list[NDArray[np.int64]], number: NDArray[np.int64], k: int
-) -> float:
-    """Mean average precision among the first k, in percent; 0 for no query.
-
-    AP@k is the sum, over the relevant images among the first k, of the precision
-    at each one's rank, divided by min(number, k).
-
-    Args:
-        top: Q x T places, best first, -1 for none; T is k at least.
-        relevant: Q arrays of places.
-        number: Q, how many relevant images there are, those outside the gallery
-            included; a query without any counts as 0.
-    """
-    hits = [np.isin(row[:k], places) for row, places in zip(top, relevant, strict=True)]
-    if not hits:
-        return 0.0
-    hit = np.stack(hits)
-    precision = hit.cumsum(1) / np.arange(1, hit.shape[1] + 1)
-    return 100 * float(np.mean((precision * hit).sum(1) / np.clip(number, 1, k)))
-
-
-def _rank_of_target(work: Task, vectors: Vectors) -> NDArray[np.int64]:
-    """The rank of the correct image among the query's members; 0 if it is none of them."""
-    assert work.members is not None
-    ranks, _ = rank_among(vectors.queries, vectors.gallery, work.members)
-    target = np.array([c[0] if len(c) else -2 for c in work.correct], dtype=np.int64)
-    rank = np.where(work.members == target[:, None], ranks, 0).max(1, initial=0)
-    return np.where(vectors.known, rank, 0)
 
 
 def _rank_of_label(

@@ -162,8 +162,8 @@ class Task:
             int64, sorted; possibly none.
         members: Q x M int64, places of the query's image set without its
             reference, -1 for none; None where the protocol has no such sets.
-        relevant: for each query the places of its `targets`; None where the
-            protocol has no average precision.
+        relevant: for each query the places of its `targets`, -1 for one that the
+            gallery lacks; None where the protocol has no average precision.
     """
 
     queries: pd.DataFrame
@@ -190,7 +190,7 @@ def task(dataset: Dataset, queries: pd.DataFrame, gallery: list[str]) -> Task:
     if protocol.precision_at:
         known = place.to_dict()
         relevant = [
-            np.array(sorted(known[image] for image in images if image in known), dtype=np.int64)
+            np.array(sorted(known.get(image, -1) for image in images), dtype=np.int64)
             for images in queries["targets"]
         ]
     if protocol.remove_reference:

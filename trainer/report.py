@@ -42,6 +42,7 @@ def write(evaluation: Evaluation, run: Run, folder: Path) -> None:
         f"<p>{escape(m['protocol'])}</p>",
         f"<p>{summary}</p>",
         _recall(m),
+        _measures(m),
         "<h2>Training</h2>",
         _curves(run),
         "<h2>Settings</h2>",
@@ -64,6 +65,15 @@ def _recall(metrics: dict[str, Any]) -> str:
     for column, parts in metrics["breakdown"].items():
         rows += [_row(f"{column} {value}", p, p["recall"], "") for value, p in parts.items()]
     return f"<table><tr><th></th><th>queries</th>{head}</tr>{''.join(rows)}</table>"
+
+
+def _measures(metrics: dict[str, Any]) -> str:
+    """What the protocol asks for beside recall, if anything."""
+    values = dict(metrics["measures"])
+    if metrics["average"]:
+        values[f"average of {' and '.join(metrics['average']['of'])}"] = metrics["average"]["value"]
+    rows = "".join(f"<tr><td>{escape(n)}</td><td>{v:.2f}</td></tr>" for n, v in values.items())
+    return f"<table>{rows}</table>" if rows else ""
 
 
 def _row(name: str, part: dict[str, Any], recall: dict[str, float], kind: str) -> str:

@@ -77,8 +77,7 @@ class Run:
             self.settings.model,
             self.settings.options,
             region_dim=self.region_dim,
-            words=len(self.vocabulary),
-            max_words=self.vocabulary.max_words,
+            text=self.vocabulary.spec,
         )
 
     def trained_model(self) -> RetrievalModel:

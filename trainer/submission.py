@@ -12,7 +12,6 @@ from cqr.trainer.datasets.forms import Answers, Form, check_text, names_of
 from cqr.trainer.encode import Vectors, encode
 from cqr.trainer.evaluate import check_fits
 from cqr.trainer.material import Material
-from cqr.trainer.measures import rank_among
 from cqr.trainer.queries import Dataset, Task, tasks
 from cqr.trainer.runs import Run
 
@@ -82,12 +81,7 @@ def _part(dataset: Dataset, work: Task) -> str | None:
 
 def _answers(form: Form, dataset: Dataset, work: Task, vectors: Vectors) -> Answers:
     """The best images of each query by name, as many as there are up to the form's depth."""
-    if form.among_members:
-        assert work.members is not None
-        _, places = rank_among(vectors.queries, vectors.gallery, work.members)
-        places[~vectors.known] = -1
-    else:
-        places = vectors.rank(work).top
+    places = vectors.rank_among(work)[1] if form.among_members else vectors.rank(work).top
     name = names_of(dataset.images)
     gallery = [name[path] for path in work.gallery]
     return {

@@ -1,10 +1,11 @@
-"""Words to ids."""
+"""Texts as a model reads them: words to ids, or what a pretrained encoder says of each token."""
 
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -16,6 +17,56 @@ _WORD = re.compile(r"\w+(?:[-'’]\w+)*")
 def words_of(text: str) -> list[str]:
     """Lower-cased words; "top-left" and "isn't" are one word each."""
     return _WORD.findall(text.lower())
+
+
+@dataclass  # not frozen: Fabric's mixed precision takes its inputs apart, field by field
+class WordBatch:
+    """The words of B texts.
+
+    Attributes:
+        tokens: B x N int64 ids, or B x N x T float features; 0 where there is no word.
+        mask: B x N bool, True where there is a word; each text has at least one.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device | str) -> Self:
+        tokens, mask = (t.to(device, non_blocking=True) for t in (self.tokens, self.mask))
+        return type(self)(tokens, mask)
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """What a model is told about its words when it is built.
+
+    Attributes:
+        max_words: N at most.
+        words: ids lie below it; 0 where words are features.
+        dim: T, the width of a word's feature; None where words are ids.
+    """
+
+    max_words: int
+    words: int = 0
+    dim: int | None = None
+
+
+class TextReader(Protocol):
+    """Texts to words: a `Vocabulary`, or a pretrained `text_encoders.TextEncoder`."""
+
+    @property
+    def spec(self) -> TextSpec: ...
+
+    def encode(self, texts: list[str]) -> WordBatch:
+        """N is that of the longest of the texts; what exceeds `spec.max_words` is cut."""
+        ...
+
+    def cut(self, texts: Iterable[str]) -> int:
+        """How many of the texts `encode` cuts."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -43,8 +94,12 @@ class Vocabulary:
     def _ids(self) -> dict[str, int]:
         return {word: index for index, word in enumerate(self.words, start=2)}
 
-    def encode(self, texts: list[str]) -> Tensor:
-        """B x N int64, padded with 0 to the longest text; a wordless text is one unknown word."""
+    @property
+    def spec(self) -> TextSpec:
+        return TextSpec(self.max_words, words=len(self))
+
+    def encode(self, texts: list[str]) -> WordBatch:
+        """Ids, padded with 0 to the longest text; a wordless text is one unknown word."""
         ids = [
             [self._ids.get(word, UNKNOWN) for word in words_of(text)[: self.max_words]] or [UNKNOWN]
             for text in texts
@@ -52,7 +107,11 @@ class Vocabulary:
         out = torch.full((len(ids), max(map(len, ids))), PAD)
         for row, line in zip(out, ids, strict=True):
             row[: len(line)] = torch.tensor(line)
-        return out
+        return WordBatch(out, out != PAD)
+
+    def cut(self, texts: Iterable[str]) -> int:
+        """How many of the texts have more words than `max_words`."""
+        return sum(len(words_of(text)) > self.max_words for text in texts)
 
     def unknown(self, texts: Iterable[str]) -> Counter[str]:
         """The words of `texts` that this vocabulary lacks, with their counts."""

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from cqr.errors import UserError
-from cqr.trainer.datasets import circo, cirr, css, table
+from cqr.trainer.datasets import circo, cirr, css, fashion200k, mit_states, table
 from cqr.trainer.datasets.layout import Pictures
 from cqr.trainer.datasets.locate import located
 from cqr.trainer.options import choose
 from cqr.trainer.queries import Dataset
 
-READERS = (css, cirr, circo, table)
+READERS = (css, fashion200k, mit_states, cirr, circo, table)
 """The table is the last: it stands back where another fits."""
 
 NAMES = tuple(reader.NAME for reader in READERS)

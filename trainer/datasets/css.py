@@ -1,28 +1,32 @@
-"""CSS as `cqr scenes` generates it.
+"""CSS, as TIRG released it and as `cqr scenes` generates it.
 
 TIRG's protocol: the gallery is every image of the test split, the reference is
-removed, and any image of the same scene as the target is correct.  The pictures
-are our own; figures on them do not compare with the paper's.
+removed, and any image of the same scene as the target is correct.  Generated
+pictures are our own; figures on them do not compare with the paper's.
 
-TIRG trains CSS with the soft triplet loss.  The default here stays batch
-classification: on 200 references, 15 epochs, all else equal, R@1 was 65.5
-with it and 38.4 with the soft triplet (`make demo`, with `--loss soft-triplet`).
+TIRG trains CSS with the soft triplet loss, which is the default on its own files.
+On generated scenes the default stays batch classification: on 200 references, 15
+epochs, all else equal, R@1 was 65.5 with it and 38.4 with the soft triplet
+(`make demo`, with `--loss soft-triplet`).
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
 from cqr.errors import UserError
+from cqr.trainer.datasets import css_original
 from cqr.trainer.datasets.layout import Pictures, first_folder
+from cqr.trainer.pairs import Listed
 from cqr.trainer.queries import LIGHT, Dataset, Protocol
 
 NAME = "css"
-LAYOUT = "scenes.json, made by `cqr scenes`"
+LAYOUT = f"scenes.json, made by `cqr scenes`, or TIRG's {css_original.FILE}"
 MARKER = "scenes.json"
-PUBLISHED: dict[str, int] = {}
+PUBLISHED = css_original.PUBLISHED
 
 PROTOCOL = Protocol(
     name="css",
@@ -34,17 +38,76 @@ PROTOCOL = Protocol(
 )
 
 
+PAIRS = {
+    "listed": PROTOCOL.pairs,
+    "tirg": (
+        "as many as there are training images, in twos: a random query of a random "
+        "modification, and a query of another modification of the same reference"
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Options:
-    """There is nothing to choose."""
+    """How training pairs are drawn; queries and scores are the same with each.
+
+    Attributes:
+        rules: "tirg" is the released code's: every second pair has the reference of the
+            one before and another text, so that the two meet in a batch; a query may come
+            several times an epoch, or not at all.  "listed" takes every training query
+            once an epoch.  "auto" is "tirg" on TIRG's own files and "listed" on
+            generated scenes.
+    """
+
+    rules: Literal["auto", "tirg", "listed"] = "auto"
 
 
 def find(pictures: Pictures, data: Path | None) -> Path | None:
-    return first_folder(pictures, data, lambda folder: (folder / MARKER).is_file())
+    markers = (MARKER, css_original.FILE)
+    return first_folder(
+        pictures, data, lambda folder: any((folder / name).is_file() for name in markers)
+    )
 
 
 def read(folder: Path, pictures: Pictures, options: Options) -> Dataset:
-    """Raises UserError when the folder is of another version or a part is missing."""
+    """Raises UserError when the folder is of another version, or a part is missing or broken."""
+    generated, original = ((folder / name).is_file() for name in (MARKER, css_original.FILE))
+    if generated and original:
+        raise UserError(
+            f"{folder} has {MARKER} and {css_original.FILE}, two data sets: move one of them away"
+        )
+    rules = options.rules
+    if rules == "auto":
+        rules = "listed" if generated else "tirg"
+    dataset = _generated(folder) if generated else _original(folder)
+    return replace(
+        dataset,
+        protocol=replace(dataset.protocol, pairs=PAIRS[rules]),
+        pairs=Listed if rules == "listed" else css_original.Modifications,
+    )
+
+
+def counts(dataset: Dataset) -> dict[str, int]:
+    """None of generated scenes, which nobody has published."""
+    if "mod" not in dataset.queries:
+        return {}
+    return css_original.counts(dataset.queries, dataset.images)
+
+
+def _original(folder: Path) -> Dataset:
+    queries, images = css_original.read(folder)
+    return Dataset(
+        name=NAME,
+        root=folder,
+        queries=queries,
+        images=images,
+        protocol=replace(PROTOCOL, source="CSS protocol of TIRG (Vo et al., CVPR 2019)"),
+        recommended={**LIGHT, "loss": "soft-triplet"},
+        breakdown=("kind",),
+    )
+
+
+def _generated(folder: Path) -> Dataset:
     manifest = _json(folder / MARKER)
     kind, version = manifest.get("format"), manifest.get("version")
     if (kind, version) != ("cqr-scenes", 1):
@@ -62,10 +125,6 @@ def read(folder: Path, pictures: Pictures, options: Options) -> Dataset:
         recommended=LIGHT,
         breakdown=("kind", "attribute"),
     )
-
-
-def counts(dataset: Dataset) -> dict[str, int]:
-    return {}
 
 
 def _split(folder: Path, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:

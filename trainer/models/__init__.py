@@ -11,19 +11,18 @@ from cqr.errors import UserError
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.lbf import LBF, LBFConfig
 from cqr.trainer.options import choose
+from cqr.trainer.text import TextSpec
 
 MODELS: dict[str, tuple[Any, Any]] = {"lbf": (LBF, LBFConfig)}
 
 
 def build(
-    name: str, options: Mapping[str, Any], *, region_dim: int, words: int, max_words: int
+    name: str, options: Mapping[str, Any], *, region_dim: int, text: TextSpec
 ) -> RetrievalModel:
     """A model of that name, freshly initialised from torch's random state."""
     model, config = MODELS[name]
     try:
-        return model(
-            region_dim=region_dim, words=words, max_words=max_words, config=config(**options)
-        )
+        return model(region_dim=region_dim, text=text, config=config(**options))
     except ValueError as error:
         raise UserError(f"{name} cannot be built: {error}; change it with --set") from error
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
+from cqr.trainer.text import WordBatch
 
 
 class RetrievalModel(nn.Module):
@@ -22,12 +23,12 @@ class RetrievalModel(nn.Module):
         """B x E unit vectors of images to be found."""
         raise NotImplementedError
 
-    def encode_query(self, regions: RegionBatch, words: Tensor) -> Tensor:
-        """B x E unit vectors of reference images with texts (words: B x N ids)."""
+    def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
+        """B x E unit vectors of reference images with texts."""
         raise NotImplementedError
 
     def forward(
-        self, reference: RegionBatch, words: Tensor, target: RegionBatch
+        self, reference: RegionBatch, words: WordBatch, target: RegionBatch
     ) -> tuple[Tensor, Tensor]:
         """Query and target vectors, each B x E, times the scale."""
         query, image = self.encode_query(reference, words), self.encode_image(target)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.attention import CrossBlock, SelfBlock
 from cqr.trainer.models.interface import RetrievalModel
-from cqr.trainer.text import PAD
+from cqr.trainer.models.words import WordEmbedding
+from cqr.trainer.text import TextSpec, WordBatch
 
 
 @dataclass(frozen=True)
@@ -76,19 +77,16 @@ class LBF(RetrievalModel):
 
     Args:
         region_dim: width of a region's feature.
-        words: size of the vocabulary, padding and unknown included.
-        max_words: longest text.
+        text: what its words are.
         config: every other choice.
     """
 
-    def __init__(
-        self, *, region_dim: int, words: int, max_words: int, config: LBFConfig | None = None
-    ) -> None:
+    def __init__(self, *, region_dim: int, text: TextSpec, config: LBFConfig | None = None) -> None:
         c = config or LBFConfig()
         super().__init__(c.scale)
         self.config = c
         self.embed_regions = RegionEmbedding(region_dim, c)
-        self.embed_words = WordEmbedding(words, max_words, c)
+        self.embed_words = WordEmbedding(text, c.width, c.dropout)
         block = (c.width, c.heads, c.hidden * c.width, c.dropout)
         self.vep = nn.ModuleList(SelfBlock(*block) for _ in range(c.vep_depth))
         self.tep = nn.ModuleList(SelfBlock(*block) for _ in range(c.tep_depth))
@@ -103,16 +101,16 @@ class LBF(RetrievalModel):
         vector = self._pool(self.out_regions(self.image_states(regions)), regions.mask)
         return F.normalize(vector, dim=-1)
 
-    def encode_query(self, regions: RegionBatch, words: Tensor) -> Tensor:
-        """B x E unit vectors of reference images with texts (words: B x N ids)."""
+    def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
+        """B x E unit vectors of reference images with texts."""
         visual, language = self.fuse(
-            self.image_states(regions), regions.mask, self.word_states(words), words != PAD
+            self.image_states(regions), regions.mask, self.word_states(words), words.mask
         )
         parts = []
         if self.config.joint != "language":
             parts.append(self._pool(self.out_regions(visual), regions.mask))
         if self.config.joint != "visual":
-            parts.append(self._pool(self.out_words(language), words != PAD))
+            parts.append(self._pool(self.out_words(language), words.mask))
         return F.normalize(torch.stack(parts).mean(0), dim=-1)
 
     def image_states(self, regions: RegionBatch) -> Tensor:
@@ -122,11 +120,11 @@ class LBF(RetrievalModel):
             states = layer(states, regions.mask)
         return states
 
-    def word_states(self, words: Tensor) -> Tensor:
+    def word_states(self, words: WordBatch) -> Tensor:
         """TEP: B x N x D."""
         states = self.embed_words(words)
         for layer in self.tep:
-            states = layer(states, words != PAD)
+            states = layer(states, words.mask)
         return states
 
     def fuse(
@@ -147,7 +145,7 @@ class LBF(RetrievalModel):
         return visual, language
 
     @torch.no_grad()
-    def attention(self, regions: RegionBatch, words: Tensor) -> Tensor:
+    def attention(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x N x K: how much each word attends to each region, rows summing to 1.
 
         The mean over the heads of the last fusion layer's word-to-region
@@ -162,7 +160,7 @@ class LBF(RetrievalModel):
             self.image_states(regions),
             regions.mask,
             self.word_states(words),
-            words != PAD,
+            words.mask,
             depth=self.config.fusion_depth - 1,
         )
         last = self.read[-1]
@@ -197,21 +195,6 @@ class RegionEmbedding(nn.Module):
             boxes = torch.cat([boxes, ((x2 - x1) * (y2 - y1))[..., None]], -1)
         both = visual + self.position(boxes)
         return self.dropout(both / 2 if self.config.combine == "average" else both)
-
-
-class WordEmbedding(nn.Module):
-    """h_i = LN(word(w_i) + position(i)): the paper's two embedding layers; the LN is LXMERT's."""
-
-    def __init__(self, words: int, max_words: int, config: LBFConfig) -> None:
-        super().__init__()
-        self.word = nn.Embedding(words, config.width, padding_idx=PAD)
-        self.position = nn.Embedding(max_words, config.width)
-        self.norm = nn.LayerNorm(config.width)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, words: Tensor) -> Tensor:
-        positions = torch.arange(words.shape[1], device=words.device)
-        return self.dropout(self.norm(self.word(words) + self.position(positions)))
 
 
 def _embedding(dim: int, config: LBFConfig) -> nn.Sequential:
