@@ -64,6 +64,12 @@ ProtocolOption = Annotated[
         help="A choice that the data set's protocol leaves; repeatable.  docs/ has a page each.",
     ),
 ]
+RunOption = Annotated[
+    Path | None, typer.Option(help="Folder of the run; the newest in artifacts/runs if absent.")
+]
+RunFeaturesOption = Annotated[
+    Path | None, typer.Option(help="Feature file; the one it was trained on if absent.")
+]
 MaxMissingOption = Annotated[float, typer.Option(help="Share of the images that may lack regions.")]
 
 
@@ -449,12 +455,8 @@ def train(
 
 @command
 def evaluate(
-    run: Annotated[
-        Path | None, typer.Option(help="Folder of the run; the newest in artifacts/runs if absent.")
-    ] = None,
-    features: Annotated[
-        Path | None, typer.Option(help="Feature file; the one it was trained on if absent.")
-    ] = None,
+    run: RunOption = None,
+    features: RunFeaturesOption = None,
     data: DataOption = None,
     as_: AsOption = None,
     protocol: ProtocolOption = [],  # noqa: B006
@@ -485,6 +487,38 @@ def evaluate(
     report.write(evaluation, chosen, folder)
     console.recall_table(evaluation.metrics)
     print(f"Wrote {folder}/metrics.json, queries.parquet and report.html")
+
+
+@command
+def submit(
+    run: RunOption = None,
+    features: RunFeaturesOption = None,
+    data: DataOption = None,
+    as_: AsOption = None,
+    protocol: ProtocolOption = [],  # noqa: B006
+    max_missing: MaxMissingOption = 0.01,
+    device: DeviceOption = "auto",
+) -> None:
+    """Write the files that a data set's own server scores.
+
+    Reads a run, and features and queries as `cqr evaluate` does; ranks the split whose truth
+    only the server has.  Writes the files to the run's folder submission/, all of them or
+    none: each is checked first against what the server refuses.
+
+    Example: `cqr submit --features artifacts/cirr.h5`
+    """
+    from cqr.trainer import console, runs
+    from cqr.trainer.material import Wanted, collect_for
+    from cqr.trainer.submission import forms_of
+    from cqr.trainer.submission import submit as write_files
+
+    chosen = runs.Run.load(run) if run else runs.newest()
+    wanted = Wanted(data, as_, tuple(protocol))
+    material = collect_for(chosen, features, wanted, split="submitted", max_missing=max_missing)
+    forms_of(material.dataset)  # nothing to submit is said before anything else is
+    console.announce(chosen, material, material.dataset.protocol.submitted)
+    for path, form in write_files(chosen, material, runs.torch_device(device)).items():
+        print(f"Wrote {path}" + (f": send it to {form.server}" if form.server else ""))
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

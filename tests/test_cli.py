@@ -13,7 +13,9 @@ import typer
 from cqr import cli
 from cqr.trainer.settings import Settings
 
-COMMANDS = ("scenes", "extract", "import", "export", "inspect", "train", "evaluate")
+COMMANDS = (
+    "scenes", "extract", "import", "export", "inspect", "data", "train", "evaluate", "submit",
+)  # fmt: skip
 
 
 def cqr(*words, **environment):

@@ -26,8 +26,12 @@ results = Console(highlight=False)
 notes = Console(stderr=True, highlight=False, markup=False)
 
 
-def announce(run: Run, material: Material) -> None:
-    """Say what is about to be trained or scored, on what, and what is odd about it."""
+def announce(run: Run, material: Material, split: str | None = None) -> None:
+    """Say what is about to be trained or ranked, on what, and what is odd about it.
+
+    Args:
+        split: that is ranked; None is the one that the protocol scores.
+    """
     dataset, reader, settings = material.dataset, material.reader, run.settings
     counts = dataset.queries["split"].value_counts(sort=False)
     queries = ", ".join(f"{number:,} {split}" for split, number in counts.items())
@@ -36,8 +40,8 @@ def announce(run: Run, material: Material) -> None:
     _say(f"Data set  {dataset.name} ({dataset.root}): {queries} queries")
     if dataset.options:
         _say(f"Options   {_options(dataset)}")
-    scored = dataset.protocol.scored
-    _say(f"Gallery   {len(dataset.gallery(scored)):,} images of the {scored} split")
+    ranked = split or dataset.protocol.scored
+    _say(f"Gallery   {len(dataset.gallery(ranked)):,} images of the {ranked} split")
     _say(f"Features  {reader.file.path}: {reader.k} regions of {reader.dim} ({detector})")
     _say(f"Protocol  {dataset.protocol.sentence()}")
     _say(f"Training  {dataset.protocol.pairs}")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cqr.errors import UserError
 from cqr.trainer.features import RegionReader
-from cqr.trainer.metrics import Ranking, rank
+from cqr.trainer.metrics import Ranking, rank, rank_among
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.queries import Task
 from cqr.trainer.text import TextReader
@@ -68,6 +68,16 @@ class Vectors:
             np.where(self.known[:, None], found.top, -1),
             np.where(self.known[:, None], found.scores, np.nan).astype(np.float32),
         )
+
+    def rank_among(self, work: Task) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rank each query's members, which the task must have.
+
+        Returns:
+            As `metrics.rank_among`; a query whose reference has no regions finds nothing.
+        """
+        assert work.members is not None
+        ranks, ranked = rank_among(self.queries, self.gallery, work.members, work.correct)
+        return np.where(self.known, ranks, 0), np.where(self.known[:, None], ranked, -1)
 
 
 @torch.inference_mode()

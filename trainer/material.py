@@ -72,6 +72,8 @@ def collect(
     reader = RegionReader(features, k)
     file = reader.file
     dataset = wanted.read(Pictures(Path(file.image_root), file.paths, Path(file.path)))
+    if split is None:
+        check_trains(dataset, features)
     dataset, said = present(_only(dataset, split), reader, max_missing)
     return Material(reader, dataset, [*dataset.notes, *said])
 
@@ -108,6 +110,16 @@ def _only(dataset: Dataset, split: str | None) -> Dataset:
         queries=queries[queries["split"].isin(kept)],
         images=images[images["split"].isin(kept) | images["split"].isna()],
     )
+
+
+def check_trains(dataset: Dataset, features: Path) -> None:
+    """Raises UserError when a data set lists no training pairs and has no rule to draw some."""
+    if dataset.split("train").empty and "group" not in dataset.images:
+        raise UserError(
+            f"there is nothing to train on in {dataset.root} (the pairs of {dataset.name} are "
+            f"{dataset.protocol.pairs}): train on another data set, then score that run here with "
+            f"`cqr evaluate --run RUN --features {features}`"
+        )
 
 
 def present(

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cqr.trainer.encode import Vectors
-from cqr.trainer.metrics import Ranking, chance_at, recall_at
+from cqr.trainer.metrics import Ranking, chance_at, map_at, recall_at
 from cqr.trainer.queries import Dataset, Protocol, Task
 
 
@@ -102,6 +102,11 @@ def _others(dataset: Dataset, work: Task, vectors: Vectors, found: Ranking) -> d
     for column in protocol.also:
         ranks = _rank_of_label(dataset.images, column, work, found)
         measures |= {f"{column} R@{k}": recall_at(ranks, k) for k in protocol.recall_at}
+    if work.members is not None:
+        ranks, _ = vectors.rank_among(work)
+        measures |= {f"R_subset@{k}": recall_at(ranks, k) for k in protocol.subset_recall_at}
+    if work.relevant is not None:
+        measures |= {f"mAP@{k}": map_at(found.top, work.relevant, k) for k in protocol.precision_at}
     return measures
 
 

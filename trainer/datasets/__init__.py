@@ -8,6 +8,7 @@ A reader is a module with
     find       where its files are, or None
     read       the data set
     counts     numbers to be held against PUBLISHED
+    SUBMISSION the files that its evaluation server takes, if it has one (`forms`)
 and `READERS` lists them.  To add a data set, write such a module and add it.
 """
 
@@ -17,13 +18,22 @@ from pathlib import Path
 from typing import Any
 
 from cqr.errors import UserError
-from cqr.trainer.datasets import css, fashion200k, fashion_iq, mit_states, shoes, table
+from cqr.trainer.datasets import (
+    circo,
+    cirr,
+    css,
+    fashion200k,
+    fashion_iq,
+    mit_states,
+    shoes,
+    table,
+)
 from cqr.trainer.datasets.layout import Pictures
 from cqr.trainer.datasets.locate import located
 from cqr.trainer.options import choose
 from cqr.trainer.queries import Dataset
 
-READERS = (css, fashion200k, mit_states, fashion_iq, shoes, table)
+READERS = (css, fashion200k, mit_states, fashion_iq, shoes, cirr, circo, table)
 """The table is the last: it stands back where another fits."""
 
 NAMES = tuple(reader.NAME for reader in READERS)

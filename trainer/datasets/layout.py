@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from cqr.errors import UserError
 
 
@@ -72,3 +74,52 @@ def json_of(path: Path, kind: type = dict) -> Any:
             f"{path} holds a {type(content).__name__}, not a {kind.__name__}: download it again"
         )
     return content
+
+
+def value_of(entry: Any, key: str, kind: type, where: str) -> Any:
+    """What a JSON object has under a key.
+
+    Args:
+        kind: the JSON type it must have; a truth value is no int.
+        where: the object stands, for the message.
+
+    Raises:
+        UserError: there is nothing, or something of another type.
+    """
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if type(value) is not kind:
+        raise UserError(f"{where} has no {key} of type {kind.__name__}: download the file again")
+    return value
+
+
+def values_of(entry: Any, key: str, kind: type, where: str) -> list[Any]:
+    """A list of one JSON type under a key; arguments and errors as in `value_of`."""
+    values = value_of(entry, key, list, where)
+    if any(type(value) is not kind for value in values):
+        raise UserError(
+            f"{where} has in {key} what is not of type {kind.__name__}: download the file again"
+        )
+    return values
+
+
+def check_ids(file: Path, queries: pd.DataFrame, key: str) -> None:
+    """Raises UserError when two queries of a file have one id; `key` is what the file calls it."""
+    again = queries["query_id"][queries["query_id"].duplicated()]
+    if len(again):
+        raise UserError(f"{file} has {key} {again.iloc[0]} twice: download it again")
+
+
+def unlisted(queries: pd.DataFrame, column: str, images: pd.Series, where: str) -> list[str]:
+    """What to say, if anything, about images that queries name and a list of images lacks.
+
+    Args:
+        column: of the queries that holds lists of images, beside reference and target.
+        where: the images are listed.
+    """
+    columns = [queries["reference"], queries["target"], queries[column].explode()]
+    named = pd.Series(pd.unique(pd.concat(columns).dropna()), dtype=object)
+    lacking = named[~named.isin(images)].tolist()
+    if not lacking:
+        return []
+    said = f"{len(lacking)} images that the queries name are not in {where}, first {lacking[0]}"
+    return [f"{said}: no query can find them"]
