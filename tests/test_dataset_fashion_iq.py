@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cqr.trainer import evaluate
+from cqr.trainer import evaluate, runs, submission
 from cqr.trainer.datasets import fashion_iq
+from cqr.trainer.material import Wanted, collect_for
 from cqr.trainer.queries import tasks
 from cqr.trainer.text import words_of
 
@@ -430,3 +432,23 @@ def test_it_is_trained_on_and_scored_by_category(write_features):
     assert stored["query_id"].tolist()[:3] == ["dress-val-0-1", "dress-val-0-2", "dress-val-1-1"]
     assert stored["candidate"].tolist()[-1] == "S10"
     assert set(stored["found"][0]) - {None} == {f"images/dress/D{i}.jpg" for i in (9, 10, 11)}
+
+
+def test_what_is_submitted_is_the_challenge_s_entries_with_their_rankings(write_features):
+    train = [entry(f"C{i}", f"T{i}", f"is {i}") for i in range(8)]
+    asked = [entry(f"X{i}", "none", f"is {i}", "") for i in range(3)]
+    listed = [f"X{i}" for i in range(55)]
+    contents = files(train=train, val=train[:2], test=asked, lists={"test": listed})
+    root = write(contents)
+    names = [f"{name}{i}" for name in "CT" for i in range(8)] + listed
+    evaluated(write_features, root, [f"images/{name}.jpg" for name in names])
+    run = runs.newest()
+    material = collect_for(run, None, Wanted(), split="submitted", max_missing=0)
+    [path] = submission.submit(run, material, torch.device("cpu"))
+    assert path.name == "dress.test.pred.json"
+    answers = json.loads(path.read_text())
+    given = json.loads(contents["captions/cap.dress.test.json"])
+    assert [{k: v for k, v in a.items() if k != "ranking"} for a in answers] == given
+    for answer in answers:
+        assert len(set(answer["ranking"])) == 50
+        assert set(answer["ranking"]) <= set(listed)

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import pandas as pd
 
 from cqr.errors import UserError
+from cqr.trainer.datasets.forms import Entries, Form
 from cqr.trainer.datasets.layout import Pictures, first_folder
 from cqr.trainer.datasets.records import name_in, names_of, records_of, texts_in
 from cqr.trainer.datasets.two_captions import FORMS, RandomForm, stripped
@@ -36,6 +37,12 @@ PUBLISHED = {
     for category, sizes in _SIZES.items()
     for what, size in zip([*_COUNTED, "images of val pairs"], sizes, strict=True)
 } | {"names": 77_683, "distinct names": 74_381}
+
+SUBMISSION = tuple(
+    Form(f"{category}.test.pred.json", 50, Entries(("candidate", "captions")), part=category)
+    for category in CATEGORIES
+)
+"""The challenge's files (XiaoxiaoGuo/fashion-iq, start_kit/eval.py, which looks at 50)."""
 
 
 @dataclass(frozen=True)
