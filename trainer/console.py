@@ -27,6 +27,7 @@ notes = Console(stderr=True, highlight=False, markup=False)
 def announce(run: Run, material: Material) -> None:
     """Say what is about to be trained or scored, on what, and what is odd about it."""
     dataset, reader, settings = material.dataset, material.reader, run.settings
+    words = run.words()
     counts = dataset.queries["split"].value_counts()
     splits = [split for split in ("train", "val", "test") if split in counts]
     queries = ", ".join(f"{counts[split]:,} {split}" for split in splits)
@@ -35,9 +36,15 @@ def announce(run: Run, material: Material) -> None:
     _say(f"Data set  {dataset.name} ({dataset.root}): {queries} queries")
     _say(f"Gallery   {len(dataset.gallery('test')):,} images")
     _say(f"Features  {reader.file.path}: {reader.k} regions of {reader.dim} ({detector})")
+    if run.text_encoder:
+        _say(f"Text      {run.text_encoder.name}, frozen: {words.spec.dim} features a word piece")
     _say(f"Protocol  {dataset.protocol.sentence()}")
     for note in material.notes:
         _say(f"Note      {note}", style="yellow")
+    if cut := words.cut(dataset.queries["text"]):
+        kind = "word pieces" if run.text_encoder else "words"
+        limit = f"{words.spec.max_words} {kind} that the model reads (`cqr train --max-words`)"
+        _say(f"Note      {cut:,} texts are cut, being longer than the {limit}", style="yellow")
     if settings.select == "test":
         flatters = "which flatters the result"
         _say(f"Note      the epoch is chosen on the test queries, {flatters}", style="yellow")

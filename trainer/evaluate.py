@@ -1,6 +1,7 @@
 """Score a model under a data set's protocol: the one evaluator for all data sets."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -113,20 +114,21 @@ def evaluate(run: Run, material: Material, device: torch.device, split: str = "t
     """Score a run's chosen weights on a split.
 
     Raises:
-        UserError: the run has no weights, they do not fit, or no image of the
-            split has regions.
+        UserError: the run has no weights, they do not fit, no image of the split
+            has regions, or the run's text encoder cannot be had.
     """
     dataset, reader = material.dataset, material.reader
     model = run.trained_model().to(device)
     work = task(dataset, dataset.split(split), dataset.gallery(split))
     if not work.gallery:
         raise UserError(f"none of the {split} images has regions in {reader.file.path}")
-    found = score(model, reader, run.vocabulary, work, device)
+    words = run.words(device)
+    found = score(model, reader, words, work, device)
     queries = work.queries
     size = len(work.gallery) - (work.reference >= 0)
     number = np.array([len(c) for c in work.correct])
     ks = dataset.protocol.recall_at
-    unknown = run.vocabulary.unknown(queries["text"])
+    unknown = run.vocabulary.unknown(queries["text"]) if run.vocabulary else Counter()
 
     def recalls(where: NDArray[np.bool_]) -> dict[str, Any]:
         return {
@@ -147,6 +149,8 @@ def evaluate(run: Run, material: Material, device: torch.device, split: str = "t
         "gallery": len(work.gallery),
         **recalls(everything),
         "without_correct_image": int((number == 0).sum()),
+        "text_encoder": run.text_encoder.name if run.text_encoder else None,
+        "texts_cut": words.cut(queries["text"]),
         "unknown_words": dict(unknown.most_common(20)),
         "breakdown": {
             column: {

@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 
 from cqr.atomic import replacing
 from cqr.errors import UserError
-from cqr.trainer import checkpoint, runs
+from cqr.trainer import checkpoint, runs, text_encoders
 from cqr.trainer.batches import Batch, Pairs, ahead, order
 from cqr.trainer.checkpoint import Progress
 from cqr.trainer.evaluate import score
+from cqr.trainer.features import RegionReader
 from cqr.trainer.losses import LOSSES
 from cqr.trainer.material import Material
 from cqr.trainer.metrics import recall_at
@@ -59,10 +60,15 @@ def start(
         data: as it was given to find the data set.
         folder: where runs are kept.
         fresh: never go on with an old one.
+
+    Raises:
+        UserError: the text encoder cannot be had.
     """
     reader = material.reader
     features = Path(reader.file.path).resolve()
     kept, _ = split_training(material.dataset, settings)
+    name, max_words = settings.text_encoder, settings.max_words
+    encoder = text_encoders.load(name, max_words).identity if name else None
     run = Run(
         path=runs.next_path(folder, f"{features.stem}-{settings.model}"),
         features=features,
@@ -71,7 +77,8 @@ def start(
         region_dim=reader.dim,
         detector=dict(reader.file.detector),
         settings=settings,
-        vocabulary=Vocabulary.of(kept["text"]),
+        vocabulary=None if encoder else Vocabulary.of(kept["text"], max_words),
+        text_encoder=encoder,
         created=runs.now(),
     )
     for old in [] if fresh else reversed(runs.all_runs(folder)):
@@ -132,9 +139,7 @@ def train(
     dataset, settings = material.dataset, run.settings
     kept, held = split_training(dataset, settings)
     choice = _choice(dataset, held, settings)
-    training, progress = _set_up(
-        run, Pairs.of(kept, material.reader, run.vocabulary), device, precision
-    )
+    training, progress = _set_up(run, kept, material.reader, device, precision)
     with _stop_requests() as stop, ThreadPoolExecutor(1) as loader:
         while progress.epoch < settings.epochs:
             progress, line = _epoch(training, progress, loader, stop, on_step)
@@ -148,13 +153,14 @@ def train(
 
 
 def _set_up(
-    run: Run, pairs: Pairs, device: str, precision: str | None
+    run: Run, queries: pd.DataFrame, reader: RegionReader, device: str, precision: str | None
 ) -> tuple[_Training, Progress]:
     settings = run.settings
-    batch = min(settings.batch, len(pairs))
+    batch = min(settings.batch, len(queries))
     if batch < 2:
-        raise UserError(f"there are {len(pairs)} training queries: at least 2 are needed")
+        raise UserError(f"there are {len(queries)} training queries: at least 2 are needed")
     fabric = _fabric(device, precision)
+    pairs = Pairs.of(queries, reader, run.words(fabric.device))
     torch.manual_seed(settings.seed)
     module = run.model()
     optimizer = torch.optim.AdamW(
@@ -268,7 +274,7 @@ def _step(t: _Training, batch: Batch) -> float:
 
 def _validate(t: _Training, material: Material, choice: Task) -> dict[str, Any]:
     """Recall on the queries that choose the epoch; its mean over k is the score."""
-    found = score(t.module, material.reader, t.run.vocabulary, choice, t.fabric.device)
+    found = score(t.module, material.reader, t.pairs.words, choice, t.fabric.device)
     ks = material.dataset.protocol.recall_at
     recall = {str(k): recall_at(found.rank, k) for k in ks}
     return {"recall": recall, "score": float(np.mean(list(recall.values())))}
