@@ -59,7 +59,9 @@ def test_features_are_the_last_hidden_states_of_the_words(write_encoder):
         assert not row[n:].any()
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(texts=st.lists(st.text("abc mRkeiTd-?é\n", max_size=60), min_size=1, max_size=6))
 def test_features_do_not_depend_on_the_other_texts(write_encoder, texts):
     folder = write_encoder()
@@ -79,6 +81,7 @@ def test_long_texts_are_cut_and_counted(write_encoder):
     assert encoder.spec.max_words == 4
     assert equal(encoder.encode([long]), encoder.encode([short]))
     assert encoder.cut([short, long, long, "", "abcd", "abcde"]) == 3
+    assert encoder.cut([]) == 0
 
 
 @pytest.mark.parametrize("kind", ["bert", "t5", "clip"])

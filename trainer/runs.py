@@ -88,11 +88,12 @@ class Run:
         assert text is not None
         return text
 
-    def words(self, device: torch.device | str = "cpu") -> TextReader:
+    def words(self, device: torch.device | None = None) -> TextReader:
         """What reads the run's texts.
 
         Args:
-            device: where a text encoder computes.
+            device: where a text encoder computes from now on; None for where it did,
+                at first the CPU.
 
         Raises:
             UserError: the run's text encoder cannot be had, or is another by now.
@@ -102,7 +103,7 @@ class Run:
             return text
         encoder = load(text.name, text.max_words)
         text.require(encoder.identity)
-        return encoder.to(device)
+        return encoder if device is None else encoder.to(device)
 
     def with_text_encoder(self, name: str) -> Self:
         """This run, with its text encoder to be found under another name.

@@ -111,8 +111,11 @@ class TextEncoder:
 
     def cut(self, texts: Iterable[str]) -> int:
         """How many of the texts have more word pieces than `spec.max_words`."""
+        all_texts = list(texts)
+        if not all_texts:  # tokenizers fail on none
+            return 0
         with self._lock:
-            ids = self._tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+            ids = self._tokenizer(all_texts, add_special_tokens=False, verbose=False)["input_ids"]
         return sum(len(row) > self._max_words for row in ids)
 
     def _row(self, text: str) -> Tensor:
