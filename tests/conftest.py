@@ -107,3 +107,55 @@ def drawn_scenes(tmp_path, write_features):
         return write_features(file, paths, features, boxes, count, root=folder)
 
     return make
+
+
+@pytest.fixture
+def write_encoder(tmp_path):
+    """A function that writes a small language model that was never trained, as transformers does.
+
+    It knows letters and "make", "it" and "red", is 16 wide, and reads up to 40
+    tokens.  `marks`: whether its tokenizer puts [CLS] and [SEP] around a text.
+    """
+    transformers = pytest.importorskip("transformers", reason="pip install 'cqr[text]'")
+    import tokenizers
+    from tokenizers import models, normalizers, pre_tokenizers, processors
+
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{c}" for c in letters)]
+    ids = {token: i for i, token in enumerate([*tokens, "make", "it", "red"])}
+    size = {
+        "vocab_size": len(ids), "hidden_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 40,
+    }  # fmt: skip
+
+    def network(kind):
+        if kind == "bert":
+            return transformers.BertModel(transformers.BertConfig(**size))
+        if kind == "t5":  # an encoder and a decoder
+            small = {"vocab_size": len(ids), "d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2}
+            return transformers.T5Model(transformers.T5Config(num_layers=1, **small))
+        vision = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+        return transformers.CLIPModel(  # images and texts
+            transformers.CLIPConfig(
+                text_config=size | {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0},
+                vision_config=vision | {"image_size": 16, "patch_size": 8},
+            )
+        )
+
+    def write(kind="bert", seed=0, marks=True, name="encoder"):
+        folder = tmp_path / name
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network(kind).save_pretrained(folder)
+        tokenizer = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer()
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        if marks:
+            tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+        transformers.PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]",
+            cls_token="[CLS]", sep_token="[SEP]", model_max_length=40,
+        ).save_pretrained(folder)  # fmt: skip
+        return folder
+
+    return write

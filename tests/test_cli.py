@@ -48,7 +48,10 @@ def test_the_defaults_in_the_help_are_those_of_the_settings():
         for option in getattr(parameter.annotation, "__metadata__", ()):
             if isinstance(option, typer.models.OptionInfo) and isinstance(option.show_default, str):
                 shown[name] = option.show_default
-    settings = {f.name: f.default for f in dataclasses.fields(Settings)} | {"k": "all"}
+    settings = {f.name: f.default for f in dataclasses.fields(Settings)} | {
+        "k": "all",
+        "text_encoder": "none",
+    }
     del shown["as_"]  # no setting
     assert shown == {name: str(settings[name]) for name in shown}
     assert set(shown) == {f.name for f in dataclasses.fields(Settings)} - {"options"}
@@ -86,11 +89,16 @@ def test_an_unknown_option_is_a_usage_error():
 def test_train_and_evaluate_as_typed(drawn_scenes):
     features = drawn_scenes()
     options = ["--epochs", 2, "--set", "width=32", "--set", "embed_dim=32", "--device", "cpu"]
+    options += ["--max-words", 4]
     done = cqr("train", "--features", features, *options)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "Wrote artifacts/runs/css-lbf-001\nNext: cqr evaluate\n"
     assert "Data set  css" in done.stderr
     assert "the reference is removed from it" in done.stderr
+    assert "texts are cut, being longer than the 4 words that the model reads" in done.stderr
+    done = cqr("evaluate", "--text-encoder", "x")
+    why = "artifacts/runs/css-lbf-001 was trained without one; leave it out"
+    assert done.stderr == f"Error: --text-encoder x: {why}\n"
     done = cqr("evaluate", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert re.search(r"│ lbf +│ +72 │", done.stdout)

@@ -78,13 +78,16 @@ def test_a_batch_does_not_change_a_vector(regions):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_words_may_be_features(regions, dtype):
-    """One-hot features through a linear map are what ids through a table are."""
+    """One-hot features through a linear map are what ids through a table (of normed rows) are."""
     ids = model()
-    torch.manual_seed(2)
+    table = ids.embed_words.word.weight.data[1:]  # all but the padding
+    table[:] = (table - table.mean(1, keepdim=True)) / table.std(1, correction=0, keepdim=True)
     features = LBF(region_dim=10, text=TextSpec(max_words=8, dim=20), config=SMALL).eval()
     state = ids.state_dict()
-    state["embed_words.word.weight"] = state["embed_words.word.weight"].T
-    state["embed_words.word.bias"] = torch.zeros(16)
+    state["embed_words.word.map.weight"] = state.pop("embed_words.word.weight").T
+    state["embed_words.word.map.bias"] = torch.zeros(16)
+    for name in ("weight", "bias"):
+        state[f"embed_words.word.norm.{name}"] = features.embed_words.word.norm.state_dict()[name]
     features.load_state_dict(state)
     one_hot = torch.nn.functional.one_hot(WORDS.tokens, 20) * WORDS.mask[..., None]
     batch = WordBatch(one_hot.to(dtype), WORDS.mask)

@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 from cqr.errors import UserError
-from cqr.trainer import checkpoint, evaluate, report, runs
+from cqr.trainer import checkpoint, console, evaluate, report, runs, text_encoders
 from cqr.trainer.material import collect
 from cqr.trainer.settings import Settings, settle
+from cqr.trainer.text import TextSpec
 from cqr.trainer.train import finished, start, train
 
 SMALL = ["width=32", "heads=2", "vep_depth=1", "tep_depth=1", "fusion_depth=1", "embed_dim=48"]
@@ -240,6 +241,68 @@ def test_mixed_precision_trains(drawn_scenes):
     assert {value.dtype for value in load_file(run.weights).values()} == {torch.float32}
 
 
+def test_a_text_encoder_trains_resumes_exactly_and_scores(drawn_scenes, write_encoder, capfd):
+    features = drawn_scenes()
+    settings = small(text_encoder=str(write_encoder()), max_words=8)
+    whole, material = run_of(features, settings, fresh=True)
+    text_encoders._load.cache_clear()  # as another process, which has encoded nothing yet
+    run = start(material, settings, fresh=True)
+
+    def stop(*_):
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run, material, on_step=stop, device="cpu")
+    text_encoders._load.cache_clear()
+    assert start(material, settings) == runs.Run.load(run.path) == run
+    train(run, material, device="cpu")
+    assert_equal_runs(whole, run)
+    log = run.history()
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert run.vocabulary is None
+    assert run.text_encoder.spec == run.words().spec == TextSpec(max_words=8, dim=16)
+    console.announce(run, material)
+    said = capfd.readouterr().err
+    assert "encoder, frozen: 16 features a word piece" in said
+    assert "longer than the 8 word pieces that the model reads" in said
+    texts = material.dataset.split("test")["text"]
+    metrics = evaluate.evaluate(run, material, CPU).metrics
+    assert metrics["unknown_words"] == {}
+    assert metrics["texts_cut"] == run.words().cut(texts) > 0
+    assert start(material, small()).vocabulary is not None  # another text side is another run
+
+
+def test_an_encoder_that_is_another_or_gone_is_refused(drawn_scenes, write_encoder):
+    features = drawn_scenes()
+    folder = write_encoder()
+    run, material = run_of(features, small(epochs=1, text_encoder=str(folder)))
+    scored = evaluate.evaluate(run, material, CPU).metrics
+    moved = folder.rename(folder.with_name("moved"))
+    with pytest.raises(UserError, match=r"encoder is not a folder; name that of a model"):
+        evaluate.evaluate(run, material, CPU)
+    again = evaluate.evaluate(run.with_text_encoder(str(moved)), material, CPU).metrics
+    assert again["recall"] == scored["recall"]
+    write_encoder(seed=1)
+    with pytest.raises(UserError, match="not the one that the run was trained with") as caught:
+        evaluate.evaluate(runs.Run.load(run.path), material, CPU)
+    assert "its model.safetensors differs" in str(caught.value)
+    with pytest.raises(UserError, match=r"--text-encoder x: .* was trained without one"):
+        start(material, small(epochs=1)).with_text_encoder("x")
+
+
+def test_texts_that_are_cut_are_counted_and_runs_of_old_are_read(drawn_scenes):
+    material = collect(drawn_scenes())
+    run = start(material, small(epochs=1, max_words=3))
+    train(run, material, device="cpu")
+    texts = material.dataset.split("test")["text"]
+    cut = evaluate.evaluate(run, material, CPU).metrics["texts_cut"]
+    assert cut == sum(text.count(" ") >= 3 for text in texts) > 0
+    content = json.loads((run.path / "run.json").read_text())
+    del content["text_encoder"], content["settings"]["text_encoder"]
+    (run.path / "run.json").write_text(json.dumps(content))
+    assert runs.Run.load(run.path) == run
+
+
 def test_features_that_are_not_finite_are_named(drawn_scenes):
     features = drawn_scenes()
     import h5py
@@ -320,6 +383,7 @@ def test_a_run_without_weights_and_damaged_files_are_refused(drawn_scenes):
         ({"epochs": 0}, "--epochs 0 is less than 1"),
         ({"batch": 1}, "--batch 1 is less than 2"),
         ({"lr": 0.0}, "--lr 0.0 is not greater than 0"),
+        ({"max_words": 0}, "--max-words 0 is less than 1"),
         ({"seed": -1}, "--seed -1 is not in"),
         ({"validation": 1.0}, "--validation 1.0 is not in"),
         ({"loss": "hinge"}, "no loss is called 'hinge'; there are batch-classification, "),

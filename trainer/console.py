@@ -33,6 +33,7 @@ def announce(run: Run, material: Material, split: str | None = None) -> None:
         split: that is ranked; None is the one that the protocol scores.
     """
     dataset, reader, settings = material.dataset, material.reader, run.settings
+    words = run.words()
     counts = dataset.queries["split"].value_counts(sort=False)
     queries = ", ".join(f"{number:,} {split}" for split, number in counts.items())
     detector = reader.file.detector.get("name", "?")
@@ -43,10 +44,16 @@ def announce(run: Run, material: Material, split: str | None = None) -> None:
     ranked = split or dataset.protocol.scored
     _say(f"Gallery   {len(dataset.gallery(ranked)):,} images of the {ranked} split")
     _say(f"Features  {reader.file.path}: {reader.k} regions of {reader.dim} ({detector})")
+    if run.text_encoder:
+        _say(f"Text      {run.text_encoder.name}, frozen: {words.spec.dim} features a word piece")
     _say(f"Protocol  {dataset.protocol.sentence()}")
     _say(f"Training  {dataset.protocol.pairs}")
     for note in material.notes:
         _say(f"Note      {note}", style="yellow")
+    if cut := words.cut(dataset.queries["text"]):
+        kind = "word pieces" if run.text_encoder else "words"
+        limit = f"{words.spec.max_words} {kind} that the model reads (`cqr train --max-words`)"
+        _say(f"Note      {cut:,} texts are cut, being longer than the {limit}", style="yellow")
     if settings.select == "test":
         flatters = "which flatters the result"
         _say(f"Note      the epoch is chosen on the test queries, {flatters}", style="yellow")

@@ -1,6 +1,7 @@
 """Score a model under a data set's protocol: the one evaluator for all data sets."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +38,8 @@ def evaluate(run: Run, material: Material, device: torch.device) -> Evaluation:
 
     Raises:
         UserError: the run has no weights, they do not fit, no query is to be
-            scored, or no image of a gallery has regions.
+            scored, no image of a gallery has regions, or the run's text encoder
+            cannot be had.
     """
     dataset, reader = material.dataset, material.reader
     protocol = dataset.protocol
@@ -45,15 +47,17 @@ def evaluate(run: Run, material: Material, device: torch.device) -> Evaluation:
     model = run.trained_model().to(device)
     if dataset.split(protocol.scored).empty:
         raise UserError(f"{dataset.root} has no queries of its {protocol.scored} split to score")
+    words = run.words(device)
     parts = []
     for work in tasks(dataset, protocol.scored):
         if not work.gallery:
             raise UserError(
                 f"none of the {protocol.scored} images has regions in {reader.file.path}"
             )
-        vectors = encode(model, reader, run.vocabulary, work, device)
-        parts.append(measure(dataset, work, vectors))
+        parts.append(measure(dataset, work, encode(model, reader, words, work, device)))
     per_query = pd.concat([part.per_query for part in parts])
+    texts = per_query["text"]
+    unknown = run.vocabulary.unknown(texts) if run.vocabulary else Counter()
     return Evaluation(
         {
             "run": run.path.name,
@@ -65,7 +69,9 @@ def evaluate(run: Run, material: Material, device: torch.device) -> Evaluation:
             "select": run.settings.select,
             "k": reader.k,
             **combined(dataset, parts),
-            "unknown_words": dict(run.vocabulary.unknown(per_query["text"]).most_common(20)),
+            "text_encoder": run.text_encoder.name if run.text_encoder else None,
+            "texts_cut": words.cut(texts),
+            "unknown_words": dict(unknown.most_common(20)),
             "cqr": version("cqr"),
             "torch": torch.__version__,
         },

@@ -27,6 +27,8 @@ def divide(dataset: Dataset, settings: Settings) -> tuple[PairSource, list[Task]
     if len(queries):
         held = cut(queries, "reference", settings.validation, settings.seed)
         return dataset.pairs(queries[~held], images), [_listed(dataset, queries[held])]
+    if "group" not in images or images.empty:
+        return dataset.pairs(queries, images), []  # nothing is left: training says so
     held = cut(images, "group", settings.validation, settings.seed)
     choice = _drawn(dataset, images[held], settings.seed)
     return dataset.pairs(queries, images[~held]), [choice] if len(choice.queries) else []

@@ -8,11 +8,11 @@ evaluation/           what `cqr evaluate` writes
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file
@@ -22,7 +22,8 @@ from cqr.errors import UserError
 from cqr.trainer.models import build
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.settings import Settings
-from cqr.trainer.text import Vocabulary
+from cqr.trainer.text import TextReader, Vocabulary
+from cqr.trainer.text_encoders import Identity, load
 
 FORMAT, VERSION = "cqr-run", 1
 RUNS = Path("artifacts/runs")
@@ -39,6 +40,8 @@ class Run:
         protocol: what was chosen among the data set's options.
         region_dim: width of a region's feature.
         detector: identity of the detector behind the features.
+        vocabulary: of the training texts; None where a text encoder reads them.
+        text_encoder: that one.
         created: ISO 8601, UTC.
     """
 
@@ -50,7 +53,8 @@ class Run:
     region_dim: int
     detector: dict[str, Any]
     settings: Settings
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | None
+    text_encoder: Identity | None
     created: str
 
     @property
@@ -77,8 +81,43 @@ class Run:
             self.settings.model,
             self.settings.options,
             region_dim=self.region_dim,
-            text=self.vocabulary.spec,
+            text=self._text.spec,
         )
+
+    @property
+    def _text(self) -> Vocabulary | Identity:
+        text = self.text_encoder if self.vocabulary is None else self.vocabulary
+        assert text is not None
+        return text
+
+    def words(self, device: torch.device | None = None) -> TextReader:
+        """What reads the run's texts.
+
+        Args:
+            device: where a text encoder computes from now on; None for where it did,
+                at first the CPU.
+
+        Raises:
+            UserError: the run's text encoder cannot be had, or is another by now.
+        """
+        text = self._text
+        if isinstance(text, Vocabulary):
+            return text
+        encoder = load(text.name, text.max_words)
+        text.require(encoder.identity)
+        return encoder if device is None else encoder.to(device)
+
+    def with_text_encoder(self, name: str) -> Self:
+        """This run, with its text encoder to be found under another name.
+
+        Raises:
+            UserError: it has none.
+        """
+        if self.text_encoder is None:
+            raise UserError(
+                f"--text-encoder {name}: {self.path} was trained without one; leave it out"
+            )
+        return replace(self, text_encoder=replace(self.text_encoder, name=name))
 
     def trained_model(self) -> RetrievalModel:
         """The model with the chosen weights, in evaluation mode.
@@ -118,7 +157,7 @@ class Run:
                     f"{file} is {content['format']!r} version {content['version']!r}, this cqr "
                     f"reads {FORMAT!r} version {VERSION}: update cqr or train again"
                 )
-            words = content["vocabulary"]
+            words, encoder = content["vocabulary"], content.get("text_encoder")
             return cls(
                 path=path,
                 features=Path(content["features"]),
@@ -128,7 +167,8 @@ class Run:
                 region_dim=content["region_dim"],
                 detector=content["detector"],
                 settings=Settings(**content["settings"]),
-                vocabulary=Vocabulary(tuple(words["words"]), words["max_words"]),
+                vocabulary=Vocabulary(tuple(words["words"]), words["max_words"]) if words else None,
+                text_encoder=Identity(**encoder) if encoder else None,
                 created=content["created"],
             )
         except (ValueError, KeyError, TypeError) as error:

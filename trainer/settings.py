@@ -19,6 +19,10 @@ class Settings:
         model: its name.
         options: the model's own choices, all of them.
         k: regions of each image that are read; None for all.
+        text_encoder: the pretrained one that reads the texts, as for
+            `pretrained.find`; None for a vocabulary of the training texts.
+        max_words: of a text that are read (an encoder's word pieces); longer
+            texts are cut, and counted.
         loss: a name in `losses.LOSSES`.
         kappa: the similarity inside the loss.
         epochs: passes over the training queries.
@@ -36,6 +40,8 @@ class Settings:
     model: str = "lbf"
     options: dict[str, Any] = field(default_factory=dict)
     k: int | None = None
+    text_encoder: str | None = None
+    max_words: int = 32
     loss: str = "batch-classification"
     kappa: Kappa = "dot"
     epochs: int = 20
@@ -49,9 +55,10 @@ class Settings:
     select: Select = "validation"
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch", 2), ("warmup", 1)):
+        for name, least in (("epochs", 1), ("batch", 2), ("warmup", 1), ("max_words", 1)):
             if getattr(self, name) < least:
-                raise UserError(f"--{name} {getattr(self, name)} is less than {least}")
+                flag = name.replace("_", "-")
+                raise UserError(f"--{flag} {getattr(self, name)} is less than {least}")
         if not 0 <= self.seed < 2**31:
             raise UserError(f"--seed {self.seed} is not in [0, 2^31)")
         if not self.lr > 0:

@@ -57,11 +57,12 @@ def submit(run: Run, material: Material, device: torch.device) -> dict[Path, For
     forms = forms_of(dataset)
     check_fits(run, reader)
     model = run.trained_model().to(device)
+    words = run.words(device)
     answers: dict[str, Answers] = {form.file: {} for form in forms}
     for work in tasks(dataset, str(dataset.protocol.submitted)):
         if not work.gallery:
             continue  # every answer is found to be short below
-        vectors = encode(model, reader, run.vocabulary, work, device)
+        vectors = encode(model, reader, words, work, device)
         for form in forms:
             if form.part in (None, _part(dataset, work)):
                 answers[form.file] |= _answers(form, dataset, work, vectors)

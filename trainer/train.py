@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from cqr.atomic import replacing
 from cqr.errors import UserError
-from cqr.trainer import checkpoint, runs
+from cqr.trainer import checkpoint, runs, text_encoders
 from cqr.trainer.batches import Batch, Pairs, ahead
 from cqr.trainer.checkpoint import Progress
 from cqr.trainer.encode import encode
@@ -38,7 +38,7 @@ from cqr.trainer.pairs import PairSource
 from cqr.trainer.queries import Task
 from cqr.trainer.runs import Run
 from cqr.trainer.settings import Settings
-from cqr.trainer.text import Vocabulary
+from cqr.trainer.text import TextReader, Vocabulary
 
 OnStep = Callable[[int, int, int, float], None]
 """Told after each step: epoch, step, steps of the epoch (from 0), loss."""
@@ -60,10 +60,15 @@ def start(
         data: as it was given to find the data set.
         folder: where runs are kept.
         fresh: never go on with an old one.
+
+    Raises:
+        UserError: the text encoder cannot be had.
     """
     reader = material.reader
     features = Path(reader.file.path).resolve()
     source, _ = divide(material.dataset, settings)
+    name, max_words = settings.text_encoder, settings.max_words
+    encoder = text_encoders.load(name, max_words).identity if name else None
     run = Run(
         path=runs.next_path(folder, f"{features.stem}-{settings.model}"),
         features=features,
@@ -73,7 +78,8 @@ def start(
         region_dim=reader.dim,
         detector=dict(reader.file.detector),
         settings=settings,
-        vocabulary=Vocabulary.of(source.texts()),
+        vocabulary=None if encoder else Vocabulary.of(source.texts(), max_words),
+        text_encoder=encoder,
         created=runs.now(),
     )
     for old in [] if fresh else reversed(runs.all_runs(folder)):
@@ -96,6 +102,7 @@ class _Training:
     material: Material
     source: PairSource
     choice: list[Task]
+    words: TextReader
     batch: int
     fabric: lightning_fabric.Fabric
     module: RetrievalModel
@@ -110,7 +117,7 @@ class _Training:
     def pairs(self, epoch: int) -> Pairs:
         """The pairs of an epoch, a function of the seed and its number."""
         rng = np.random.default_rng([self.run.settings.seed, epoch])
-        return Pairs.of(self.source.draw(rng), self.material.reader, self.run.vocabulary)
+        return Pairs.of(self.source.draw(rng), self.material.reader, self.words)
 
     @property
     def leads(self) -> bool:
@@ -161,6 +168,7 @@ def _set_up(
     if batch < 2:
         raise UserError(f"there are {len(source)} training queries: at least 2 are needed")
     fabric = _fabric(device, precision)
+    words = run.words(fabric.device)
     torch.manual_seed(settings.seed)
     module = run.model()
     optimizer = torch.optim.AdamW(
@@ -168,7 +176,9 @@ def _set_up(
     )
     progress = checkpoint.load(run.checkpoint, module, optimizer)
     model, optimizer = fabric.setup(module, optimizer)
-    training = _Training(run, material, source, choice, batch, fabric, module, model, optimizer)
+    training = _Training(
+        run, material, source, choice, words, batch, fabric, module, model, optimizer
+    )
     if training.leads:
         _write_log(run.log, run.history()[: progress.epoch])  # a kill may have left more
     return training, progress
@@ -252,10 +262,9 @@ def _step(t: _Training, batch: Batch) -> float:
 
 def _validate(t: _Training) -> dict[str, Any]:
     """Recall on the queries that choose the epoch; its mean over k is the score."""
-    reader, vocabulary = t.material.reader, t.run.vocabulary
+    reader, words = t.material.reader, t.words
     ranks = [
-        encode(t.module, reader, vocabulary, work, t.fabric.device).rank(work).rank
-        for work in t.choice
+        encode(t.module, reader, words, work, t.fabric.device).rank(work).rank for work in t.choice
     ]
     ks = t.material.dataset.protocol.recall_at
     recall = {str(k): float(np.mean([recall_at(rank, k) for rank in ranks])) for k in ks}

@@ -1,4 +1,4 @@
-"""The first layer of every model that reads words."""
+"""The first layers of every model that reads words."""
 
 import torch
 from torch import Tensor, nn
@@ -6,12 +6,33 @@ from torch import Tensor, nn
 from cqr.trainer.text import PAD, TextSpec, WordBatch
 
 
+def word_layer(text: TextSpec, width: int) -> nn.Module:
+    """B x N ids, or B x N x T features, to B x N x width: a table, or a linear map with a norm."""
+    if text.dim is None:
+        return nn.Embedding(text.words, width, padding_idx=PAD)
+    return _FeatureLayer(text.dim, width)
+
+
+class _FeatureLayer(nn.Module):
+    """LN(W f + b), as a region's feature is embedded; f may be of any float type.
+
+    Without the norm, features of a small scale drown in what they are added to,
+    a position's embedding.
+    """
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.map = nn.Linear(dim, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.norm(self.map(features.to(self.map.weight.dtype)))
+
+
 class WordEmbedding(nn.Module):
     """h_i = LN(word(w_i) + position(i)), B x N x D.
 
-    The two embedding layers are those of the LBF paper; the LN is LXMERT's.  A
-    word that is a feature already goes through a linear map in place of the
-    first one.
+    The two embedding layers are those of the LBF paper; the LN is LXMERT's.
 
     Args:
         text: what the words are.
@@ -21,18 +42,11 @@ class WordEmbedding(nn.Module):
 
     def __init__(self, text: TextSpec, width: int, dropout: float) -> None:
         super().__init__()
-        self.word: nn.Embedding | nn.Linear
-        if text.dim is None:
-            self.word = nn.Embedding(text.words, width, padding_idx=PAD)
-        else:
-            self.word = nn.Linear(text.dim, width)
+        self.word = word_layer(text, width)
         self.position = nn.Embedding(text.max_words, width)
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, words: WordBatch) -> Tensor:
-        tokens = words.tokens
-        if tokens.is_floating_point():
-            tokens = tokens.to(self.position.weight.dtype)
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
-        return self.dropout(self.norm(self.word(tokens) + self.position(positions)))
+        positions = torch.arange(words.tokens.shape[1], device=words.tokens.device)
+        return self.dropout(self.norm(self.word(words.tokens) + self.position(positions)))
