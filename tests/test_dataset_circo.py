@@ -163,10 +163,10 @@ def test_what_is_broken_is_one_sentence_or_a_note(data, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda e: e[0].pop("gt_img_ids"), "entry 1 has no gt_img_ids of type list: download"),
-        (lambda e: e[1].update(target_img_id="1"), "entry 2 has no target_img_id of type int"),
-        (lambda e: e[1].update(gt_img_ids=[1, "2"]), "entry 2 has in gt_img_ids what is not of"),
-        (lambda e: e.append(None), "entry 7 has no target_img_id of type int"),
+        (lambda e: e[0].pop("gt_img_ids"), "entry 0 (from 0) has no gt_img_ids: download it"),
+        (lambda e: e[1].update(target_img_id="1"), "has the target_img_id '1', which is no int"),
+        (lambda e: e[1].update(gt_img_ids=[1, "2"]), "has in gt_img_ids '2', which is no int"),
+        (lambda e: e.append(None), "entry 6 (from 0) is None, not an object"),
         (lambda e: e[3].update(id=0), "has id 0 twice: download it again"),
     ],
 )
@@ -186,6 +186,15 @@ def test_an_image_that_is_listed_twice_is_refused(tmp_path):
     with pytest.raises(UserError, match="lists an image twice: download it again") as error:
         read_from(tmp_path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("images", [None, 3, [1]])
+def test_a_list_of_images_that_is_none_is_refused(tmp_path, images):
+    path = small(tmp_path) / INFO
+    path.write_text(json.dumps({"images": images}))
+    with pytest.raises(UserError) as error:
+        read_from(tmp_path)
+    assert str(error.value) == f"{path} has no list of images: download it again"
 
 
 def test_correct_images_outside_the_gallery_are_said_and_stay_in_the_denominator(tmp_path):

@@ -89,7 +89,7 @@ def layouts(draw):
     splits = {}
     for split in draw(st.lists(st.sampled_from(cirr.SPLITS), min_size=1, unique=True)):
         names = draw(NAMES)
-        ids = draw(st.lists(st.integers(0, 10**6), max_size=5, unique=True))
+        ids = draw(st.lists(st.integers(0, 10**6), min_size=1, max_size=5, unique=True))
         entries = []
         for pairid in ids:
             members = draw(st.permutations(names))[:6]
@@ -202,12 +202,25 @@ def named(data):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda e: e[2].pop("caption"), "entry 3 has no caption of type str: download"),
-        (lambda e: e[0].update(pairid=True), "entry 1 has no pairid of type int"),
-        (lambda e: e[1].update(target_hard=None), "entry 2 has no target_hard of type str"),
-        (lambda e: e[1]["img_set"].update(members="abc"), "entry 2 has no members of type list"),
-        (lambda e: e[1]["img_set"]["members"].append(3), "entry 2 has in members what is not of"),
-        (lambda e: e.append(7), "entry 4 has no img_set of type dict"),
+        (lambda e: e[2].pop("caption"), "entry 2 (from 0) has no caption: download it again"),
+        (lambda e: e[2].update(caption="\ud800"), "has the caption '\\ud800', which is no text"),
+        (
+            lambda e: e[0].update(pairid=True),
+            "entry 0 (from 0) has the pairid True, which is no int",
+        ),
+        (lambda e: e[1].update(target_hard=None), "has the target_hard None, which is no text"),
+        (lambda e: e[1].update(reference=" "), "entry 1 (from 0) has an empty reference"),
+        (
+            lambda e: e[1]["img_set"].update(members="abc"),
+            "has the members 'abc', which is no list",
+        ),
+        (lambda e: e[1]["img_set"]["members"].append(3), "has in members 3, which is no str"),
+        (
+            lambda e: e[1]["img_set"]["members"].append("\ud800"),
+            "members '\\ud800', which is no str",
+        ),
+        (lambda e: e.append(7), "entry 3 (from 0) is 7, not an object"),
+        (lambda e: e.clear(), "holds no entries: download it again"),
         (lambda e: e[2].update(pairid=1000), "has pairid 1000 twice: download it again"),
     ],
 )
@@ -227,6 +240,15 @@ def test_two_names_of_one_picture_are_refused(tmp_path):
     path.write_text(json.dumps({"a": "./dev/a.png", "b": "dev/a.png"}))
     with pytest.raises(UserError, match="gives two names to one picture"):
         read_from(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "path"), [("a", 3), ("a", "\ud800"), ("\ud800", "a.png")])
+def test_a_list_without_a_path_is_refused(tmp_path, name, path):
+    file = small(tmp_path, sets=1) / "image_splits/split.rc2.val.json"
+    file.write_text(json.dumps({name: path}))
+    with pytest.raises(UserError) as error:
+        read_from(tmp_path)
+    assert str(error.value) == f"{file} has no path for {name!a}: download it again"
 
 
 def test_names_that_the_list_lacks_are_counted_and_such_a_target_is_missed(tmp_path):

@@ -19,15 +19,8 @@ import pandas as pd
 
 from cqr.errors import UserError
 from cqr.trainer.datasets.forms import Form, Keyed
-from cqr.trainer.datasets.layout import (
-    Pictures,
-    check_ids,
-    first_folder,
-    json_of,
-    unlisted,
-    value_of,
-    values_of,
-)
+from cqr.trainer.datasets.layout import Pictures, check_ids, first_folder, json_of, unlisted
+from cqr.trainer.datasets.records import records_of, text_in, value_in, values_in
 from cqr.trainer.queries import QUERY_COLUMNS, Dataset, Protocol
 
 NAME = "circo"
@@ -148,8 +141,10 @@ def _file(number: int) -> str:
 
 def _listed(info: Path) -> list[int]:
     """The numbers of the images of COCO's own list."""
-    images = value_of(json_of(info), "images", list, str(info))
-    return [value_of(image, "id", int, f"{info}, image {i}") for i, image in enumerate(images, 1)]
+    images = json_of(info).get("images")
+    if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
+        raise UserError(f"{info} has no list of images: download it again")
+    return [value_in(image, "id", int, info, place) for place, image in enumerate(images)]
 
 
 def _found(root: Path, pictures: Pictures) -> tuple[list[int], list[str]]:
@@ -172,18 +167,17 @@ def _queries(file: Path, split: str) -> pd.DataFrame:
 
 
 def _rows(file: Path, split: str) -> Iterator[tuple[Any, ...]]:
-    for number, entry in enumerate(json_of(file, list), start=1):
-        where = f"{file}, entry {number}"
+    for place, entry in enumerate(records_of(file)):
         target, targets = None, []
         if split == "val":
-            target = _file(value_of(entry, "target_img_id", int, where))
-            targets = [_file(n) for n in values_of(entry, "gt_img_ids", int, where)]
+            target = _file(value_in(entry, "target_img_id", int, file, place))
+            targets = [_file(n) for n in values_in(entry, "gt_img_ids", int, file, place)]
         yield (
-            str(value_of(entry, "id", int, where)),
-            _file(value_of(entry, "reference_img_id", int, where)),
-            value_of(entry, "relative_caption", str, where),
+            str(value_in(entry, "id", int, file, place)),
+            _file(value_in(entry, "reference_img_id", int, file, place)),
+            text_in(entry, "relative_caption", file, place),
             target,
             split,
             targets,
-            value_of(entry, "shared_concept", str, where),
+            text_in(entry, "shared_concept", file, place),
         )

@@ -15,14 +15,14 @@ import pandas as pd
 
 from cqr.errors import UserError
 from cqr.trainer.datasets.forms import Form, Keyed
-from cqr.trainer.datasets.layout import (
-    Pictures,
-    check_ids,
-    first_folder,
-    json_of,
-    unlisted,
-    value_of,
-    values_of,
+from cqr.trainer.datasets.layout import Pictures, check_ids, first_folder, json_of, unlisted
+from cqr.trainer.datasets.records import (
+    is_text,
+    name_in,
+    records_of,
+    text_in,
+    value_in,
+    values_in,
 )
 from cqr.trainer.queries import QUERY_COLUMNS, Dataset, Protocol
 
@@ -149,8 +149,9 @@ def _images(root: Path, split: str, needed: bool) -> pd.DataFrame:
     """path, caption, split, name of the images that a split lists."""
     file = _list(root, split)
     listed = json_of(file) if needed or file.is_file() else {}
-    for name in listed:
-        value_of(listed, name, str, str(file))
+    odd = [name for name, path in listed.items() if not (is_text(name) and is_text(path))]
+    if odd:
+        raise UserError(f"{file} has no path for {odd[0]!a}: download it again")
     paths = {name: path.removeprefix("./") for name, path in listed.items()}
     if len(set(paths.values())) < len(paths):
         raise UserError(f"{file} gives two names to one picture: download it again")
@@ -162,17 +163,16 @@ def _queries(root: Path, split: str) -> pd.DataFrame:
     """The queries of a split, their images by CIRR's names."""
     file = _captions(root, split)
     rows = []
-    for number, entry in enumerate(json_of(file, list), start=1):
-        where = f"{file}, entry {number}"
-        members = value_of(entry, "img_set", dict, where)
+    for place, entry in enumerate(records_of(file)):
+        members = value_in(entry, "img_set", dict, file, place)
         rows.append(
             (
-                str(value_of(entry, "pairid", int, where)),
-                value_of(entry, "reference", str, where),
-                value_of(entry, "caption", str, where),
-                None if split == "test1" else value_of(entry, "target_hard", str, where),
+                str(value_in(entry, "pairid", int, file, place)),
+                name_in(entry, "reference", file, place),
+                text_in(entry, "caption", file, place),
+                None if split == "test1" else name_in(entry, "target_hard", file, place),
                 split,
-                values_of(members, "members", str, where),
+                values_in(members, "members", str, file, place),
             )
         )
     queries = pd.DataFrame(rows, columns=[*QUERY_COLUMNS, "members"], dtype=object)

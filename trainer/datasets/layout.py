@@ -76,32 +76,6 @@ def json_of(path: Path, kind: type = dict) -> Any:
     return content
 
 
-def value_of(entry: Any, key: str, kind: type, where: str) -> Any:
-    """What a JSON object has under a key.
-
-    Args:
-        kind: the JSON type it must have; a truth value is no int.
-        where: the object stands, for the message.
-
-    Raises:
-        UserError: there is nothing, or something of another type.
-    """
-    value = entry.get(key) if isinstance(entry, dict) else None
-    if type(value) is not kind:
-        raise UserError(f"{where} has no {key} of type {kind.__name__}: download the file again")
-    return value
-
-
-def values_of(entry: Any, key: str, kind: type, where: str) -> list[Any]:
-    """A list of one JSON type under a key; arguments and errors as in `value_of`."""
-    values = value_of(entry, key, list, where)
-    if any(type(value) is not kind for value in values):
-        raise UserError(
-            f"{where} has in {key} what is not of type {kind.__name__}: download the file again"
-        )
-    return values
-
-
 def check_ids(file: Path, queries: pd.DataFrame, key: str) -> None:
     """Raises UserError when two queries of a file have one id; `key` is what the file calls it."""
     again = queries["query_id"][queries["query_id"].duplicated()]

@@ -56,6 +56,34 @@ def texts_in(
     return tuple(value)
 
 
+def value_in(record: dict[str, Any], key: str, kind: type, path: Path, place: int) -> Any:
+    """The value of a JSON type under a key; a truth value is no int.
+
+    Raises:
+        UserError: there is nothing, or something of another type.
+    """
+    if key not in record:
+        raise _broken(path, place, f"has no {key}")
+    if type(record[key]) is not kind:
+        raise _broken(
+            path, place, f"has the {key} {_shown(record[key])}, which is no {kind.__name__}"
+        )
+    return record[key]
+
+
+def values_in(record: dict[str, Any], key: str, kind: type, path: Path, place: int) -> list[Any]:
+    """The list of values of a JSON type under a key.  Raises UserError as `value_in` does."""
+    values: list[Any] = value_in(record, key, list, path, place)
+    odd = [value for value in values if type(value) is not kind or not _is_writable(value)]
+    if odd:
+        raise _broken(path, place, f"has in {key} {_shown(odd[0])}, which is no {kind.__name__}")
+    return values
+
+
+def _is_writable(value: Any) -> bool:
+    return is_text(value) or not isinstance(value, str)
+
+
 def is_text(value: Any) -> bool:
     """Whether a value of JSON is a text that a file can hold: no half of a surrogate pair."""
     return isinstance(value, str) and is_utf8(value)
