@@ -488,7 +488,7 @@ def evaluate(
     Reads a run, and the features and queries it was trained on or those given: another
     feature file may be of another data set.  Prints Recall@K beside the
     chance level; writes metrics.json, queries.parquet (what each query found) and report.html
-    to the run's folder evaluation/.
+    to the run's folder evaluation/, or evaluation-NAME/ for another data set than its own.
 
     Example: `cqr evaluate`
     """
@@ -504,7 +504,7 @@ def evaluate(
     material = collect_for(chosen, features, wanted, split="scored", max_missing=max_missing)
     console.announce(chosen, material)
     evaluation = score_run(chosen, material, runs.torch_device(device))
-    folder = chosen.path / "evaluation"
+    folder = chosen.evaluation(material.dataset.name)
     write(evaluation, folder)
     report.write(evaluation, chosen, folder)
     console.recall_table(evaluation.metrics)

@@ -4,7 +4,8 @@ run.json              what was trained, on what, with which settings and words
 weights.safetensors   the chosen weights
 checkpoint.safetensors  all that resuming needs
 log.jsonl             a line an epoch
-evaluation/           what `cqr evaluate` writes
+evaluation/           what `cqr evaluate` writes; evaluation-NAME/ for other data sets
+submission/           what `cqr submit` writes
 """
 
 import json
@@ -68,6 +69,10 @@ class Run:
     @property
     def log(self) -> Path:
         return self.path / "log.jsonl"
+
+    def evaluation(self, dataset: str) -> Path:
+        """Where the results on a data set are kept."""
+        return self.path / ("evaluation" if dataset == self.dataset else f"evaluation-{dataset}")
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of the log, one an epoch; none before the first has ended."""
