@@ -103,7 +103,8 @@ def training(settings: Settings) -> Iterator[tuple[OnStep, OnEpoch]]:
 def recall_table(metrics: dict[str, Any]) -> None:
     """Recall@K of all queries and of each kind, beside what chance would give."""
     ks = list(metrics["recall"])
-    table = Table(title=f"{metrics['run']} on {metrics['dataset']}, {metrics['split']} split")
+    results.print(f"{metrics['run']} on {metrics['dataset']}, {metrics['split']} split")
+    table = Table()
     table.add_column("")
     table.add_column("queries", justify="right")
     for k in ks:

@@ -100,11 +100,8 @@ def collect_for(
 def _only(dataset: Dataset, split: str | None) -> Dataset:
     """The data set without what is not needed, so that its images need not be there."""
     protocol, queries, images = dataset.protocol, dataset.queries, dataset.images
-    kept = {
-        None: {"train", "val", protocol.scored},
-        "scored": {protocol.scored},
-        "submitted": {protocol.submitted},
-    }[split]
+    one = protocol.scored if split == "scored" else protocol.submitted
+    kept = ["train", "val", protocol.scored] if split is None else [one]
     return replace(
         dataset,
         queries=queries[queries["split"].isin(kept)],

@@ -126,4 +126,4 @@ def _rank_of_label(
 
 
 def _codes(code: "pd.Series[int]", paths: Iterable[str], nothing: int) -> NDArray[np.int64]:
-    return code.reindex(list(paths)).fillna(nothing).to_numpy(np.int64)
+    return code.reindex(list(paths)).fillna(nothing).to_numpy().astype(np.int64)

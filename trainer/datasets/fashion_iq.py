@@ -105,9 +105,9 @@ def counts(dataset: Dataset) -> dict[str, int]:
     images = dataset.images
     pairs = dataset.queries.drop_duplicates(["category", "split", "entry"])
     numbers = {f"{c} {s} pairs": len(part) for (c, s), part in pairs.groupby(["category", "split"])}
-    for category, part in pairs[pairs["split"] == "val"].groupby("category"):
+    for name, part in pairs[pairs["split"] == "val"].groupby("category"):
         named = pd.concat([part["reference"], part["target"]])
-        numbers[f"{category} images of val pairs"] = named.nunique()
+        numbers[f"{name} images of val pairs"] = named.nunique()
     whole = dataset.options.get("gallery") != "val"
     for (category, split), part in images.groupby(["category", "split"]):
         if whole or split != "val":

@@ -30,10 +30,11 @@ class Changes:
         images = images[several]
         self.paths = images["path"].to_numpy(object)
         states = images.groupby(["noun", "adjective"], sort=True)
-        self.state = states.ngroup().to_numpy(np.int64)
+        self.state = states.ngroup().to_numpy().astype(np.int64)
         named = pd.DataFrame(states.size().index.to_list(), columns=["noun", "adjective"])
         self.adjective = named["adjective"].to_numpy(object)
-        self.noun = pd.factorize(named["noun"])[0]  # of each state; a noun's lie together
+        # of each state; a noun's lie together
+        self.noun = pd.factorize(named["noun"])[0].astype(np.int64)
         self.states = Groups(self.noun)
         self.images = Groups(self.state)
 
