@@ -355,6 +355,14 @@ def train(
         list[str],
         typer.Option("--set", metavar="NAME=VALUE", help="A choice of the model; repeatable."),
     ] = [],  # noqa: B006
+    input_: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            help="What the model is given of an image: its regions, or the whole as one.",
+            show_default="regions",
+        ),
+    ] = None,
     k: Annotated[
         int | None, typer.Option(help="Read the first K regions only.", show_default="all")
     ] = None,
@@ -446,6 +454,7 @@ def train(
     material = collect(features, Wanted(data, as_, tuple(protocol)), k=k, max_missing=max_missing)
     given = {
         "model": model,
+        "input": input_,
         "k": k,
         "text_encoder": text_encoder,
         "max_words": max_words,
@@ -462,6 +471,7 @@ def train(
         "select": select,
     }
     settings = settle(material.dataset.recommended, given, set_)
+    material = material.seen_as(settings.input)
     run = start(material, settings, data, fresh=fresh)
     console.announce(run, material)
     with console.training(settings) as (on_step, on_epoch):

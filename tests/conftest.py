@@ -48,6 +48,7 @@ def write_features():
             rows.paths[:] = paths[part]
             rows.arrays["regions/features"][:] = features[part]
             rows.arrays["regions/boxes"][:] = boxes[part]
+            rows.arrays["whole/features"][:] = features[part].mean(1)
             rows.arrays["regions/count"][:] = k if count is None else count[part]
             rows.arrays["images/size"][:] = (300, 300) if sizes is None else sizes[part]
             files.append(feature_file.shards_folder(path) / f"{len(files):05d}.h5")

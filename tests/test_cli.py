@@ -53,6 +53,7 @@ def test_the_defaults_in_the_help_are_those_of_the_settings():
         "text_encoder": "none",
     }
     del shown["as_"]  # no setting
+    shown["input"] = shown.pop("input_")
     assert shown == {name: str(settings[name]) for name in shown}
     assert set(shown) == {f.name for f in dataclasses.fields(Settings)} - {"options"}
 

@@ -65,3 +65,18 @@ def test_k_beyond_the_file_is_refused(write_features, tmp_path, k):
     random_file(write_features, tmp_path / "a.h5", 0, 3, 2, 4, 2)
     with pytest.raises(UserError, match=rf"--k {k} is not between 1 and the 2 regions"):
         RegionReader(tmp_path / "a.h5", k)
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_the_whole_image_is_one_region(write_features, tmp_path, mapped):
+    paths, features, *_ = random_file(write_features, tmp_path / "a.h5", 0, 5, 3, 4, 2)
+    reader = RegionReader(tmp_path / "a.h5", mapped=mapped)
+    batch = reader.seen_as("whole").gather(reader.rows([paths[4], paths[1]]))
+    np.testing.assert_array_equal(
+        batch.features, features[[4, 1]].mean(1, keepdims=True).astype("f2")
+    )
+    assert batch.boxes.tolist() == [[[0, 0, 1, 1]]] * 2
+    assert batch.mask.tolist() == [[True]] * 2
+    assert reader.gather(reader.rows(paths[:1])).features.shape[1] <= 3  # the first is as it was
+    with pytest.raises(UserError, match=r"--input grid is not one of regions, whole"):
+        reader.seen_as("grid")

@@ -5,9 +5,10 @@ copy out of the page cache: no HDF5 call, and no memory that grows with the
 number of images.
 """
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import h5py
 import numpy as np
@@ -20,6 +21,9 @@ from cqr.pipeline.feature_file import FeatureFile, open_features
 from cqr.pipeline.shards import layout
 
 Rows = NDArray[np.int64]
+
+Input = Literal["regions", "whole"]
+"""What a model is given of an image: its regions, or the whole image as the only one."""
 
 
 @dataclass  # not frozen: Fabric's mixed precision takes its inputs apart, field by field
@@ -67,6 +71,7 @@ class RegionReader:
             raise UserError(
                 f"--k {k} is not between 1 and the {self.file.k} regions that {path} holds"
             )
+        self.kind: Input = "regions"
         self.dim = self.file.dim
         self.paths = self.file.paths
         self._row = {name: row for row, name in enumerate(self.paths)}
@@ -74,6 +79,18 @@ class RegionReader:
         self._sizes = np.asarray(self.file.sizes, dtype=np.float32)
         self._rows: _Mapped | _Hdf5 = (_Mapped if mapped else _Hdf5)(self.file)
         self._count = self._rows.counts().clip(max=self.k)
+
+    def seen_as(self, kind: Input) -> Self:
+        """The same images; "whole" gives each as one region, the box around the whole image.
+
+        Raises:
+            UserError: there is no such kind.
+        """
+        if kind not in get_args(Input):
+            raise UserError(f"--input {kind} is not one of {', '.join(get_args(Input))}")
+        reader = copy.copy(self)
+        reader.kind = kind
+        return reader
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -90,6 +107,11 @@ class RegionReader:
         """
         shard = np.searchsorted(self._first, rows, side="right") - 1
         local = rows - self._first[shard]
+        if self.kind == "whole":
+            features = self._rows.read("whole/features", shard, local, 1)
+            boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (len(rows), 1, 1))
+            mask = np.ones((len(rows), 1), bool)
+            return RegionBatch(*map(torch.from_numpy, (features, boxes, mask)))
         count = self._count[rows]
         k = int(count.max())
         features = self._rows.read("regions/features", shard, local, k)
@@ -119,8 +141,9 @@ class _Mapped:
         )
 
     def read(self, name: str, shard: Rows, local: Rows, k: int) -> NDArray[Any]:
-        """The first k regions of each row: n x k x D or n x k x 4."""
-        (whole, width), dtype = self.layout[name]
+        """The first k regions of each row, n x k x D or n x k x 4; the whole image is n x 1 x D."""
+        shape, dtype = self.layout[name]
+        whole, width = shape if len(shape) == 2 else (1, *shape)
         region = width * dtype.itemsize
         out = np.empty((len(local), k, width), dtype)
         target = out.data.cast("B")
@@ -144,4 +167,5 @@ class _Hdf5:
 
     def read(self, name: str, shard: Rows, local: Rows, k: int) -> NDArray[Any]:
         places = zip(shard, local, strict=True)
-        return np.stack([self.files[number][name][row, :k] for number, row in places])
+        rows = np.stack([self.files[number][name][row] for number, row in places])
+        return rows[:, :k] if rows.ndim == 3 else rows[:, None]

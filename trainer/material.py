@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
 from cqr.errors import UserError
 from cqr.trainer.datasets import find, read
 from cqr.trainer.datasets.layout import Pictures
-from cqr.trainer.features import RegionReader
+from cqr.trainer.features import Input, RegionReader
 from cqr.trainer.queries import Dataset
 from cqr.trainer.runs import Run
 
@@ -26,6 +26,10 @@ class Material:
     reader: RegionReader
     dataset: Dataset
     notes: list[str]
+
+    def seen_as(self, kind: Input) -> Self:
+        """The same, with that input for a model."""
+        return replace(self, reader=self.reader.seen_as(kind))
 
 
 @dataclass(frozen=True)
@@ -88,13 +92,14 @@ def collect_for(
     data, name = wanted.data, wanted.name
     if features is None and data is None:
         data, name = run.data, name or run.dataset
-    return collect(
+    material = collect(
         features or run.features,
         replace(wanted, data=data, name=name, before=(run.dataset, run.protocol)),
         split=split,
         k=run.settings.k,
         max_missing=max_missing,
     )
+    return material.seen_as(run.settings.input)
 
 
 def _only(dataset: Dataset, split: str | None) -> Dataset:

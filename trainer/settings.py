@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from cqr.errors import UserError
+from cqr.trainer.features import Input
 from cqr.trainer.losses import LOSSES, Kappa
-from cqr.trainer.models import options_of
+from cqr.trainer.models import MODELS, options_of
 
 Select = Literal["validation", "test", "last"]
 
@@ -18,6 +19,7 @@ class Settings:
     Attributes:
         model: its name.
         options: the model's own choices, all of them.
+        input: what the model is given of an image; `settle` fills in the model's own.
         k: regions of each image that are read; None for all.
         text_encoder: the pretrained one that reads the texts, as for
             `pretrained.find`; None for a vocabulary of the training texts.
@@ -39,6 +41,7 @@ class Settings:
 
     model: str = "lbf"
     options: dict[str, Any] = field(default_factory=dict)
+    input: Input = "regions"
     k: int | None = None
     text_encoder: str | None = None
     max_words: int = 32
@@ -65,7 +68,8 @@ class Settings:
             raise UserError(f"--lr {self.lr} is not greater than 0")
         if not 0 <= self.validation < 1:
             raise UserError(f"--validation {self.validation} is not in [0, 1)")
-        for name, choices in (("kappa", get_args(Kappa)), ("select", get_args(Select))):
+        literals = {"input": Input, "kappa": Kappa, "select": Select}
+        for name, choices in ((name, get_args(kind)) for name, kind in literals.items()):
             if getattr(self, name) not in choices:
                 raise UserError(
                     f"--{name} {getattr(self, name)} is not one of {', '.join(choices)}"
@@ -91,4 +95,5 @@ def settle(
     chosen = {name: value for name, value in recommended.items() if name in known}
     chosen |= {name: value for name, value in given.items() if value is not None}
     model = chosen.get("model", Settings.model)
-    return Settings(**chosen, options=options_of(model, recommended, options))
+    own = options_of(model, recommended, options)
+    return Settings(**{"input": MODELS[model].input, **chosen}, options=own)

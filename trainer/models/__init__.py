@@ -5,24 +5,42 @@ To add one, write its file and a line in `MODELS`.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from cqr.errors import UserError
+from cqr.trainer.features import Input
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.lbf import LBF, LBFConfig
 from cqr.trainer.options import choose
 from cqr.trainer.text import TextSpec
 
-MODELS: dict[str, tuple[Any, Any]] = {"lbf": (LBF, LBFConfig)}
+
+class Model(NamedTuple):
+    """A model of a paper.
+
+    Attributes:
+        kind: its class.
+        config: a dataclass of its choices.
+        input: what its paper gives it of an image.
+    """
+
+    kind: Any
+    config: Any
+    input: Input
+
+
+MODELS = {
+    "lbf": Model(LBF, LBFConfig, "regions"),
+}
 
 
 def build(
     name: str, options: Mapping[str, Any], *, region_dim: int, text: TextSpec
 ) -> RetrievalModel:
     """A model of that name, freshly initialised from torch's random state."""
-    model, config = MODELS[name]
+    model = MODELS[name]
     try:
-        return model(region_dim=region_dim, text=text, config=config(**options))
+        return model.kind(region_dim=region_dim, text=text, config=model.config(**options))
     except ValueError as error:
         raise UserError(f"{name} cannot be built: {error}; change it with --set") from error
 
@@ -38,4 +56,4 @@ def options_of(name: str, recommended: Mapping[str, Any], given: list[str]) -> d
     """
     if name not in MODELS:
         raise UserError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
-    return choose("--set", name, MODELS[name][1], recommended, given)
+    return choose("--set", name, MODELS[name].config, recommended, given)
