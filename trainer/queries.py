@@ -147,6 +147,19 @@ class Dataset:
         images = self.images[(self.images["split"] == split) | self.images["split"].isna()]
         return images[images["there"]] if "there" in images else images
 
+    def needed(self) -> list[str]:
+        """The images that training or ranking uses, each once.
+
+        Images of a split that is only trained on are needed where a pair has them,
+        or where pairs are drawn from images.
+        """
+        queries, images = self.queries, self.images
+        ranked = [self.protocol.scored, self.protocol.submitted]
+        if "group" not in images:
+            images = images[images["split"].isin(ranked) | images["split"].isna()]
+        named = pd.concat([queries["reference"], queries["target"], images["path"]])
+        return pd.unique(named.dropna()).tolist()
+
     def gallery(self, split: str) -> list[str]:
         """Paths of the images that the queries of a split are scored against."""
         return self.images_of(split)["path"].tolist()
