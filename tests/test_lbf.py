@@ -130,11 +130,24 @@ def test_each_word_attends_to_the_real_regions_with_weights_that_sum_to_one(regi
     assert (weights[~regions.mask[:, None].expand_as(weights)] == 0).all()
 
 
+def test_a_separate_input_map_is_of_the_references_alone(regions):
+    shared, separate = model(), model(separate_reference=True)
+    separate.load_state_dict(shared.state_dict(), strict=False)
+    unlike = separate.encode_query(regions, WORDS)
+    assert not torch.allclose(unlike, shared.encode_query(regions, WORDS))
+    torch.testing.assert_close(separate.encode_image(regions), shared.encode_image(regions))
+    separate.embed_reference.load_state_dict(shared.embed_regions.state_dict())
+    torch.testing.assert_close(
+        separate.encode_query(regions, WORDS), shared.encode_query(regions, WORDS)
+    )
+    torch.testing.assert_close(separate.attention(regions, WORDS), shared.attention(regions, WORDS))
+
+
 CHOICES = [
     {"position": "corners+area"}, {"position": "none"}, {"combine": "sum"}, {"input_norm": False},
     {"directions": "visual"}, {"directions": "language"}, {"joint": "visual"},
     {"joint": "language"}, {"pool": "max"}, {"embed_dim": 0}, {"vep_depth": 0}, {"tep_depth": 0},
-    {"fusion_depth": 1}, {"hidden": 1}, {"heads": 2},
+    {"fusion_depth": 1}, {"hidden": 1}, {"heads": 2}, {"separate_reference": True},
 ]  # fmt: skip
 
 
