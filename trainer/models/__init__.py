@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 from cqr.errors import UserError
 from cqr.trainer.features import Input
+from cqr.trainer.models.image_only import ImageOnly
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.lbf import LBF, LBFConfig
+from cqr.trainer.models.whole import ImageConfig
 from cqr.trainer.options import choose
 from cqr.trainer.text import TextSpec
 
@@ -31,6 +33,7 @@ class Model(NamedTuple):
 
 MODELS = {
     "lbf": Model(LBF, LBFConfig, "regions"),
+    "image-only": Model(ImageOnly, ImageConfig, "whole"),
 }
 
 
