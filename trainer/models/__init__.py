@@ -12,7 +12,8 @@ from cqr.trainer.features import Input
 from cqr.trainer.models.image_only import ImageOnly
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.lbf import LBF, LBFConfig
-from cqr.trainer.models.whole import ImageConfig
+from cqr.trainer.models.text_only import TextOnly
+from cqr.trainer.models.whole import ImageConfig, WholeConfig
 from cqr.trainer.options import choose
 from cqr.trainer.text import TextSpec
 
@@ -34,6 +35,7 @@ class Model(NamedTuple):
 MODELS = {
     "lbf": Model(LBF, LBFConfig, "regions"),
     "image-only": Model(ImageOnly, ImageConfig, "whole"),
+    "text-only": Model(TextOnly, WholeConfig, "whole"),
 }
 
 
