@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from cqr.errors import UserError
 from cqr.trainer.features import Input
+from cqr.trainer.models.concatenation import Concatenation, ConcatenationConfig
 from cqr.trainer.models.image_only import ImageOnly
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.lbf import LBF, LBFConfig
@@ -36,6 +37,7 @@ MODELS = {
     "lbf": Model(LBF, LBFConfig, "regions"),
     "image-only": Model(ImageOnly, ImageConfig, "whole"),
     "text-only": Model(TextOnly, WholeConfig, "whole"),
+    "concatenation": Model(Concatenation, ConcatenationConfig, "whole"),
 }
 
 
