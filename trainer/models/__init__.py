@@ -14,6 +14,7 @@ from cqr.trainer.models.image_only import ImageOnly
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.lbf import LBF, LBFConfig
 from cqr.trainer.models.parameter_hashing import ParameterHashing, ParameterHashingConfig
+from cqr.trainer.models.relationship import Relationship, RelationshipConfig
 from cqr.trainer.models.show_and_tell import ShowAndTell
 from cqr.trainer.models.text_only import TextOnly
 from cqr.trainer.models.whole import ImageConfig, WholeConfig
@@ -42,6 +43,7 @@ MODELS = {
     "concatenation": Model(Concatenation, ConcatenationConfig, "whole"),
     "show-and-tell": Model(ShowAndTell, WholeConfig, "whole"),
     "parameter-hashing": Model(ParameterHashing, ParameterHashingConfig, "whole"),
+    "relationship": Model(Relationship, RelationshipConfig, "whole"),
 }
 
 
