@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from cqr.errors import UserError
 from cqr.trainer.features import Input
 from cqr.trainer.models.concatenation import Concatenation, ConcatenationConfig
+from cqr.trainer.models.film import FiLM, FiLMConfig
 from cqr.trainer.models.image_only import ImageOnly
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.lbf import LBF, LBFConfig
@@ -44,6 +45,7 @@ MODELS = {
     "show-and-tell": Model(ShowAndTell, WholeConfig, "whole"),
     "parameter-hashing": Model(ParameterHashing, ParameterHashingConfig, "whole"),
     "relationship": Model(Relationship, RelationshipConfig, "whole"),
+    "film": Model(FiLM, FiLMConfig, "whole"),
 }
 
 
