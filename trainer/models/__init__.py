@@ -14,6 +14,7 @@ from cqr.trainer.models.film import FiLM, FiLMConfig
 from cqr.trainer.models.image_only import ImageOnly
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.lbf import LBF, LBFConfig
+from cqr.trainer.models.mrn import MRN, MRNConfig
 from cqr.trainer.models.parameter_hashing import ParameterHashing, ParameterHashingConfig
 from cqr.trainer.models.relationship import Relationship, RelationshipConfig
 from cqr.trainer.models.show_and_tell import ShowAndTell
@@ -46,6 +47,7 @@ MODELS = {
     "parameter-hashing": Model(ParameterHashing, ParameterHashingConfig, "whole"),
     "relationship": Model(Relationship, RelationshipConfig, "whole"),
     "film": Model(FiLM, FiLMConfig, "whole"),
+    "mrn": Model(MRN, MRNConfig, "whole"),
 }
 
 
