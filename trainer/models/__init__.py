@@ -19,6 +19,7 @@ from cqr.trainer.models.parameter_hashing import ParameterHashing, ParameterHash
 from cqr.trainer.models.relationship import Relationship, RelationshipConfig
 from cqr.trainer.models.show_and_tell import ShowAndTell
 from cqr.trainer.models.text_only import TextOnly
+from cqr.trainer.models.tirg import TIRG, TIRGConfig
 from cqr.trainer.models.whole import ImageConfig, WholeConfig
 from cqr.trainer.options import choose
 from cqr.trainer.text import TextSpec
@@ -48,6 +49,7 @@ MODELS = {
     "relationship": Model(Relationship, RelationshipConfig, "whole"),
     "film": Model(FiLM, FiLMConfig, "whole"),
     "mrn": Model(MRN, MRNConfig, "whole"),
+    "tirg": Model(TIRG, TIRGConfig, "whole"),
 }
 
 
