@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from cqr.errors import UserError
 from cqr.trainer.features import Input
+from cqr.trainer.models.compose_ae import ComposeAE, ComposeAEConfig
 from cqr.trainer.models.concatenation import Concatenation, ConcatenationConfig
 from cqr.trainer.models.film import FiLM, FiLMConfig
 from cqr.trainer.models.image_only import ImageOnly
@@ -50,6 +51,7 @@ MODELS = {
     "film": Model(FiLM, FiLMConfig, "whole"),
     "mrn": Model(MRN, MRNConfig, "whole"),
     "tirg": Model(TIRG, TIRGConfig, "whole"),
+    "compose-ae": Model(ComposeAE, ComposeAEConfig, "whole"),
 }
 
 
