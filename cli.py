@@ -350,7 +350,14 @@ def train(
     data: DataOption = None,
     as_: AsOption = None,
     protocol: ProtocolOption = [],  # noqa: B006
-    model: Annotated[str | None, typer.Option(help="lbf.", show_default="lbf")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="lbf, image-only, text-only, concatenation, show-and-tell, parameter-hashing,"
+            " relationship, film, mrn, tirg or compose-ae.",
+            show_default="lbf",
+        ),
+    ] = None,
     set_: Annotated[
         list[str],
         typer.Option("--set", metavar="NAME=VALUE", help="A choice of the model; repeatable."),
@@ -359,7 +366,8 @@ def train(
         str | None,
         typer.Option(
             "--input",
-            help="What the model is given of an image: its regions, or the whole as one.",
+            help="What the model is given of an image: its regions, or the whole as one, which is"
+            " what every model but lbf is given unless told otherwise.",
             show_default="regions",
         ),
     ] = None,

@@ -44,7 +44,7 @@ def test_vectors_are_of_unit_length_and_scaled_in_training(regions):
     for vector in (lbf.encode_image(regions), lbf.encode_query(regions, WORDS)):
         assert vector.shape == (4, 24)
         torch.testing.assert_close(vector.norm(dim=1), torch.ones(4))
-    query, image = lbf(regions, WORDS, regions)
+    query, image, _ = lbf(regions, WORDS, regions)
     torch.testing.assert_close(query, 4 * lbf.encode_query(regions, WORDS))
     torch.testing.assert_close(image, 4 * lbf.encode_image(regions))
 
@@ -155,7 +155,7 @@ CHOICES = [
 def test_every_choice_changes_the_query_and_trains(regions, choice):
     lbf = model(**choice)
     plain = model().encode_query(regions, WORDS)
-    query, image = lbf(regions, WORDS, regions)
+    query, image, _ = lbf(regions, WORDS, regions)
     assert query.shape != plain.shape or not torch.allclose(query / 4, plain)
     torch.manual_seed(5)
     (query @ torch.randn(query.shape[1]) + image @ torch.randn(query.shape[1])).sum().backward()
