@@ -9,7 +9,7 @@ from cqr.errors import UserError
 from cqr.trainer.datasets import find, read
 from cqr.trainer.datasets.layout import Pictures
 from cqr.trainer.features import Input, RegionReader
-from cqr.trainer.queries import Dataset
+from cqr.trainer.queries import Dataset, own_images
 from cqr.trainer.runs import Run
 
 
@@ -151,9 +151,8 @@ def present(
             f"{said}; extract them with `{again} --out {reader.file.path} --retry-failed`, "
             "or allow it with --max-missing"
         )
-    whole = queries["reference"].isin(known) & (
-        queries["target"].isin(known) | queries["target"].isna()
-    )
+    whole = queries["reference"].isin(known) & own_images(queries).isin(known)
+    whole &= queries["target"].isin(known) | queries["target"].isna()
     keep = whole | (queries["split"] != "train")
     images = dataset.images.assign(there=dataset.images["path"].isin(known))
     left = int(((images["split"] == "train") & images["path"].isin(missing)).sum())

@@ -161,7 +161,8 @@ class Dataset:
         ranked = [self.protocol.scored, self.protocol.submitted]
         if "group" not in images:
             images = images[images["split"].isin(ranked) | images["split"].isna()]
-        named = pd.concat([queries["reference"], queries["target"], images["path"]])
+        columns = [queries["reference"], own_images(queries), queries["target"], images["path"]]
+        named = pd.concat(columns)
         return pd.unique(named.dropna()).tolist()
 
     def gallery(self, split: str) -> list[str]:
