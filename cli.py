@@ -557,6 +557,13 @@ def compare(
             help="Label of the row that each is held against.", show_default="the best other one"
         ),
     ] = None,
+    published: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of published numbers, columns row,source,R@1,...: shown in columns of their"
+            " own."
+        ),
+    ] = None,
     data: DataOption = None,
     as_: AsOption = None,
     protocol: ProtocolOption = [],  # noqa: B006
@@ -598,6 +605,7 @@ def compare(
         vary=vary,
         folder=out,
         against=against,
+        published=published,
         max_missing=max_missing,
     )
     jobs = jobs or (1 if on_gpu else len(os.sched_getaffinity(0)))

@@ -22,6 +22,7 @@ from cqr.trainer import cell as cells
 from cqr.trainer import compare, compared, comparison_console, comparison_report
 from cqr.trainer.comparison import _file_name, begin, prepare
 from cqr.trainer.material import Wanted, collect
+from cqr.trainer.published import read as read_published
 from cqr.trainer.runs import Run
 from cqr.trainer.train import describe, train
 
@@ -177,6 +178,41 @@ def test_the_page_and_the_tables_show_it(compared_rows, capsys):
     assert "Rows differ in: input, k." in said
     against = [row["against"]["1"] and row["against"]["1"]["row"] for row in content["rows"]]
     assert against == ["whole", None, "whole"]
+
+
+def test_published_numbers_have_columns_of_their_own(compared_rows, capsys):
+    file = Path("published.csv")
+    file.write_text("row,source,R@5,R@1\nlbf,A paper <3,55.5,\ntirg,Another,1,2\n")
+    features = compared_rows.rows[0].features
+    comparison = prepared(features, ["lbf", "whole=lbf:input=whole"], published=file)
+    content = compared.write(compared.gather(comparison))
+    said = [row["published"] for row in content["rows"]]
+    assert said == [{"R@5": 55.5, "source": "A paper <3"}, None]
+    [page, _] = comparison_report.write(content, comparison.folder)
+    text = page.read_text()
+    assert "<th>R@5 published</th></tr>" in text
+    assert "<td>55.50</td></tr>" in text
+    assert "<p>Published: lbf: A paper &lt;3.</p>" in text
+    comparison_console.tables(content)
+    assert re.search(r"│ lbf .* 55.50 │\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read"),
+        ("row,R@1\n", "its columns must be row, source, and any of R@1, R@5, R@10, R@50"),
+        ("row,source,R@2\n", "its columns must be row, source, and any of R@1"),
+        ("row,source,R@1\na,b,1\na,b,2\n", "each row must come once, and have a source"),
+        ("row,source,R@1\na,,1\n", "each row must come once, and have a source"),
+        ("row,source,R@1\na,b,many\n", "could not convert string to float: 'many'"),
+    ],
+)
+def test_published_numbers_that_are_refused(tmp_path, text, message):
+    file = tmp_path / "published.csv"
+    file.write_text(text)
+    with pytest.raises(UserError, match=f"--published {file}.*{message}"):
+        read_published(file, ["R@1", "R@5", "R@10", "R@50"])
 
 
 def test_seeds_that_are_missing_are_told(compared_rows):

@@ -206,7 +206,9 @@ def _row(results: Results, row: Row) -> dict[str, Any]:
     }
     if cells.empty:
         return about
+    published = results.comparison.published.get(row.label)
     return about | {
+        "published": published,
         "recall": {str(k): spread(cells[f"R@{k}"]) for k in results.ks},
         "measures": {name: spread(cells[name]) for name in results.measures},
         "parameters": int(cells["parameters"].iloc[0]),

@@ -9,7 +9,7 @@ OUT/runs/ROW-SEED/    a cell: an ordinary run, with its evaluation
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from cqr.errors import UserError
 from cqr.trainer import rows as typed
 from cqr.trainer.features import RegionReader
 from cqr.trainer.material import Material, Wanted, collect
+from cqr.trainer.published import read as read_published
 from cqr.trainer.queries import QUERY_COLUMNS
 from cqr.trainer.settings import Settings
 
@@ -93,6 +94,7 @@ class Comparison:
         data: as given to find the data set.
         seeds: how many; they are 0, 1, ...
         against: label of the row that each is held against; None for the best other one.
+        published: see `published.read`; of rows that are not here, too.
     """
 
     folder: Path
@@ -100,6 +102,7 @@ class Comparison:
     seeds: int
     curves: list[Curve] = field(default_factory=list)
     against: str | None = None
+    published: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     data: Path | None = None
     max_missing: float = 0.01
 
@@ -156,6 +159,7 @@ def prepare(
     vary: Sequence[str] = (),
     folder: Path | None = None,
     against: str | None = None,
+    published: Path | None = None,
     max_missing: float = 0.01,
 ) -> Comparison:
     """Everything that is to be compared, read and checked; nothing is written.
@@ -166,6 +170,7 @@ def prepare(
         vary: NAME=V1,V2,... each: the first row with each value, one choice at a time.
         folder: where to keep it; None for artifacts/comparisons/NAME.
         against: label of the row that each is held against; None for the best other one.
+        published: a file of published numbers, see `published.read`.
 
     Raises:
         UserError: what was typed makes no rows, a feature file or the data set cannot
@@ -200,7 +205,12 @@ def prepare(
     if against is not None and against not in labels:
         raise UserError(f"--against {against}: there is no such row; there are {', '.join(labels)}")
     folder = folder or COMPARISONS / features.stem
-    return Comparison(folder, rows, seeds, curves, against, wanted.data, max_missing)
+    said = read_published(published, _recalls(rows[0])) if published else {}
+    return Comparison(folder, rows, seeds, curves, against, said, wanted.data, max_missing)
+
+
+def _recalls(row: Row) -> list[str]:
+    return [f"R@{k}" for k in row.material.dataset.protocol.recall_at]
 
 
 def _check_same_queries(one: Material, two: Material) -> None:

@@ -105,7 +105,8 @@ def _recall(content: dict[str, Any]) -> Table:
     measures = headings(content)
     table = Table()
     table.add_column("")
-    for name in (*measures, "parameters", "seconds", "seeds"):
+    columns = published_columns(content)
+    for name in (*measures, "parameters", "seconds", "seeds", *(f"{n} published" for n in columns)):
         table.add_column(name, justify="right")
     for row in content["rows"]:
         if "recall" not in row:
@@ -119,6 +120,7 @@ def _recall(content: dict[str, Any]) -> Table:
             f"{row['parameters']:,}",
             plus_minus(row["seconds"], 1),
             seeds_of(row, content),
+            *published(row, columns),
             style="" if len(row["seeds"]) == content["seeds"] else "yellow",
         )
     return table
@@ -128,6 +130,18 @@ def headings(content: dict[str, Any]) -> list[str]:
     """The names of the measures of the rows."""
     first = next((row for row in content["rows"] if "recall" in row), None)
     return [] if first is None else [*(f"R@{k}" for k in first["recall"]), *first["measures"]]
+
+
+def published_columns(content: dict[str, Any]) -> list[str]:
+    """The names of the measures of which a row has a published number."""
+    known = {name for row in content["rows"] for name in row.get("published") or {}}
+    return [name for name in headings(content) if name in known]
+
+
+def published(row: dict[str, Any], columns: list[str]) -> list[str]:
+    """A row's published numbers as they are printed, with blanks."""
+    said = row.get("published") or {}
+    return [f"{said[name]:.2f}" if name in said else "" for name in columns]
 
 
 def seeds_of(row: dict[str, Any], content: dict[str, Any]) -> str:

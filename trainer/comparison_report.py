@@ -9,7 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cqr.atomic import replacing
-from cqr.trainer.comparison_console import budget, difference, headings, plus_minus, seeds_of
+from cqr.trainer.comparison_console import (
+    budget,
+    difference,
+    headings,
+    plus_minus,
+    published,
+    published_columns,
+    seeds_of,
+)
 from cqr.trainer.report import svg, write_page
 
 _BLUE = "#3264c8"
@@ -67,7 +75,7 @@ _READING = (
 
 
 def _recall(content: dict[str, Any]) -> str:
-    names = headings(content)
+    names, columns = headings(content), published_columns(content)
     rows = []
     for row in content["rows"]:
         cells = [""] * (len(names) + 2)
@@ -75,8 +83,15 @@ def _recall(content: dict[str, Any]) -> str:
             found = [*row["recall"].values(), *row["measures"].values()]
             cells = [plus_minus(value) for value in found]
             cells += [f"{row['parameters']:,}", plus_minus(row["seconds"], 1)]
-        rows.append([row["row"], *cells, seeds_of(row, content)])
-    return _table(["", *names, "parameters", "seconds to train", "seeds"], rows)
+        rows.append([row["row"], *cells, seeds_of(row, content), *published(row, columns)])
+    said = [f"{name} published" for name in columns]
+    sources = [
+        f"{row['row']}: {row['published']['source']}"
+        for row in content["rows"]
+        if row.get("published")
+    ]
+    note = f"<p>Published: {escape('; '.join(sources))}.</p>" if sources else ""
+    return _table(["", *names, "parameters", "seconds to train", "seeds", *said], rows) + note
 
 
 def _differences(content: dict[str, Any]) -> str:
