@@ -100,10 +100,12 @@ def test_a_killed_comparison_goes_on_and_ends_like_one_that_was_not(drawn_scenes
         time.sleep(0.01)
     assert not Path(f"/proc/{child}").exists()
     assert not killed.done
+    (killed.path / ".weights.safetensors.0.partial").touch()
     kept = {p: p.stat().st_mtime_ns for p in done.path.rglob("*") if p.is_file()}
     compare.run(comparison, jobs=2, device="cpu")
     assert killed.done
     assert {p: p.stat().st_mtime_ns for p in done.path.rglob("*") if p.is_file()} == kept
+    assert not list(killed.path.rglob("*.partial"))
     whole = replace(Run.load(killed.path), path=Path("whole"))
     whole.save()
     train(whole, collect(features), device="cpu")
@@ -271,7 +273,7 @@ def test_another_process_is_kept_out(drawn_scenes):
 
 
 def test_a_cell_that_is_killed_or_says_nothing_is_told_and_the_rest_go_on(
-    drawn_scenes, monkeypatch
+    drawn_scenes, monkeypatch, capsys
 ):
     """With processes that end at once in place of those that train."""
     comparison = prepared(drawn_scenes(), seeds=3)
@@ -284,7 +286,12 @@ def test_a_cell_that_is_killed_or_says_nothing_is_told_and_the_rest_go_on(
     assert [cell.error for cell in comparison.cells()] == [
         "killed by SIGKILL (out of memory?)", "it ended without a word", "two",
     ]  # fmt: skip
-    assert not any(cell.done for cell in comparison.cells())
+    content = compared.write(compared.gather(comparison))
+    assert content["rows"][0]["errors"]["2"] == "two"
+    [page] = comparison_report.write(content, comparison.folder)
+    assert "<td>lbf, seed 2</td><td>two</td>" in page.read_text()
+    comparison_console.tables(content)
+    assert "lbf, seed 2 failed: two\n" in capsys.readouterr().out
 
 
 def test_labels_become_different_folders():

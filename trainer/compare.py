@@ -76,7 +76,8 @@ def _launch(comparison: Comparison, cell: Cell, device: str) -> "subprocess.Pope
             raise UserError(f"{cell.path} holds another run than is planned: move it away")
     else:
         planned.save()
-    (cell.path / "error.txt").unlink(missing_ok=True)
+    for left in [cell.path / "error.txt", *cell.path.rglob(".*.partial")]:  # by one that ended
+        left.unlink(missing_ok=True)
     command = [sys.executable, "-m", "cqr.trainer.cell", str(cell.path), device]
     with (cell.path / "stderr.txt").open("wb") as said:
         return subprocess.Popen(

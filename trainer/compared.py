@@ -115,7 +115,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "seed": cell.seed,
         "features": str(row.features),
         "input": settings.input,
-        "k": row.material.reader.k,
+        "k": row.k,
         "settings": json.dumps(vars(settings) | {"seed": cell.seed}),
         "run": str(cell.path),
     }
@@ -200,7 +200,7 @@ def _row(results: Results, row: Row) -> dict[str, Any]:
         "options": row.settings.options,
         "features": str(row.features),
         "input": row.settings.input,
-        "k": row.material.reader.k,
+        "k": row.k,
         "seeds": cells.index.tolist(),
         "errors": dict(zip(map(str, failed["seed"]), failed["error"], strict=True)),
     }

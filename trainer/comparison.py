@@ -39,13 +39,15 @@ class Row:
     def features(self) -> Path:
         return Path(self.material.reader.file.path).resolve()
 
+    @property
+    def k(self) -> int:
+        """Regions of an image at most."""
+        return 1 if self.settings.input == "whole" else self.material.reader.k
+
     def like(self, other: "Row") -> bool:
         """Whether both train the same."""
-        return self.features == other.features and self._whole == other._whole
-
-    @property
-    def _whole(self) -> Settings:
-        return replace(self.settings, k=self.material.reader.k)
+        settings = [replace(row.settings, k=row.k) for row in (self, other)]
+        return self.features == other.features and settings[0] == settings[1]
 
 
 @dataclass(frozen=True)

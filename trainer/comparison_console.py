@@ -57,7 +57,7 @@ def comparing(comparison: Comparison) -> Iterator[OnLook]:
             trained = sum(
                 epochs if cell.done else cell.epochs() if cell.path in now else 0 for cell in cells
             )
-            names = "; ".join(f"{cell.row.label}, seed {cell.seed}" for cell in running)
+            names = "; ".join(f"{cell.row.label}, seed {cell.seed}" for cell in running[:2])
             bar.update(line, completed=trained, description=names)
 
         yield on_look

@@ -120,7 +120,7 @@ def _choices(content: dict[str, Any]) -> str:
             row["row"],
             row["model"],
             row["input"],
-            str(row["k"]) if row["input"] == "regions" else "1",
+            str(row["k"]),
             Path(row["features"]).name,
             ", ".join(f"{name}={value}" for name, value in row["options"].items()),
         ]
