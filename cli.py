@@ -548,7 +548,7 @@ def compare(
         typer.Option(
             metavar="NAME=V1,V2,...",
             help="Add the first row with each of these values; repeatable, one choice at a time."
-            "  Values that are numbers are drawn as a curve.",
+            "  Three numbers or more are drawn as a curve.",
         ),
     ] = [],  # noqa: B006
     against: Annotated[

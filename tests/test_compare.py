@@ -117,7 +117,7 @@ def test_a_killed_comparison_goes_on_and_ends_like_one_that_was_not(drawn_scenes
 @pytest.fixture
 def compared_rows(drawn_scenes):
     """Two rows of which one sees the whole image only, with two seeds, done."""
-    comparison = prepared(drawn_scenes(), ["lbf", "whole=lbf:input=whole"], vary=["k=1,9"])
+    comparison = prepared(drawn_scenes(), ["lbf", "whole=lbf:input=whole"], vary=["k=1,9,4"])
     begin(comparison)
     for cell in comparison.cells():
         finish(cell)
@@ -126,8 +126,8 @@ def compared_rows(drawn_scenes):
 
 def test_what_is_written_agrees_with_the_runs(compared_rows):
     comparison = compared_rows
-    assert [row.label for row in comparison.rows] == ["lbf", "whole", "lbf:k=1"]
-    assert comparison.curves[0].points == [("1", "lbf:k=1"), ("9", "lbf")]
+    assert [row.label for row in comparison.rows] == ["lbf", "whole", "lbf:k=1", "lbf:k=4"]
+    assert comparison.curves[0].points == [("1", "lbf:k=1"), ("9", "lbf"), ("4", "lbf:k=4")]
     content = compared.write(compared.gather(comparison))
     compared.check_whole(content, comparison)
     runs = Path("artifacts/comparisons/css/runs")
@@ -138,7 +138,7 @@ def test_what_is_written_agrees_with_the_runs(compared_rows):
         ]
         for label, name in (("lbf", "lbf"), ("whole", "whole"))
     }
-    first, second, _ = content["rows"]
+    first, second, *_ = content["rows"]
     for row in (first, second):
         for k, found in row["recall"].items():
             values = [one[k] for one in recall[row["row"]]]
@@ -179,7 +179,7 @@ def test_the_page_and_the_tables_show_it(compared_rows, capsys):
     assert cell in said
     assert "Rows differ in: input, k." in said
     against = [row["against"]["1"] and row["against"]["1"]["row"] for row in content["rows"]]
-    assert against == ["whole", None, "whole"]
+    assert against == ["whole", None, "whole", "whole"]
 
 
 def test_published_numbers_have_columns_of_their_own(compared_rows, capsys):
@@ -222,7 +222,7 @@ def test_seeds_that_are_missing_are_told(compared_rows):
     content = compared.write(compared.gather(compared_rows))
     last = content["rows"][-1]
     assert (last["seeds"], last["errors"]) == ([0], {"1": "not done yet"})
-    with pytest.raises(UserError, match=r"1 of 6 runs failed \(lbf:k=1, seed 1\)"):
+    with pytest.raises(UserError, match=r"1 of 8 runs failed \(lbf:k=4, seed 1\)"):
         compared.check_whole(content, compared_rows)
 
 

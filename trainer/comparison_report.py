@@ -24,7 +24,7 @@ _BLUE = "#3264c8"
 
 
 def write(content: dict[str, Any], folder: Path) -> list[Path]:
-    """comparison.html, rows.svg and for each numeric variation NAME.svg in `folder`.
+    """comparison.html, rows.svg and NAME.svg for each variation of three numbers or more.
 
     Args:
         content: what comparison.json holds.
@@ -39,7 +39,7 @@ def write(content: dict[str, Any], folder: Path) -> list[Path]:
         plots |= {
             curve["name"]: svg(_curve(curve, rows))
             for curve in content["curves"]
-            if _numeric(curve)
+            if _is_curve(curve)
         }
     paths = [folder / "comparison.html", *(folder / f"{name}.svg" for name in plots)]
     for path, text in zip(paths[1:], plots.values(), strict=True):
@@ -91,7 +91,7 @@ def _recall(content: dict[str, Any]) -> str:
         if row.get("published")
     ]
     note = f"<p>Published: {escape('; '.join(sources))}.</p>" if sources else ""
-    return _table(["", *names, "parameters", "seconds to train", "seeds", *said], rows) + note
+    return _table(["", *names, "parameters", "seconds", "seeds", *said], rows) + note
 
 
 def _differences(content: dict[str, Any]) -> str:
@@ -163,9 +163,10 @@ def _bars(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def _numeric(curve: dict[str, Any]) -> bool:
+def _is_curve(curve: dict[str, Any]) -> bool:
+    """Whether the values are numbers, and enough of them that a line says something."""
     try:
-        return bool([float(value) for value, _ in curve["points"]])
+        return len([float(value) for value, _ in curve["points"]]) >= 3
     except ValueError:
         return False
 

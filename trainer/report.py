@@ -24,7 +24,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: 
   overflow-x: auto; margin: 1rem 0 }
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid var(--line) }
 th:first-child, td:first-child { text-align: left }
-.numbers td, .numbers th { white-space: nowrap }
+.numbers td, .numbers th { white-space: nowrap; padding: .3rem .5rem }
 tr.chance { color: var(--soft) }
 tr.model { font-weight: 600 }
 svg { max-width: 100%; height: auto; background: #fff; border-radius: 6px }
