@@ -350,7 +350,14 @@ def train(
     data: DataOption = None,
     as_: AsOption = None,
     protocol: ProtocolOption = [],  # noqa: B006
-    model: Annotated[str | None, typer.Option(help="lbf.", show_default="lbf")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="lbf, image-only, text-only, concatenation, show-and-tell, parameter-hashing,"
+            " relationship, film, mrn, tirg or compose-ae.",
+            show_default="lbf",
+        ),
+    ] = None,
     set_: Annotated[
         list[str],
         typer.Option("--set", metavar="NAME=VALUE", help="A choice of the model; repeatable."),
@@ -359,7 +366,8 @@ def train(
         str | None,
         typer.Option(
             "--input",
-            help="What the model is given of an image: its regions, or the whole as one.",
+            help="What the model is given of an image: its regions, or the whole as one, which is"
+            " what every model but lbf is given unless told otherwise.",
             show_default="regions",
         ),
     ] = None,
@@ -529,8 +537,9 @@ def compare(
         typer.Option(
             metavar="ROW,ROW,...",
             help="What is compared, separated by commas; repeatable.  A row is a model, or a"
-            " variant: [LABEL=]MODEL[:NAME=VALUE,...], where NAME is an option of the model, a"
-            " setting of `cqr train`, or `features` for a file of its own.",
+            " variant: [LABEL=]MODEL[:NAME=VALUE,...], where MODEL is one of `cqr train --model`"
+            " and NAME an option of it, a setting of `cqr train`, or `features` for a file of its"
+            " own.",
         ),
     ] = ["lbf"],  # noqa: B006
     seeds: Annotated[int, typer.Option(min=1, help="Each row is trained with so many.")] = 5,

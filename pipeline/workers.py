@@ -9,6 +9,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
+from types import FrameType
 
 from cqr.errors import UserError
 from cqr.pipeline.assembly import Task, Times
@@ -78,12 +79,26 @@ def _receive(connection: Connection) -> object:
 
 @contextlib.contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """A process started here never sees Ctrl-C: its parent does, and ends it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """A process started here never sees Ctrl-C: its parent does, and ends it.
+
+    The parent itself sees it when the process has started, not between: it would
+    not know of what it then has to end.  The mask alone does not see to that,
+    since another thread may take the signal.
+    """
+    held: list[tuple[int, FrameType | None]] = []
+    handler = signal.getsignal(signal.SIGINT)
+    holds = threading.current_thread() is threading.main_thread() and callable(handler)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if holds:
+        signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if holds:
+            signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if held and callable(handler):
+        handler(*held[0])
 
 
 def _worker(connection: Connection, spec: DetectorSpec, pace: Pace) -> None:

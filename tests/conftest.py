@@ -64,28 +64,33 @@ def drawn_scenes(tmp_path, write_features):
     """A function that writes a css folder without pictures, and features of its true objects.
 
     An object's feature is a fixed random map of its attributes, plus noise: what
-    a perfect detector would see.
+    a perfect detector would see.  `drawings`: the references are also drawn, as objects
+    of half the size whose features are another map of their attributes.
     """
 
-    def make(references=12, modifications=6, seed=0, noise=0.05, name="css"):
+    def make(references=12, modifications=6, seed=0, noise=0.05, name="css", drawings=False):
         folder = tmp_path / name
         folder.mkdir()
         rng = np.random.default_rng(seed)
-        code = np.random.default_rng(99).normal(size=(13, 24))
-        paths, scenes = [], []
+        codes = np.random.default_rng(99).normal(size=(2, 13, 24))
+        paths, scenes, flat = [], [], []
         for split in protocol.SPLITS:
             made = protocol.make_split(split, references, modifications, seed)
             files = [f"images/css_{split}_{i:06d}.png" for i in range(len(made.scenes))]
             images = [
-                {"file": file, "caption": protocol.caption(scene)}
+                {"file": file, "caption": protocol.caption(scene), "drawing": None}
                 for file, scene in zip(files, made.scenes, strict=True)
             ]
+            drawn = references if drawings else 0
+            for image in images[:drawn]:
+                image["drawing"] = image["file"].replace("images/", "drawings/")
             queries = [vars(query) for query in made.queries]
             (folder / f"{split}.json").write_text(
                 json.dumps({"images": images, "queries": queries})
             )
-            paths += files
-            scenes += made.scenes
+            paths += files + [image["drawing"] for image in images[:drawn]]
+            scenes += made.scenes + made.scenes[:drawn]
+            flat += [False] * len(files) + [True] * drawn
         (folder / "scenes.json").write_text(json.dumps({"format": "cqr-scenes", "version": 1}))
         k = 9
         features = np.zeros((len(paths), k, 24), np.float32)
@@ -99,10 +104,12 @@ def drawn_scenes(tmp_path, write_features):
                 attributes[protocol.COLORS.index(one.color)] = 1
                 attributes[8 + protocol.SHAPES.index(one.shape)] = 1
                 attributes[11 + protocol.SIZES.index(one.size)] = 1
-                features[i, j] = np.tanh(attributes @ code) + noise * rng.normal(size=24)
+                features[i, j] = np.tanh(attributes @ codes[int(flat[i])]) + noise * rng.normal(
+                    size=24
+                )
                 row, column = divmod(one.cell, 3)
                 x, y = 100 * column + 50 + rng.normal(), 100 * row + 50 + rng.normal()
-                half = 20 if one.size == "small" else 40
+                half = (20 if one.size == "small" else 40) / (1 + flat[i])
                 boxes[i, j] = (x - half, y - half, x + half, y + half)
         file = tmp_path / "artifacts" / f"{name}.h5"
         return write_features(file, paths, features, boxes, count, root=folder)

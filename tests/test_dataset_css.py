@@ -434,4 +434,4 @@ def test_the_three_lines(tmp_path, write_features):
     assert metrics["queries"] == 4
     assert metrics["gallery"] == 6
     assert set(metrics["breakdown"]["kind"]) == {"add", "make", "remove"}
-    assert metrics["options"] == {"rules": "auto"}
+    assert metrics["options"] == {"rules": "auto", "reference": "picture"}

@@ -148,7 +148,7 @@ def test_other_tables_are_not_queries(features):
     looked = "; ".join(f"{reader.NAME}: {reader.LAYOUT}" for reader in READERS)
     assert str(error.value) == (
         f"no data set found in {features.root}; looked for {looked}; "
-        "write such a table or name a data set's folder with --data"
+        "name the folder of a data set, or write a table of queries"
     )
 
 

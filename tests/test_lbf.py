@@ -44,7 +44,7 @@ def test_vectors_are_of_unit_length_and_scaled_in_training(regions):
     for vector in (lbf.encode_image(regions), lbf.encode_query(regions, WORDS)):
         assert vector.shape == (4, 24)
         torch.testing.assert_close(vector.norm(dim=1), torch.ones(4))
-    query, image = lbf(regions, WORDS, regions)
+    query, image, _ = lbf(regions, WORDS, regions)
     torch.testing.assert_close(query, 4 * lbf.encode_query(regions, WORDS))
     torch.testing.assert_close(image, 4 * lbf.encode_image(regions))
 
@@ -130,11 +130,24 @@ def test_each_word_attends_to_the_real_regions_with_weights_that_sum_to_one(regi
     assert (weights[~regions.mask[:, None].expand_as(weights)] == 0).all()
 
 
+def test_a_separate_input_map_is_of_the_references_alone(regions):
+    shared, separate = model(), model(separate_reference=True)
+    separate.load_state_dict(shared.state_dict(), strict=False)
+    unlike = separate.encode_query(regions, WORDS)
+    assert not torch.allclose(unlike, shared.encode_query(regions, WORDS))
+    torch.testing.assert_close(separate.encode_image(regions), shared.encode_image(regions))
+    separate.embed_reference.load_state_dict(shared.embed_regions.state_dict())
+    torch.testing.assert_close(
+        separate.encode_query(regions, WORDS), shared.encode_query(regions, WORDS)
+    )
+    torch.testing.assert_close(separate.attention(regions, WORDS), shared.attention(regions, WORDS))
+
+
 CHOICES = [
     {"position": "corners+area"}, {"position": "none"}, {"combine": "sum"}, {"input_norm": False},
     {"directions": "visual"}, {"directions": "language"}, {"joint": "visual"},
     {"joint": "language"}, {"pool": "max"}, {"embed_dim": 0}, {"vep_depth": 0}, {"tep_depth": 0},
-    {"fusion_depth": 1}, {"hidden": 1}, {"heads": 2},
+    {"fusion_depth": 1}, {"hidden": 1}, {"heads": 2}, {"separate_reference": True},
 ]  # fmt: skip
 
 
@@ -142,7 +155,7 @@ CHOICES = [
 def test_every_choice_changes_the_query_and_trains(regions, choice):
     lbf = model(**choice)
     plain = model().encode_query(regions, WORDS)
-    query, image = lbf(regions, WORDS, regions)
+    query, image, _ = lbf(regions, WORDS, regions)
     assert query.shape != plain.shape or not torch.allclose(query / 4, plain)
     torch.manual_seed(5)
     (query @ torch.randn(query.shape[1]) + image @ torch.randn(query.shape[1])).sum().backward()

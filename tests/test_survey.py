@@ -68,7 +68,7 @@ def test_the_command_prints_it_and_lists_the_pictures(folder, tmp_path):
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert lines[0] == "Data set table (photos.csv)"
     for line in (
-        "Pictures 6 images are named, 5 are in photos; 0 other pictures there are not needed",
+        "Pictures 6 images are needed, 5 are in photos; 0 other pictures there are not",
         "1 images have no picture: gone.png",
         "1 pictures are empty files: empty.png",
         "1 queries have no word: 3",

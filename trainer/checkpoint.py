@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -24,12 +24,14 @@ class Progress:
         epoch, step: the next to run; step counts within the epoch.
         best: the highest score of model choice so far; None before the first.
         loss: the sum of the losses of the epoch so far.
+        extra: that of each loss of the model's own in it.
     """
 
     epoch: int = 0
     step: int = 0
     best: float | None = None
     loss: float = 0.0
+    extra: dict[str, float] = field(default_factory=dict)
 
 
 def save(path: Path, where: Progress, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

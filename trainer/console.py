@@ -147,8 +147,8 @@ def survey(found: Survey) -> None:
     if found.counts:
         results.print(_counts(found))
     results.print(
-        f"Pictures   {found.named:,} images are named, {len(found.there):,} are in "
-        f"{found.pictures}; {found.unused:,} other pictures there are not needed",
+        f"Pictures   {found.named:,} images are needed, {len(found.there):,} are in "
+        f"{found.pictures}; {found.unused:,} other pictures there are not",
         soft_wrap=True,
     )
     remarks = [

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from cqr.trainer.pairs import PairSource, cut
-from cqr.trainer.queries import Dataset, Task, task, tasks
+from cqr.trainer.queries import Dataset, Task, own_images, task, tasks
 from cqr.trainer.settings import Settings
 
 
@@ -38,7 +38,7 @@ def _listed(dataset: Dataset, held: pd.DataFrame) -> Task:
     """Held-out queries against their own images, or against all if the gallery always is."""
     if dataset.images["split"].isna().all():
         return task(dataset, held, dataset.gallery("train"))
-    return task(dataset, held, pd.unique(pd.concat([held["reference"], held["target"]])).tolist())
+    return task(dataset, held, pd.unique(pd.concat([own_images(held), held["target"]])).tolist())
 
 
 def _drawn(dataset: Dataset, images: pd.DataFrame, seed: int) -> Task:

@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-import pandas as pd
-
 from cqr.errors import UserError
 from cqr.trainer.datasets import find, read
 from cqr.trainer.datasets.layout import Pictures
@@ -142,8 +140,7 @@ def present(
     """
     known = set(reader.paths)
     queries = dataset.queries
-    named = pd.concat([queries["reference"], queries["target"].dropna(), dataset.images["path"]])
-    named = pd.unique(named)
+    named = dataset.needed()
     missing = [path for path in named if path not in known]
     if not missing:
         return dataset, []
@@ -160,7 +157,7 @@ def present(
     )
     keep = whole | (queries["split"] != "train")
     images = dataset.images.assign(there=dataset.images["path"].isin(known))
-    left = int(((images["split"] == "train") & ~images["there"]).sum())
+    left = int(((images["split"] == "train") & images["path"].isin(missing)).sum())
     said = (
         f"{said}; {int((~keep).sum())} training queries and {left} training images are left out, "
         f"{int((~whole & keep).sum())} other queries lack an image and are scored all the same"

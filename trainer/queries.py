@@ -29,6 +29,7 @@ class Protocol:
         source: whose protocol it is.
         gallery: what a query is scored against, in words.
         remove_reference: whether the query's own image is taken out of the gallery.
+        own: what that image is called, in words.
         correct: "caption", every gallery image with the target's caption; "target",
             the query's target; or "alike", every target that the split lists for
             the same reference and text.
@@ -54,6 +55,7 @@ class Protocol:
     recall_at: tuple[int, ...]
     scored: str = "test"
     submitted: str | None = None
+    own: str = "the reference"
     part: str | None = None
     also: tuple[str, ...] = ()
     subset_recall_at: tuple[int, ...] = ()
@@ -71,7 +73,7 @@ class Protocol:
         }[self.correct]
         said = [
             f"{self.source}: the gallery is {self.gallery}",
-            f"the reference is {'removed from' if self.remove_reference else 'kept in'} it",
+            f"{self.own} is {'removed from' if self.remove_reference else 'kept in'} it",
             f"correct is {correct}",
             "equal scores rank in gallery order",
             f"Recall@k for k = {_listed(self.recall_at)}",
@@ -110,7 +112,9 @@ class Dataset:
         root: where it was read.
         queries: query_id, reference, text, target, split, then columns of the data
             set's own.  target is None where only a server knows it.  Where the
-            protocol needs them: members and targets, each a list of images.
+            protocol needs them: members and targets, each a list of images; and
+            own_image, the image of the gallery that shows what the reference does,
+            where that is not the reference itself.
         images: path, caption, split, and columns of the data set's own; caption is
             None where there is none, split is None for an image of every split.
             An image of several splits or parts has as many rows.  Where training
@@ -147,6 +151,19 @@ class Dataset:
         images = self.images[(self.images["split"] == split) | self.images["split"].isna()]
         return images[images["there"]] if "there" in images else images
 
+    def needed(self) -> list[str]:
+        """The images that training or ranking uses, each once.
+
+        Images of a split that is only trained on are needed where a pair has them,
+        or where pairs are drawn from images.
+        """
+        queries, images = self.queries, self.images
+        ranked = [self.protocol.scored, self.protocol.submitted]
+        if "group" not in images:
+            images = images[images["split"].isin(ranked) | images["split"].isna()]
+        named = pd.concat([queries["reference"], queries["target"], images["path"]])
+        return pd.unique(named.dropna()).tolist()
+
     def gallery(self, split: str) -> list[str]:
         """Paths of the images that the queries of a split are scored against."""
         return self.images_of(split)["path"].tolist()
@@ -159,8 +176,8 @@ class Task:
     Attributes:
         queries: the rows of the queries table that are scored.
         gallery: G image paths.
-        reference: Q int64, the reference's place in the gallery if it is to be
-            removed, else -1.
+        reference: Q int64, the place in the gallery of the query's own image if it is
+            to be removed, else -1.
         correct: for each query the places of its correct images in the gallery,
             int64, sorted; possibly none.
         members: Q x M int64, places of the query's image set without its
@@ -186,7 +203,7 @@ def task(dataset: Dataset, queries: pd.DataFrame, gallery: list[str]) -> Task:
     protocol = dataset.protocol
     place = pd.Series(np.arange(len(gallery)), index=gallery)
     place = place[~place.index.duplicated(keep="last")]
-    reference = place.reindex(queries["reference"]).fillna(-1).to_numpy(np.int64)
+    reference = place.reindex(own_images(queries)).fillna(-1).to_numpy(np.int64)
     correct = _correct(dataset, queries, gallery, place)
     members = _members(queries, place, reference) if protocol.subset_recall_at else None
     relevant = None
@@ -201,6 +218,11 @@ def task(dataset: Dataset, queries: pd.DataFrame, gallery: list[str]) -> Task:
     else:
         reference = np.full(len(queries), -1)
     return Task(queries, gallery, reference, correct, members, relevant)
+
+
+def own_images(queries: pd.DataFrame) -> "pd.Series[str]":
+    """The images that each query's gallery is without, if its protocol removes them."""
+    return queries["own_image" if "own_image" in queries else "reference"]
 
 
 def tasks(dataset: Dataset, split: str) -> list[Task]:

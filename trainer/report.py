@@ -94,7 +94,8 @@ def _curves(run: Run) -> str:
     epochs = [line["epoch"] for line in lines]
     scored = [line for line in lines if "recall" in line]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    left.plot(epochs, [line["loss"] for line in lines], color="#3264c8")
+    few = "o" if len(epochs) < 10 else None  # a line of one point would not be seen
+    left.plot(epochs, [line["loss"] for line in lines], color="#3264c8", marker=few)
     top = 1.05 * max(line["loss"] for line in lines)
     left.set(title="training loss", xlabel="epoch", ylim=(0, top))
     for k in scored[0]["recall"] if scored else ():
@@ -102,6 +103,7 @@ def _curves(run: Run) -> str:
             [line["epoch"] for line in scored],
             [line["recall"][k] for line in scored],
             label=f"R@{k}",
+            marker=few,
         )
     if scored:
         right.legend(frameon=False)
@@ -110,7 +112,8 @@ def _curves(run: Run) -> str:
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.2)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return svg(figure)
 
 

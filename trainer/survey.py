@@ -24,10 +24,10 @@ class Survey:
         pictures: the folder that the paths are relative to.
         counts: what is counted, its number here, and that of the whole release, if known.
         splits: by split: queries, images, and images of the gallery if it is scored.
-        named: different images that the data set names.
+        named: different images that training or ranking needs.
         there: paths of their pictures, sorted.
         missing, empty: images without a picture, and paths of pictures of no byte.
-        unused: pictures in the folder that the data set does not name.
+        unused: pictures in the folder that are not needed.
         blank: ids of queries without a word.
         repeated: ids of queries that repeat an earlier one.
         twice: images that a split lists more than once.
@@ -79,9 +79,7 @@ def survey(
     found = datasets.find(pictures, None if root == data else data, name)
     dataset = datasets.read(found, pictures, given=tuple(chosen))
     queries = dataset.queries
-    named = pd.unique(
-        pd.concat([dataset.images["path"], queries["reference"], queries["target"]]).dropna()
-    ).tolist()
+    named = dataset.needed()
     known = set(pictures.paths)
     there = sorted(path for path in named if path in known)
     counted = found.reader.counts(dataset)

@@ -211,10 +211,11 @@ def _epoch(
         at = epoch * t.steps + step
         torch.manual_seed((settings.seed << 32) + at * world + rank)
         _set_lr(t.optimizer, settings, at, settings.epochs * t.steps)
-        loss = _step(t, batch)
+        loss, extra = _step(t, batch)
         if not math.isfinite(loss):
             raise UserError(_not_finite(t, pairs, mine[step], epoch, step))
-        progress = replace(progress, step=step + 1, loss=progress.loss + loss)
+        extra = {name: progress.extra.get(name, 0.0) + value for name, value in extra.items()}
+        progress = replace(progress, step=step + 1, loss=progress.loss + loss, extra=extra)
         on_step(epoch, step, t.steps, loss)
         if stop.is_set() and step + 1 < t.steps:
             _save(t, progress)
@@ -223,6 +224,7 @@ def _epoch(
     return progress, {
         "epoch": epoch + 1,
         "loss": progress.loss / t.steps,
+        **{f"{name}_loss": total / t.steps for name, total in progress.extra.items()},
         "seconds": round(seconds, 3),
         "loader_seconds": round(waited, 3),
         "queries_per_second": round((t.steps - first) * t.batch / seconds, 1),
@@ -252,21 +254,31 @@ def _set_lr(optimizer: Any, settings: Settings, at: int, total: int) -> None:
         group["lr"] = settings.lr * warm * 0.5 * (1 + math.cos(math.pi * at / total))
 
 
-def _step(t: _Training, batch: Batch) -> float:
-    settings, fabric = t.run.settings, t.fabric
+def _step(t: _Training, batch: Batch) -> tuple[float, dict[str, float]]:
+    """Train on a batch; its loss, and by name what in it is the model's own."""
+    fabric = t.fabric
     device = fabric.device
-    query, target = t.model(
-        batch.reference.to(device), batch.words.to(device), batch.target.to(device)
+    out = t.model(batch.reference.to(device), batch.words.to(device), batch.target.to(device))
+    loss = _loss(t, out.query, out.target)
+    extra = {}
+    for name, (weight, value) in out.extra.items():
+        extra[name] = weight * (_loss(t, *value) if isinstance(value, tuple) else value)
+        loss = loss + extra[name]
+    t.optimizer.zero_grad()
+    fabric.backward(loss)
+    fabric.clip_gradients(
+        t.model, t.optimizer, max_norm=t.run.settings.clip, error_if_nonfinite=False
     )
+    t.optimizer.step()
+    return loss.item(), {name: value.item() for name, value in extra.items()}
+
+
+def _loss(t: _Training, query: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    settings, fabric = t.run.settings, t.fabric
     if fabric.world_size > 1:  # every query against the targets of all devices
         gathered = fabric.all_gather((query, target), sync_grads=True)
         query, target = (vectors.flatten(0, 1) for vectors in gathered)
-    loss = LOSSES[settings.loss](query.float(), target.float(), settings.kappa)
-    t.optimizer.zero_grad()
-    fabric.backward(loss)
-    fabric.clip_gradients(t.model, t.optimizer, max_norm=settings.clip, error_if_nonfinite=False)
-    t.optimizer.step()
-    return loss.item()
+    return LOSSES[settings.loss](query.float(), target.float(), settings.kappa)
 
 
 def _validate(t: _Training) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def find(pictures: Pictures, data: Path | None = None, name: str | None = None) 
     looked = "; ".join(f"{reader.NAME}: {reader.LAYOUT}" for reader in readers)
     raise UserError(
         f"no data set found in {where}; looked for {looked}; "
-        "write such a table or name a data set's folder with --data"
+        "name the folder of a data set, or write a table of queries"
     )
 
 

@@ -8,6 +8,11 @@ TIRG trains CSS with the soft triplet loss, which is the default on its own file
 On generated scenes the default stays batch classification: on 200 references, 15
 epochs, all else equal, R@1 was 65.5 with it and 38.4 with the soft triplet
 (`make demo`, with `--loss soft-triplet`).
+
+TIRG's 2D-to-3D asks with the flat drawing of the reference's scene, of the same
+queries, for the same 3D pictures.  Its scorer (test_retrieval.py) takes the image of
+the reference's number out of the gallery, drawn or not; so the reference's own 3D
+picture is removed here too.
 """
 
 import json
@@ -36,7 +41,11 @@ PROTOCOL = Protocol(
     correct="caption",
     recall_at=(1, 5, 10, 50),
 )
-
+DRAWN = replace(
+    PROTOCOL,
+    source=f"{PROTOCOL.source}, 2D to 3D: a reference is the flat drawing of its scene",
+    own="the reference scene's own 3D picture",
+)
 
 PAIRS = {
     "listed": PROTOCOL.pairs,
@@ -49,17 +58,21 @@ PAIRS = {
 
 @dataclass(frozen=True)
 class Options:
-    """How training pairs are drawn; queries and scores are the same with each.
+    """How training pairs are drawn, and which picture a query asks with.
 
     Attributes:
-        rules: "tirg" is the released code's: every second pair has the reference of the
-            one before and another text, so that the two meet in a batch; a query may come
-            several times an epoch, or not at all.  "listed" takes every training query
-            once an epoch.  "auto" is "tirg" on TIRG's own files and "listed" on
-            generated scenes.
+        rules: how pairs are drawn; queries and scores are the same with each.  "tirg" is
+            the released code's: every second pair has the reference of the one before and
+            another text, so that the two meet in a batch; a query may come several times
+            an epoch, or not at all.  "listed" takes every training query once an epoch.
+            "auto" is "tirg" on TIRG's own files and "listed" on generated scenes.
+        reference: "picture" is the 3D picture of the reference's scene.  "drawing" is the
+            flat drawing of it (TIRG's 2D-to-3D), in training as in scoring; gallery,
+            targets and what is removed stay the same 3D pictures.  Generated scenes only.
     """
 
     rules: Literal["auto", "tirg", "listed"] = "auto"
+    reference: Literal["picture", "drawing"] = "picture"
 
 
 def find(pictures: Pictures, data: Path | None) -> Path | None:
@@ -70,7 +83,12 @@ def find(pictures: Pictures, data: Path | None) -> Path | None:
 
 
 def read(folder: Path, pictures: Pictures, options: Options) -> Dataset:
-    """Raises UserError when the folder is of another version, or a part is missing or broken."""
+    """The queries and images of a folder.
+
+    Raises:
+        UserError: the folder is of another version, a part of it is missing or broken, or
+            drawings are asked for and there are none.
+    """
     generated, original = ((folder / name).is_file() for name in (MARKER, css_original.FILE))
     if generated and original:
         raise UserError(
@@ -79,7 +97,15 @@ def read(folder: Path, pictures: Pictures, options: Options) -> Dataset:
     rules = options.rules
     if rules == "auto":
         rules = "listed" if generated else "tirg"
-    dataset = _generated(folder) if generated else _original(folder)
+    if generated:
+        dataset = _generated(folder, options.reference)
+    elif options.reference == "drawing":
+        raise UserError(
+            f"{folder / css_original.FILE} comes without drawings, which TIRG's code makes as it "
+            "runs: leave out --protocol reference=drawing, or use scenes made by `cqr scenes`"
+        )
+    else:
+        dataset = _original(folder)
     return replace(
         dataset,
         protocol=replace(dataset.protocol, pairs=PAIRS[rules]),
@@ -107,7 +133,7 @@ def _original(folder: Path) -> Dataset:
     )
 
 
-def _generated(folder: Path) -> Dataset:
+def _generated(folder: Path, reference: str) -> Dataset:
     manifest = _json(folder / MARKER)
     kind, version = manifest.get("format"), manifest.get("version")
     if (kind, version) != ("cqr-scenes", 1):
@@ -115,19 +141,19 @@ def _generated(folder: Path) -> Dataset:
             f"{folder / MARKER} is {kind!r} version {version!r}, not 'cqr-scenes' version 1: "
             "make the folder again with `cqr scenes --overwrite`"
         )
-    parts = [_split(folder, split) for split in ("train", "test")]
+    parts = [_split(folder, split, reference) for split in ("train", "test")]
     return Dataset(
         name=NAME,
         root=folder,
         queries=pd.concat([queries for queries, _ in parts], ignore_index=True),
         images=pd.concat([images for _, images in parts], ignore_index=True),
-        protocol=PROTOCOL,
+        protocol=DRAWN if reference == "drawing" else PROTOCOL,
         recommended=LIGHT,
         breakdown=("kind", "attribute"),
     )
 
 
-def _split(folder: Path, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _split(folder: Path, split: str, reference: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     content = _json(folder / f"{split}.json")
     images = pd.DataFrame(content["images"], columns=["file", "caption"])
     images = images.rename(columns={"file": "path"}).assign(split=split)
@@ -135,10 +161,11 @@ def _split(folder: Path, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         content["queries"], columns=["source", "target", "text", "kind", "attribute"]
     )
     path = images["path"].to_numpy()
-    queries = pd.DataFrame(
+    own = path[queries["source"]]
+    read = pd.DataFrame(
         {
             "query_id": [f"{split}-{i}" for i in range(len(queries))],
-            "reference": path[queries["source"]],
+            "reference": own,
             "text": queries["text"],
             "target": path[queries["target"]],
             "split": split,
@@ -146,7 +173,15 @@ def _split(folder: Path, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
             "attribute": queries["attribute"],
         }
     )
-    return queries, images
+    if reference == "drawing":
+        drawings = [image.get("drawing") for image in content["images"]]
+        read = read.assign(reference=[drawings[i] for i in queries["source"]], own_image=own)
+        if read["reference"].isna().any():
+            raise UserError(
+                f"{folder} has no drawings: make it again with `cqr scenes --overwrite`, without "
+                "--no-drawings, or leave out --protocol reference=drawing"
+            )
+    return read, images
 
 
 def _json(path: Path) -> dict:

@@ -35,7 +35,8 @@ def located(dataset: Dataset, paths: Sequence[str]) -> Dataset:
     """
     queries, images = dataset.queries, dataset.images
     lists = [name for name in LISTS if name in queries]
-    columns = [images["path"], queries["reference"], queries["target"]]
+    single = [name for name in ("reference", "target", "own_image") if name in queries]
+    columns = [images["path"], *(queries[name] for name in single)]
     columns += [queries[name].explode() for name in lists]
     names = pd.unique(pd.concat(columns).dropna()).tolist()
     fitting, other_case = locate(names, paths)
@@ -59,7 +60,7 @@ def located(dataset: Dataset, paths: Sequence[str]) -> Dataset:
         # not Series.map, which makes NaN of None
         return pd.Series([path_of(name) for name in column], column.index, dtype=object)
 
-    moved = {name: renamed(queries[name]) for name in ("reference", "target")}
+    moved = {name: renamed(queries[name]) for name in single}
     moved |= {name: queries[name].map(lambda some: [path_of(n) for n in some]) for name in lists}
     return replace(
         dataset,

@@ -9,8 +9,19 @@ from typing import Any, NamedTuple
 
 from cqr.errors import UserError
 from cqr.trainer.features import Input
+from cqr.trainer.models.compose_ae import ComposeAE, ComposeAEConfig
+from cqr.trainer.models.concatenation import Concatenation, ConcatenationConfig
+from cqr.trainer.models.film import FiLM, FiLMConfig
+from cqr.trainer.models.image_only import ImageOnly
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.lbf import LBF, LBFConfig
+from cqr.trainer.models.mrn import MRN, MRNConfig
+from cqr.trainer.models.parameter_hashing import ParameterHashing, ParameterHashingConfig
+from cqr.trainer.models.relationship import Relationship, RelationshipConfig
+from cqr.trainer.models.show_and_tell import ShowAndTell
+from cqr.trainer.models.text_only import TextOnly
+from cqr.trainer.models.tirg import TIRG, TIRGConfig
+from cqr.trainer.models.whole import ImageConfig, WholeConfig
 from cqr.trainer.options import choose
 from cqr.trainer.text import TextSpec
 
@@ -31,6 +42,16 @@ class Model(NamedTuple):
 
 MODELS = {
     "lbf": Model(LBF, LBFConfig, "regions"),
+    "image-only": Model(ImageOnly, ImageConfig, "whole"),
+    "text-only": Model(TextOnly, WholeConfig, "whole"),
+    "concatenation": Model(Concatenation, ConcatenationConfig, "whole"),
+    "show-and-tell": Model(ShowAndTell, WholeConfig, "whole"),
+    "parameter-hashing": Model(ParameterHashing, ParameterHashingConfig, "whole"),
+    "relationship": Model(Relationship, RelationshipConfig, "whole"),
+    "film": Model(FiLM, FiLMConfig, "whole"),
+    "mrn": Model(MRN, MRNConfig, "whole"),
+    "tirg": Model(TIRG, TIRGConfig, "whole"),
+    "compose-ae": Model(ComposeAE, ComposeAEConfig, "whole"),
 }
 
 

@@ -1,10 +1,38 @@
 """What every model offers."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.text import WordBatch
+
+
+class Extra(NamedTuple):
+    """One more thing that a model wants minimised.
+
+    Attributes:
+        weight: its factor in the sum of losses.
+        value: a scalar loss of the model's own, a mean over the batch; or further
+            queries and their targets, each B x E, for the training's loss.
+    """
+
+    weight: float
+    value: Tensor | tuple[Tensor, Tensor]
+
+
+class Output(NamedTuple):
+    """What a training step is given.
+
+    Attributes:
+        query, target: B x E unit vectors, times the scale.
+        extra: by the name under which it is logged.
+    """
+
+    query: Tensor
+    target: Tensor
+    extra: dict[str, Extra]
 
 
 class RetrievalModel(nn.Module):
@@ -27,9 +55,7 @@ class RetrievalModel(nn.Module):
         """B x E unit vectors of reference images with texts."""
         raise NotImplementedError
 
-    def forward(
-        self, reference: RegionBatch, words: WordBatch, target: RegionBatch
-    ) -> tuple[Tensor, Tensor]:
-        """Query and target vectors, each B x E, times the scale."""
+    def forward(self, reference: RegionBatch, words: WordBatch, target: RegionBatch) -> Output:
+        """Query and target vectors, times the scale; a model may add losses of its own."""
         query, image = self.encode_query(reference, words), self.encode_image(target)
-        return query * self.scale, image * self.scale
+        return Output(query * self.scale, image * self.scale, {})

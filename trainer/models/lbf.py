@@ -45,6 +45,10 @@ class LBFConfig:
             "average" is the paper's.
         input_norm: LayerNorm on both embeddings before they are averaged.
             LXMERT's.
+        separate_reference: the references of queries have input maps (visual and
+            positional) of their own, the images to be found others; all else is
+            shared.  For references of another domain, such as drawings (TIRG has an
+            encoder for each of its two domains).  Ours.
         directions: which streams the fusion attends with; "both" is the paper's.
         joint: which fused streams are pooled into the query's vector.  Inferred
             (the figure shows a pooling on top of both).
@@ -65,6 +69,7 @@ class LBFConfig:
     position: Literal["corners", "corners+area", "none"] = "corners"
     combine: Literal["average", "sum"] = "average"
     input_norm: bool = True
+    separate_reference: bool = False
     directions: Literal["both", "visual", "language"] = "both"
     joint: Literal["both", "visual", "language"] = "both"
     pool: Literal["mean", "max"] = "mean"
@@ -86,6 +91,7 @@ class LBF(RetrievalModel):
         super().__init__(c.scale)
         self.config = c
         self.embed_regions = RegionEmbedding(region_dim, c)
+        self.embed_reference = RegionEmbedding(region_dim, c) if c.separate_reference else None
         self.embed_words = WordEmbedding(text, c.width, c.dropout)
         block = (c.width, c.heads, c.hidden * c.width, c.dropout)
         self.vep = nn.ModuleList(SelfBlock(*block) for _ in range(c.vep_depth))
@@ -104,7 +110,7 @@ class LBF(RetrievalModel):
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x E unit vectors of reference images with texts."""
         visual, language = self.fuse(
-            self.image_states(regions), regions.mask, self.word_states(words), words.mask
+            self.reference_states(regions), regions.mask, self.word_states(words), words.mask
         )
         parts = []
         if self.config.joint != "language":
@@ -114,11 +120,12 @@ class LBF(RetrievalModel):
         return F.normalize(torch.stack(parts).mean(0), dim=-1)
 
     def image_states(self, regions: RegionBatch) -> Tensor:
-        """VEP: B x K x D."""
-        states = self.embed_regions(regions)
-        for layer in self.vep:
-            states = layer(states, regions.mask)
-        return states
+        """VEP of images to be found: B x K x D."""
+        return self._vep(self.embed_regions, regions)
+
+    def reference_states(self, regions: RegionBatch) -> Tensor:
+        """VEP of reference images: B x K x D."""
+        return self._vep(self.embed_reference or self.embed_regions, regions)
 
     def word_states(self, words: WordBatch) -> Tensor:
         """TEP: B x N x D."""
@@ -157,7 +164,7 @@ class LBF(RetrievalModel):
         if not self.read:
             raise ValueError("this model's words do not attend to regions")
         visual, language = self.fuse(
-            self.image_states(regions),
+            self.reference_states(regions),
             regions.mask,
             self.word_states(words),
             words.mask,
@@ -167,6 +174,12 @@ class LBF(RetrievalModel):
         assert isinstance(last, CrossBlock)
         _, weights = last.cross_attention.explain(language, visual, regions.mask)
         return weights.mean(1)
+
+    def _vep(self, embed: nn.Module, regions: RegionBatch) -> Tensor:
+        states = embed(regions)
+        for layer in self.vep:
+            states = layer(states, regions.mask)
+        return states
 
     def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
         if self.config.pool == "max":
