@@ -530,6 +530,105 @@ def evaluate(
 
 
 @command
+def compare(
+    features: Annotated[Path, typer.Option(help="Feature file that `cqr extract` wrote.")],
+    models: Annotated[
+        list[str],
+        typer.Option(
+            metavar="ROW,ROW,...",
+            help="What is compared, separated by commas; repeatable.  A row is a model, or a"
+            " variant: [LABEL=]MODEL[:NAME=VALUE,...], where MODEL is one of `cqr train --model`"
+            " and NAME an option of it, a setting of `cqr train`, or `features` for a file of its"
+            " own.",
+        ),
+    ] = ["lbf"],  # noqa: B006
+    seeds: Annotated[int, typer.Option(min=1, help="Each row is trained with so many.")] = 5,
+    set_: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="[MODEL.]NAME=VALUE",
+            help="For every row, a setting of `cqr train`, such as epochs=10; for every row of"
+            " MODEL, an option of it too.  Repeatable; what a row says itself wins.",
+        ),
+    ] = [],  # noqa: B006
+    vary: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=V1,V2,...",
+            help="Add the first row with each of these values; repeatable, one choice at a time."
+            "  Three numbers or more are drawn as a curve.",
+        ),
+    ] = [],  # noqa: B006
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Label of the row that each is held against.", show_default="the best other one"
+        ),
+    ] = None,
+    published: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of published numbers, columns row,source,R@1,...: shown in columns of their"
+            " own."
+        ),
+    ] = None,
+    data: DataOption = None,
+    as_: AsOption = None,
+    protocol: ProtocolOption = [],  # noqa: B006
+    out: Annotated[
+        Path | None, typer.Option(help="Folder.", show_default="artifacts/comparisons/NAME")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs at a time.", show_default="one a core, on a GPU one"),
+    ] = None,
+    max_missing: MaxMissingOption = 0.01,
+    device: DeviceOption = "auto",
+) -> None:
+    """Train and score models or variants side by side, with several seeds each.
+
+    Every row has the same queries, epochs, batch, and rule for choosing the epoch.  Each run is a
+    process with one thread; one that fails does not end the others.  Interrupted, it goes on when
+    the same command is given again, and so it does with more rows or more seeds.
+
+    Reads the feature file and its queries, as `cqr train` does.  Writes artifacts/comparisons/NAME:
+    runs/, with a run of each row and seed, runs.parquet, comparison.json, comparison.html and
+    plots.
+
+    Example: `cqr compare --features artifacts/fashion.h5 --models lbf,lbf:input=whole --seeds 3`
+    """
+    from cqr.trainer import compare as comparing
+    from cqr.trainer import compared, comparison_console, comparison_report
+    from cqr.trainer.comparison import prepare
+    from cqr.trainer.material import Wanted
+    from cqr.trainer.runs import torch_device
+
+    on_gpu = torch_device(device).type == "cuda"
+    comparison = prepare(
+        features,
+        models,
+        seeds=seeds,
+        wanted=Wanted(data, as_, tuple(protocol)),
+        shared=set_,
+        vary=vary,
+        folder=out,
+        against=against,
+        published=published,
+        max_missing=max_missing,
+    )
+    jobs = jobs or (1 if on_gpu else len(os.sched_getaffinity(0)))
+    comparison_console.announce(comparison, jobs)
+    with comparison_console.comparing(comparison) as on_look:
+        comparing.run(comparison, jobs=jobs, device=device, on_look=on_look)
+    content = compared.write(compared.gather(comparison))
+    comparison_console.tables(content)
+    for path in comparison_report.write(content, comparison.folder):
+        print(f"Wrote {path}")
+    compared.check_whole(content, comparison)
+
+
+@command
 def submit(
     run: RunOption = None,
     features: RunFeaturesOption = None,

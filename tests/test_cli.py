@@ -14,7 +14,8 @@ from cqr import cli
 from cqr.trainer.settings import Settings
 
 COMMANDS = (
-    "scenes", "extract", "import", "export", "inspect", "data", "train", "evaluate", "submit",
+    "scenes", "extract", "import", "export", "inspect", "data", "train", "evaluate",
+    "compare", "submit",
 )  # fmt: skip
 
 

@@ -81,11 +81,12 @@ def collect(
 
 
 def collect_for(
-    run: Run, features: Path | None, wanted: Wanted, *, split: str, max_missing: float
+    run: Run, features: Path | None, wanted: Wanted, *, split: str | None, max_missing: float
 ) -> Material:
     """What a run is to be used on: what it was trained on, but for what is wanted.
 
-    With other features the data set is looked for anew, since it may be another.
+    `split` is that of `collect`.  With other features the data set is looked for anew,
+    since it may be another.
     """
     data, name = wanted.data, wanted.name
     if features is None and data is None:

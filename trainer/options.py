@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any, get_type_hints
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from cqr.errors import UserError
 
@@ -30,12 +31,22 @@ def choose(
         if not equals or key not in known:
             names = ", ".join(sorted(known)) or "it has none"
             raise UserError(f"{flag} {item} is not NAME=VALUE with a NAME of {owner}: {names}")
-        options[key] = _value(f"{flag} {item}", types[key], text)
+        options[key] = value_of(f"{flag} {item}", types[key], text)
     return options
 
 
-def _value(item: str, kind: Any, text: str) -> Any:
-    choices = getattr(kind, "__args__", None)
+def value_of(item: str, kind: Any, text: str) -> Any:
+    """A typed value as its field's type; one that may be None cannot be typed as None.
+
+    Args:
+        item: what was typed, for messages.
+
+    Raises:
+        UserError: the text is none of the type.
+    """
+    choices = get_args(kind)
+    if NoneType in choices:
+        return value_of(item, choices[0], text)
     if choices:
         if text not in choices:
             raise UserError(f"{item}: choose one of {', '.join(choices)}")

@@ -1,4 +1,4 @@
-"""A page about one evaluation: one file, nothing loaded from elsewhere."""
+"""A page about one evaluation, and what every page is made of: one file, nothing loaded."""
 
 import io
 import json
@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("svg")
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cqr.atomic import replacing
@@ -23,6 +24,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: 
   overflow-x: auto; margin: 1rem 0 }
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid var(--line) }
 th:first-child, td:first-child { text-align: left }
+.numbers td, .numbers th { white-space: nowrap; padding: .3rem .5rem }
 tr.chance { color: var(--soft) }
 tr.model { font-weight: 600 }
 svg { max-width: 100%; height: auto; background: #fff; border-radius: 6px }
@@ -48,12 +50,17 @@ def write(evaluation: Evaluation, run: Run, folder: Path) -> None:
         "<h2>Settings</h2>",
         f"<pre>{escape(json.dumps(vars(run.settings), indent=1))}</pre>",
     ]
+    write_page(folder / "report.html", m["run"], body)
+
+
+def write_page(path: Path, title: str, body: list[str]) -> None:
+    """A page of HTML parts, in one style."""
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(m['run'])}</title><style>{_STYLE}</style>{''.join(body)}</html>"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style>{''.join(body)}</html>"
     )
-    with replacing(folder / "report.html") as temporary:
+    with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
@@ -107,7 +114,12 @@ def _curves(run: Run) -> str:
         axis.grid(alpha=0.2)
         axis.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return svg(figure)
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an element of a page; it is closed."""
     text = io.StringIO()
     figure.savefig(text, format="svg")
     pyplot.close(figure)
-    return text.getvalue().partition("<svg")[1] + text.getvalue().partition("<svg")[2]
+    return text.getvalue()[text.getvalue().index("<svg") :]

@@ -64,14 +64,28 @@ def start(
     Raises:
         UserError: the text encoder cannot be had.
     """
+    stem = f"{Path(material.reader.file.path).resolve().stem}-{settings.model}"
+    run = describe(runs.next_path(folder, stem), material, settings, data)
+    for old in [] if fresh else reversed(runs.all_runs(folder)):
+        if replace(old, path=run.path, created=run.created) == run and not finished(old):
+            return old
+    run.save()
+    return run
+
+
+def describe(path: Path, material: Material, settings: Settings, data: Path | None) -> Run:
+    """A run that would be kept at `path`; nothing is written.
+
+    Raises:
+        UserError: the text encoder cannot be had.
+    """
     reader = material.reader
-    features = Path(reader.file.path).resolve()
     source, _ = divide(material.dataset, settings)
     name, max_words = settings.text_encoder, settings.max_words
     encoder = text_encoders.load(name, max_words).identity if name else None
-    run = Run(
-        path=runs.next_path(folder, f"{features.stem}-{settings.model}"),
-        features=features,
+    return Run(
+        path=path,
+        features=Path(reader.file.path).resolve(),
         data=data.resolve() if data else None,
         dataset=material.dataset.name,
         protocol=dict(material.dataset.options),
@@ -82,11 +96,6 @@ def start(
         text_encoder=encoder,
         created=runs.now(),
     )
-    for old in [] if fresh else reversed(runs.all_runs(folder)):
-        if replace(old, path=run.path, created=run.created) == run and not finished(old):
-            return old
-    run.save()
-    return run
 
 
 def finished(run: Run) -> bool:

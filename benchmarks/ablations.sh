@@ -1,0 +1,25 @@
+#!/bin/sh
+# What each part of LBF is worth, on generated CSS: one choice at a time, five seeds each.
+#
+#   sh benchmarks/ablations.sh [FOLDER] [--seeds 3 ...]   what follows FOLDER goes to `cqr compare`
+#
+# At full size (1,000 references, 20 epochs, 5 seeds) this is 70 trainings; an interrupted
+# one goes on.  REFERENCES=40 with `--set epochs=2 --seeds 2` shows in minutes that it works.
+set -eu
+place=${1:-artifacts/css}
+[ $# -gt 0 ] && shift
+mkdir -p "$place"
+cd "$place"
+cqr scenes --out fashion --no-drawings --references "${REFERENCES:-1000}"
+cqr extract --images fashion --k 36
+cqr compare --features artifacts/fashion.h5 --out artifacts/comparisons/ablations \
+  --models lbf --against lbf \
+  --vary k=1,4,9,18,36 \
+  --vary position=none \
+  --vary vep_depth=0 \
+  --vary tep_depth=0 \
+  --vary directions=visual,language \
+  --vary fusion_depth=1,2,3 \
+  --vary pool=max \
+  --vary loss=soft-triplet \
+  "$@"

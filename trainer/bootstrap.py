@@ -1,0 +1,70 @@
+"""Whether one row of a comparison is before another, or the queries and seeds made it so."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 10_000
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a paired bootstrap says of the mean difference, first minus second.
+
+    Attributes:
+        mean: over the queries as they are.
+        low, high: the 2.5th and 97.5th percentile over the resamples.
+        not_better: share of the resamples in which the first is not above the second.
+    """
+
+    mean: float
+    low: float
+    high: float
+    not_better: float
+
+
+def paired(
+    first: Floats,
+    second: Floats,
+    weights: Floats | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Difference:
+    """Paired bootstrap over queries, with percentile interval.
+
+    Drawing Q queries with repetition and averaging their differences is drawing
+    how often each *distinct* difference comes, which is multinomial.  Hits averaged
+    over a few seeds have few distinct values, so this is exact and fast.
+
+    Args:
+        first, second: Q, the hits of each query averaged over the seeds; Q at least 1.
+        weights: Q, averaging 1, where recall is not the plain mean over queries.
+    """
+    differences = first - second if weights is None else weights * (first - second)
+    size = len(differences)
+    # rounded, so that sums which are 0 in exact arithmetic are 0
+    values, counts = np.unique(differences.round(12), return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(size, counts / size, size=resamples)
+    means = (drawn @ values / size).round(9)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Difference(
+        float(differences.mean()), float(low), float(high), float(np.mean(means <= 0))
+    )
+
+
+def in_deviations(first: Floats, second: Floats) -> float | None:
+    """The mean difference over seeds divided by its sample standard deviation.
+
+    Args:
+        first, second: S results, paired by seed.
+
+    Returns:
+        None for less than two seeds, or where no seed differs from another.
+    """
+    differences = (first - second).round(9)
+    if len(differences) < 2 or np.ptp(differences) == 0:
+        return None
+    return float(differences.mean() / differences.std(ddof=1))

@@ -1,0 +1,188 @@
+"""What `cqr compare` prints: tables on stdout, the rest on stderr."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cqr.trainer.compare import OnLook
+from cqr.trainer.comparison import Cell, Comparison
+from cqr.trainer.console import notes, results
+
+
+def announce(comparison: Comparison, jobs: int) -> None:
+    """Say what is about to be compared, on what."""
+    dataset = comparison.rows[0].material.dataset
+    cells = comparison.cells()
+    done = sum(cell.done for cell in cells)
+    _say(f"Data set    {dataset.name} ({dataset.root})")
+    _say(f"Protocol    {dataset.protocol.sentence()}")
+    for note in dict.fromkeys(n for row in comparison.rows for n in row.material.notes):
+        _say(f"Note        {note}", "yellow")
+    kept = f", of which {done} are done" if done else ""
+    _say(
+        f"Comparison  {comparison.folder}: {len(comparison.rows)} rows with "
+        f"{comparison.seeds} seeds, {len(cells)} runs{kept}; {jobs} at a time"
+    )
+
+
+def _say(line: str, style: str | None = None) -> None:
+    notes.print(line, style=style, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def comparing(comparison: Comparison) -> Iterator[OnLook]:
+    """A bar of the epochs of all runs, and a line after each run."""
+    cells = comparison.cells()
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=notes, transient=True) as bar:
+        epochs = comparison.rows[0].settings.epochs
+        line = bar.add_task("", total=epochs * len(cells))
+
+        def on_look(running: list[Cell], ended: list[Cell]) -> None:
+            for cell in ended:
+                how, style = ("done", None) if cell.error is None else ("failed", "yellow")
+                _say(f"{cell.row.label}, seed {cell.seed}: {how}", style)
+            now = {cell.path for cell in running}
+            trained = sum(
+                epochs if cell.done else cell.epochs() if cell.path in now else 0 for cell in cells
+            )
+            names = "; ".join(f"{cell.row.label}, seed {cell.seed}" for cell in running[:2])
+            bar.update(line, completed=trained, description=names)
+
+        yield on_look
+
+
+def tables(content: dict[str, Any]) -> None:
+    """Recall of each row, then how far each is from another."""
+    results.print(
+        f"{content['dataset']}: {content['queries']:,} queries, gallery {content['gallery']:,}"
+    )
+    results.print(budget(content), soft_wrap=True)
+    _print(_recall(content))
+    if any(difference for row in content["rows"] for difference in row.get("against", {}).values()):
+        _print(_differences(content))
+    for row in content["rows"]:
+        for seed, error in row["errors"].items():
+            why = f"{row['row']}, seed {seed} failed: {error}"
+            results.print(why, style="yellow", markup=False, soft_wrap=True)
+
+
+def budget(content: dict[str, Any]) -> str:
+    """What every row has alike, and what not."""
+    equal, seeds = content["equal"], content["seeds"]
+    which = "seed 0" if seeds == 1 else f"seeds 0 to {seeds - 1}"
+    chosen = {
+        "validation": "the best on held-out queries",
+        "test": "the best on the test queries, which flatters",
+        "last": "the last",
+    }[equal["select"]]
+    said = (
+        f"Equal for every row: {equal['epochs']} epochs over {content['training_queries']:,} "
+        f"training queries in batches of {equal['batch']}, epoch kept: {chosen}; {which}; "
+        "nothing is tuned here."
+    )
+    differing = [name for name in content["differing"] if name != "model"]
+    return f"{said}  Rows differ in: {', '.join(differing)}." if differing else said
+
+
+def plus_minus(spread: dict[str, float | None], digits: int = 2) -> str:
+    mean, std = spread["mean"], spread["std"]
+    return f"{mean:,.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
+
+
+def _recall(content: dict[str, Any]) -> Table:
+    measures = headings(content)
+    table = Table()
+    table.add_column("")
+    columns = published_columns(content)
+    for name in (*measures, "parameters", "seconds", "seeds", *(f"{n} published" for n in columns)):
+        table.add_column(name, justify="right")
+    for row in content["rows"]:
+        if "recall" not in row:
+            failed = ["-"] * (len(measures) + 2)
+            table.add_row(row["row"], *failed, f"0 of {content['seeds']}", style="yellow")
+            continue
+        found = [*row["recall"].values(), *row["measures"].values()]
+        table.add_row(
+            row["row"],
+            *(plus_minus(value) for value in found),
+            f"{row['parameters']:,}",
+            plus_minus(row["seconds"], 1),
+            seeds_of(row, content),
+            *published(row, columns),
+            style="" if len(row["seeds"]) == content["seeds"] else "yellow",
+        )
+    return table
+
+
+def headings(content: dict[str, Any]) -> list[str]:
+    """The names of the measures of the rows."""
+    first = next((row for row in content["rows"] if "recall" in row), None)
+    return [] if first is None else [*(f"R@{k}" for k in first["recall"]), *first["measures"]]
+
+
+def published_columns(content: dict[str, Any]) -> list[str]:
+    """The names of the measures of which a row has a published number."""
+    known = {name for row in content["rows"] for name in row.get("published") or {}}
+    return [name for name in headings(content) if name in known]
+
+
+def published(row: dict[str, Any], columns: list[str]) -> list[str]:
+    """A row's published numbers as they are printed, with blanks."""
+    said = row.get("published") or {}
+    return [f"{said[name]:.2f}" if name in said else "" for name in columns]
+
+
+def seeds_of(row: dict[str, Any], content: dict[str, Any]) -> str:
+    done = len(row["seeds"])
+    return str(done) if done == content["seeds"] else f"{done} of {content['seeds']}"
+
+
+def _differences(content: dict[str, Any]) -> Table:
+    table = Table()
+    for name in ("", "", "against"):
+        table.add_column(name)
+    for name in ("difference", "95 % interval", "not better in", "/ std over seeds"):
+        table.add_column(name, justify="right")
+    for row in content["rows"]:
+        found = {k: d for k, d in row.get("against", {}).items() if d}
+        for place, (k, d) in enumerate(found.items(), start=1):
+            table.add_row(
+                row["row"] if place == 1 else "",
+                f"R@{k}",
+                d["row"],
+                *difference(d),
+                end_section=place == len(found),
+            )
+    return table
+
+
+def difference(found: dict[str, Any]) -> list[str]:
+    """Difference, interval, share of resamples and deviations, as they are printed."""
+    deviations = found["in_deviations"]
+    return [
+        f"{found['difference']:+.2f}",
+        f"{found['low']:+.2f} to {found['high']:+.2f}",
+        f"{100 * found['not_better']:.2f} %",
+        "" if deviations is None else f"{deviations:+.1f}",
+    ]
+
+
+def _print(table: Table) -> None:
+    """As wide as the table is, where nobody's window says otherwise."""
+    if results.is_terminal:
+        results.print(table)
+        return
+    wanted = Measurement.get(results, results.options.update(max_width=1000), table).maximum
+    Console(highlight=False, width=max(wanted, results.width)).print(table)
