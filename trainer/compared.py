@@ -59,7 +59,7 @@ class Results:
     def measures(self) -> list[str]:
         """What the protocol asks for beside recall of the correct images."""
         known = {*_ABOUT, *(f"R@{k}" for k in self.ks)}
-        return [name for name in self.cells if name not in known]
+        return [str(name) for name in self.cells if name not in known]
 
     @property
     def done(self) -> list[Row]:

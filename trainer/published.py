@@ -33,8 +33,8 @@ def read(file: Path, measures: Sequence[str]) -> dict[str, dict[str, Any]]:
         raise UserError(f"--published {file}: each row must come once, and have a source")
     numbers = table.drop(columns=["row", "source"])
     try:
-        values = [
-            {name: float(text) for name, text in line.items() if text.strip()}
+        values: list[dict[str, Any]] = [
+            {str(name): float(text) for name, text in line.items() if text.strip()}
             for line in numbers.to_dict("records")
         ]
     except ValueError as error:
