@@ -43,7 +43,8 @@ def announce(run: Run, material: Material, split: str | None = None) -> None:
         _say(f"Options   {_options(dataset)}")
     ranked = split or dataset.protocol.scored
     _say(f"Gallery   {len(dataset.gallery(ranked)):,} images of the {ranked} split")
-    _say(f"Features  {reader.file.path}: {reader.k} regions of {reader.dim} ({detector})")
+    seen = f"{reader.k} regions" if reader.kind == "regions" else "the whole image as one region"
+    _say(f"Features  {reader.file.path}: {seen} of {reader.dim} ({detector})")
     if run.text_encoder:
         _say(f"Text      {run.text_encoder.name}, frozen: {words.spec.dim} features a word piece")
     _say(f"Protocol  {dataset.protocol.sentence()}")
