@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := pipeline scenes trainer
+PACKAGES := pipeline report scenes search trainer
 
 .PHONY: setup gl test style types demo clean
 .ONESHELL:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("pipeline", "scenes", "trainer")
+PARTS = ("pipeline", "report", "scenes", "search", "trainer")
 CROSSING = (["pipeline", "feature_file"], ["pipeline", "shards"])
 """All that the trainer may import of the pipeline: the file format."""
 
@@ -41,6 +41,8 @@ def imports(path):
     [
         ("pipeline", {"pipeline", "errors", "atomic", "listing"}),
         ("scenes", {"scenes", "errors", "atomic"}),
+        ("report", {"report", "trainer", "pipeline", "errors", "atomic", "listing"}),
+        ("search", {"search", "trainer", "pipeline", "errors", "atomic", "listing"}),
         ("trainer", {"trainer", "errors", "atomic", "listing"}),
     ],
 )

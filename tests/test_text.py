@@ -27,6 +27,12 @@ def test_long_texts_are_cut_and_counted():
     assert vocabulary.cut(["c b a", "a b", "a - b!", "", "b a c a"]) == 2
 
 
+def test_tokens_are_the_words_that_are_read():
+    vocabulary = Vocabulary.of(["a b c"], max_words=2)
+    assert vocabulary.tokens("C, b a") == ["c", "b"]
+    assert vocabulary.tokens("?!") == ["?!"]
+
+
 @given(st.lists(st.text(), min_size=1))
 def test_every_text_has_a_word_and_known_words_have_ids(texts):
     vocabulary = Vocabulary.of(texts)

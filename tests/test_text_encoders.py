@@ -84,6 +84,14 @@ def test_long_texts_are_cut_and_counted(write_encoder):
     assert encoder.cut([]) == 0
 
 
+def test_tokens_are_the_word_pieces_that_are_read(write_encoder):
+    encoder = fresh(write_encoder(), max_words=4)
+    for text in ("make it", "make it red abcd efgh"):
+        assert len(encoder.tokens(text)) == encoder.encode([text]).tokens.shape[1]
+    assert encoder.tokens("make it") == ["make", "it"]
+    assert encoder.tokens("") == [""]
+
+
 @pytest.mark.parametrize("kind", ["bert", "t5", "clip"])
 def test_a_model_s_own_limit_holds(write_encoder, kind):
     encoder = fresh(write_encoder(kind), max_words=1000)

@@ -68,6 +68,10 @@ class TextReader(Protocol):
         """How many of the texts `encode` cuts."""
         ...
 
+    def tokens(self, text: str) -> list[str]:
+        """What is read of a text, as it may be shown: one string for each word of `encode`."""
+        ...
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -108,6 +112,10 @@ class Vocabulary:
         for row, line in zip(out, ids, strict=True):
             row[: len(line)] = torch.tensor(line)
         return WordBatch(out, out != PAD)
+
+    def tokens(self, text: str) -> list[str]:
+        """The words that are read; a wordless text is shown as it is."""
+        return words_of(text)[: self.max_words] or [text]
 
     def cut(self, texts: Iterable[str]) -> int:
         """How many of the texts have more words than `max_words`."""

@@ -118,6 +118,15 @@ class TextEncoder:
             ids = self._tokenizer(all_texts, add_special_tokens=False, verbose=False)["input_ids"]
         return sum(len(row) > self._max_words for row in ids)
 
+    def tokens(self, text: str) -> list[str]:
+        """The word pieces that are read, as parts of the text; a text of none is shown as it is."""
+        with self._lock:
+            read = self._tokenizer(
+                text, add_special_tokens=False, truncation=True, max_length=self._max_words
+            )
+            pieces = [self._tokenizer.decode([number]) for number in read["input_ids"]]
+        return pieces or [text]
+
     def _row(self, text: str) -> Tensor:
         with self._lock:
             row = self._kept.get(text)

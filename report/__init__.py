@@ -1,0 +1,1 @@
+"""Pages that people look at: what an evaluation and a comparison found, with pictures."""

@@ -1,0 +1,1 @@
+"""Where the pictures and the words meet: galleries, search, and the service that answers."""
