@@ -403,6 +403,14 @@ def train(
         int | None, typer.Option(help="Passes over the training queries.", show_default="20")
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Queries a step.", show_default="128")] = None,
+    together: Annotated[
+        int | None,
+        typer.Option(
+            help="Queries of one reference that meet in a batch, so that the model must tell which"
+            " object a text means.",
+            show_default="1",
+        ),
+    ] = None,
     lr: Annotated[
         float | None, typer.Option(help="Peak learning rate.", show_default="0.001")
     ] = None,
@@ -415,6 +423,13 @@ def train(
     ] = None,
     clip: Annotated[
         float | None, typer.Option(help="Largest norm of the gradient.", show_default="1.0")
+    ] = None,
+    average: Annotated[
+        float | None,
+        typer.Option(
+            help="Decay of an average of the weights over the steps, which is then what is kept.",
+            show_default="0",
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of everything random.", show_default="0")
@@ -470,10 +485,12 @@ def train(
         "kappa": kappa,
         "epochs": epochs,
         "batch": batch,
+        "together": together,
         "lr": lr,
         "warmup": warmup,
         "weight_decay": weight_decay,
         "clip": clip,
+        "average": average,
         "seed": seed,
         "validation": validation,
         "select": select,

@@ -34,9 +34,17 @@ class Progress:
     extra: dict[str, float] = field(default_factory=dict)
 
 
-def save(path: Path, where: Progress, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write weights, optimizer state and progress, atomically."""
+def save(
+    path: Path,
+    where: Progress,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: nn.Module | None = None,
+) -> None:
+    """Write weights, their average if one is kept, optimizer state and progress, atomically."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
     names = [name for name, _ in model.named_parameters()]
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{key}.{names[index]}": value for key, value in state.items()}
@@ -55,8 +63,13 @@ def progress(path: Path) -> Progress:
         return Progress(**json.loads(file.metadata()["progress"]))
 
 
-def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Restore what `save` wrote into a model and its optimizer; nothing if nothing was.
+def load(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: nn.Module | None = None,
+) -> Progress:
+    """Restore what `save` wrote into a model, its optimizer and average; nothing if nothing was.
 
     Raises:
         UserError: the file is damaged or belongs to another model.
@@ -67,9 +80,9 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Prog
     names = [name for name, _ in model.named_parameters()]
     with _readable(path):
         tensors = load_file(path)
-        model.load_state_dict(
-            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        )
+        model.load_state_dict(_part(tensors, "model."))
+        if average is not None:
+            average.load_state_dict(_part(tensors, "average."))
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
@@ -77,6 +90,10 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Prog
                 state.setdefault(names.index(name), {})[kind] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return where
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 @contextlib.contextmanager

@@ -29,10 +29,14 @@ class Settings:
         kappa: the similarity inside the loss.
         epochs: passes over the training queries.
         batch: queries a step, over all devices.
+        together: queries of one reference that meet in a batch, where training
+            queries are a list; see `pairs.Listed`.
         lr: peak learning rate of AdamW; warmed up linearly, then cosine to 0.
         warmup: steps until the peak, at most a tenth of all.
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
+        average: decay of an average of the weights over the steps (`average.averaged`),
+            which is what is validated and kept; 0 keeps the weights themselves.
         seed: of everything random.
         validation: share of the training references held out to choose the epoch.
         select: which epoch's weights are kept: the best on the held-out queries,
@@ -49,16 +53,24 @@ class Settings:
     kappa: Kappa = "dot"
     epochs: int = 20
     batch: int = 128
+    together: int = 1
     lr: float = 1e-3
     warmup: int = 200
     weight_decay: float = 0.01
     clip: float = 1.0
+    average: float = 0.0
     seed: int = 0
     validation: float = 0.05
     select: Select = "validation"
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch", 2), ("warmup", 1), ("max_words", 1)):
+        for name, least in (
+            ("epochs", 1),
+            ("batch", 2),
+            ("together", 1),
+            ("warmup", 1),
+            ("max_words", 1),
+        ):
             if getattr(self, name) < least:
                 flag = name.replace("_", "-")
                 raise UserError(f"--{flag} {getattr(self, name)} is less than {least}")
@@ -68,6 +80,8 @@ class Settings:
             raise UserError(f"--lr {self.lr} is not greater than 0")
         if not 0 <= self.validation < 1:
             raise UserError(f"--validation {self.validation} is not in [0, 1)")
+        if not 0 <= self.average < 1:
+            raise UserError(f"--average {self.average} is not in [0, 1)")
         literals = {"input": Input, "kappa": Kappa, "select": Select}
         for name, choices in ((name, get_args(kind)) for name, kind in literals.items()):
             if getattr(self, name) not in choices:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from cqr.atomic import replacing
 from cqr.errors import UserError
 from cqr.trainer import checkpoint, runs, text_encoders
+from cqr.trainer.average import AveragedModel, averaged
 from cqr.trainer.batches import Batch, Pairs, ahead
 from cqr.trainer.checkpoint import Progress
 from cqr.trainer.encode import encode
@@ -115,6 +116,7 @@ class _Training:
     batch: int
     fabric: lightning_fabric.Fabric
     module: RetrievalModel
+    average: AveragedModel | None
     model: Any  # the module as Fabric wraps it
     optimizer: Any
 
@@ -127,6 +129,11 @@ class _Training:
         """The pairs of an epoch, a function of the seed and its number."""
         rng = np.random.default_rng([self.run.settings.seed, epoch])
         return Pairs.of(self.source.draw(rng), self.material.reader, self.words)
+
+    @property
+    def kept(self) -> RetrievalModel:
+        """What is validated and whose weights are kept."""
+        return self.average.module if self.average else self.module
 
     @property
     def leads(self) -> bool:
@@ -183,10 +190,13 @@ def _set_up(
     optimizer = torch.optim.AdamW(
         module.parameters(), settings.lr, weight_decay=settings.weight_decay
     )
-    progress = checkpoint.load(run.checkpoint, module, optimizer)
+    average = averaged(module, settings.average) if settings.average else None
+    progress = checkpoint.load(run.checkpoint, module, optimizer, average)
     model, optimizer = fabric.setup(module, optimizer)
+    if average:
+        average.to(fabric.device)
     training = _Training(
-        run, material, source, choice, words, batch, fabric, module, model, optimizer
+        run, material, source, choice, words, batch, fabric, module, average, model, optimizer
     )
     if training.leads:
         _write_log(run.log, run.history()[: progress.epoch])  # a kill may have left more
@@ -270,6 +280,8 @@ def _step(t: _Training, batch: Batch) -> tuple[float, dict[str, float]]:
         t.model, t.optimizer, max_norm=t.run.settings.clip, error_if_nonfinite=False
     )
     t.optimizer.step()
+    if t.average:
+        t.average.update_parameters(t.module)
     return loss.item(), {name: value.item() for name, value in extra.items()}
 
 
@@ -285,7 +297,7 @@ def _validate(t: _Training) -> dict[str, Any]:
     """Recall on the queries that choose the epoch; its mean over k is the score."""
     reader, words = t.material.reader, t.words
     ranks = [
-        encode(t.module, reader, words, work, t.fabric.device).rank(work).rank for work in t.choice
+        encode(t.kept, reader, words, work, t.fabric.device).rank(work).rank for work in t.choice
     ]
     ks = t.material.dataset.protocol.recall_at
     recall = {str(k): float(np.mean([recall_at(rank, k) for rank in ranks])) for k in ks}
@@ -305,7 +317,7 @@ def _keep(t: _Training, progress: Progress, line: dict[str, Any]) -> Progress:
     progress = Progress(epoch=progress.epoch + 1, best=value if better else progress.best)
     if t.leads:
         if better:
-            checkpoint.save_weights(t.run.weights, t.module)
+            checkpoint.save_weights(t.run.weights, t.kept)
         _write_log(t.run.log, [*t.run.history(), line])
     _save(t, progress)
     return progress
@@ -313,7 +325,7 @@ def _keep(t: _Training, progress: Progress, line: dict[str, Any]) -> Progress:
 
 def _save(t: _Training, progress: Progress) -> None:
     if t.leads:
-        checkpoint.save(t.run.checkpoint, progress, t.module, t.optimizer)
+        checkpoint.save(t.run.checkpoint, progress, t.module, t.optimizer, t.average)
     t.fabric.barrier()
 
 
