@@ -15,13 +15,14 @@ vectors: q of a query, t of its target, n of the target of another query of the 
     L+ = softplus(d(q+, t+) - d(q~, t~)) + softplus(d(q~, n~) - d(q+, n+))    clarification
     L- = softplus(d(q~, t~) - d(q-, t-)) + softplus(d(q-, n-) - d(q~, n~))    destruction
 
-Both, times their weight, are added to the training's loss.  As in SNR, all that leads to the
-vectors learns by them, which here is the model too.  F~ and F- leave no trace in a batch
-norm's running statistics, since they are never seen again after the training.
+Both, times their weight, are added to the training's loss.  All that leads to the vectors
+learns by them, which here is the model too.  F~ and F- leave no trace in a batch norm's
+running statistics, since they are never seen again after the training.
 
-d is 0.5 - cos / 2 ("half-cosine") or 0.5 - cos ("cosine", as in a third party's code for
-re-identification).  Only differences of d count, so the two differ by a factor of 2 in what
-softplus is given.  We could not verify the paper's d, nor its weights.
+The form of both is that of a third party's code for re-identification.  d is 0.5 - cos / 2
+("half-cosine") or, as there, 0.5 - cos ("cosine").  Only differences of d count, so the two
+differ by a factor of 2 in what softplus is given.  We could not verify the paper's d, nor its
+weights.
 
 There is another form of the loss, in the authors' code for classification:
 softplus(H(F+) - H(F~)) + softplus(H(F~) - H(F-)) with H the entropy of a classifier on the
