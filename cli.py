@@ -374,6 +374,36 @@ def train(
     k: Annotated[
         int | None, typer.Option(help="Read the first K regions only.", show_default="all")
     ] = None,
+    learners: Annotated[
+        int | None,
+        typer.Option(
+            help="Learners that share the model, each with a mask of its own (ABE).",
+            show_default="1",
+        ),
+    ] = None,
+    divergence: Annotated[
+        float | None,
+        typer.Option(help="Weight of the loss that keeps learners apart.", show_default="1.0"),
+    ] = None,
+    divergence_margin: Annotated[
+        float | None,
+        typer.Option(help="Squared distance that is apart enough.", show_default="1.0"),
+    ] = None,
+    snr: Annotated[
+        bool | None,
+        typer.Option(
+            "--snr",
+            help="Normalise and restitute the features of regions (SNR).",
+            show_default="off",
+        ),
+    ] = None,
+    causality: Annotated[
+        float | None, typer.Option(help="Weight of SNR's two losses.", show_default="0.1")
+    ] = None,
+    causality_distance: Annotated[
+        str | None,
+        typer.Option(help="Distance in them: half-cosine or cosine.", show_default="half-cosine"),
+    ] = None,
     text_encoder: Annotated[
         str | None,
         typer.Option(
@@ -479,6 +509,12 @@ def train(
         "model": model,
         "input": input_,
         "k": k,
+        "learners": learners,
+        "divergence": divergence,
+        "divergence_margin": divergence_margin,
+        "snr": snr,
+        "causality": causality,
+        "causality_distance": causality_distance,
         "text_encoder": text_encoder,
         "max_words": max_words,
         "loss": loss,

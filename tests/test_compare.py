@@ -242,6 +242,13 @@ def test_more_rows_and_seeds_are_welcome_and_anything_else_is_named(drawn_scenes
     for other, said in wrong:
         with pytest.raises(UserError, match=f"{where} {said}: give the same, or another --out"):
             begin(prepared(features, **same | other))
+    plan = Path("artifacts/comparisons/css/plan.json")
+    old = json.loads(plan.read_text())
+    for settings in old["rows"].values():
+        del settings["learners"]  # as it was written before there was such a setting
+    plan.write_text(json.dumps(old))
+    with pytest.raises(UserError, match=f"{where} learners=1 in the row a, not 2"):
+        begin(prepared(features, **same | {"shared": [*TINY, "learners=2"]}))
     begin(prepared(features, **same))
     drawn_scenes(name="other", seed=1)
     elsewhere = prepare(

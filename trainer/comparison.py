@@ -143,6 +143,10 @@ def _flat(settings: Settings) -> dict[str, Any]:
     return values | options
 
 
+_DEFAULTS = _flat(Settings())
+"""What a plan was begun with that was written before there was such a setting."""
+
+
 def _file_name(label: str) -> str:
     """A label as a part of a path; different ones stay different."""
     name = re.sub(r"[^\w.=-]+", "-", label).strip("-.")[:60]
@@ -262,7 +266,7 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
             return f"the row {label}, which is not given now"
         now = new["rows"][label]
         for name in {**settings, **now}:
-            one, two = settings.get(name), now.get(name)
+            one, two = settings.get(name, _DEFAULTS.get(name)), now.get(name)
             if one != two:
                 return f"{name}={one} in the row {label}, not {two}"
     for path, made in old["features"].items():

@@ -59,6 +59,13 @@ def announce(run: Run, material: Material, split: str | None = None) -> None:
         flatters = "which flatters the result"
         _say(f"Note      the epoch is chosen on the test queries, {flatters}", style="yellow")
     _say(f"Model     {settings.model}: {choices}")
+    if settings.learners > 1:
+        _say(
+            f"Learners  {settings.learners}, divergence {settings.divergence}, margin "
+            f"{settings.divergence_margin}"
+        )
+    if settings.snr:
+        _say(f"SNR       causality {settings.causality}, {settings.causality_distance}")
     _say(
         f"Run       {run.path}: {settings.epochs} epochs in batches of {settings.batch}, "
         f"loss {settings.loss}, seed {settings.seed}"
