@@ -441,6 +441,13 @@ def train(
             show_default="1",
         ),
     ] = None,
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            help="Targets of earlier steps that stand beside those of the batch as wrong answers.",
+            show_default="0",
+        ),
+    ] = None,
     lr: Annotated[
         float | None, typer.Option(help="Peak learning rate.", show_default="0.001")
     ] = None,
@@ -522,6 +529,7 @@ def train(
         "epochs": epochs,
         "batch": batch,
         "together": together,
+        "memory": memory,
         "lr": lr,
         "warmup": warmup,
         "weight_decay": weight_decay,

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -39,12 +39,12 @@ def save(
     where: Progress,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    average: nn.Module | None = None,
+    others: Mapping[str, nn.Module] = {},
 ) -> None:
-    """Write weights, their average if one is kept, optimizer state and progress, atomically."""
+    """Write weights, optimizer state, the state of `others` by name, and progress, atomically."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    if average is not None:
-        tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
+    for other, module in others.items():
+        tensors |= {f"{other}.{name}": value for name, value in module.state_dict().items()}
     names = [name for name, _ in model.named_parameters()]
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{key}.{names[index]}": value for key, value in state.items()}
@@ -67,9 +67,9 @@ def load(
     path: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    average: nn.Module | None = None,
+    others: Mapping[str, nn.Module] = {},
 ) -> Progress:
-    """Restore what `save` wrote into a model, its optimizer and average; nothing if nothing was.
+    """Restore what `save` wrote into a model, its optimizer and others; nothing if nothing was.
 
     Raises:
         UserError: the file is damaged or belongs to another model.
@@ -81,8 +81,8 @@ def load(
     with _readable(path):
         tensors = load_file(path)
         model.load_state_dict(_part(tensors, "model."))
-        if average is not None:
-            average.load_state_dict(_part(tensors, "average."))
+        for other, module in others.items():
+            module.load_state_dict(_part(tensors, f"{other}."))
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
