@@ -441,13 +441,6 @@ def train(
             show_default="1",
         ),
     ] = None,
-    memory: Annotated[
-        int | None,
-        typer.Option(
-            help="Targets of earlier steps that stand beside those of the batch as wrong answers.",
-            show_default="0",
-        ),
-    ] = None,
     lr: Annotated[
         float | None, typer.Option(help="Peak learning rate.", show_default="0.001")
     ] = None,
@@ -460,13 +453,6 @@ def train(
     ] = None,
     clip: Annotated[
         float | None, typer.Option(help="Largest norm of the gradient.", show_default="1.0")
-    ] = None,
-    average: Annotated[
-        float | None,
-        typer.Option(
-            help="Decay of an average of the weights over the steps, which is then what is kept.",
-            show_default="0",
-        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of everything random.", show_default="0")
@@ -529,12 +515,10 @@ def train(
         "epochs": epochs,
         "batch": batch,
         "together": together,
-        "memory": memory,
         "lr": lr,
         "warmup": warmup,
         "weight_decay": weight_decay,
         "clip": clip,
-        "average": average,
         "seed": seed,
         "validation": validation,
         "select": select,

@@ -6,9 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cqr.trainer.features import RegionBatch, RegionReader
 from cqr.trainer.pairs import Drawn
@@ -17,20 +15,11 @@ from cqr.trainer.text import TextReader, WordBatch
 
 @dataclass(frozen=True)
 class Batch:
-    """B training pairs.
-
-    Attributes:
-        row: B int64, that of each target in the feature file.
-    """
+    """B training pairs."""
 
     reference: RegionBatch
     words: WordBatch
     target: RegionBatch
-    row: Tensor
-
-    def to(self, device: torch.device) -> "Batch":
-        parts = (part.to(device) for part in (self.reference, self.words, self.target))
-        return Batch(*parts, self.row.to(device))
 
 
 @dataclass(frozen=True)
@@ -56,7 +45,6 @@ class Pairs:
             self.reader.gather(self.reference[index]),
             self.words.encode(self.texts[index].tolist()),
             self.reader.gather(self.target[index]),
-            torch.from_numpy(self.target[index]),
         )
 
 

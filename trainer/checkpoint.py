@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -34,17 +34,9 @@ class Progress:
     extra: dict[str, float] = field(default_factory=dict)
 
 
-def save(
-    path: Path,
-    where: Progress,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    others: Mapping[str, nn.Module] = {},
-) -> None:
-    """Write weights, optimizer state, the state of `others` by name, and progress, atomically."""
+def save(path: Path, where: Progress, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Write weights, optimizer state and progress, atomically."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for other, module in others.items():
-        tensors |= {f"{other}.{name}": value for name, value in module.state_dict().items()}
     names = [name for name, _ in model.named_parameters()]
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{key}.{names[index]}": value for key, value in state.items()}
@@ -63,13 +55,8 @@ def progress(path: Path) -> Progress:
         return Progress(**json.loads(file.metadata()["progress"]))
 
 
-def load(
-    path: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    others: Mapping[str, nn.Module] = {},
-) -> Progress:
-    """Restore what `save` wrote into a model, its optimizer and others; nothing if nothing was.
+def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    """Restore what `save` wrote into a model and its optimizer; nothing if nothing was.
 
     Raises:
         UserError: the file is damaged or belongs to another model.
@@ -80,9 +67,9 @@ def load(
     names = [name for name, _ in model.named_parameters()]
     with _readable(path):
         tensors = load_file(path)
-        model.load_state_dict(_part(tensors, "model."))
-        for other, module in others.items():
-            module.load_state_dict(_part(tensors, f"{other}."))
+        model.load_state_dict(
+            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        )
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
@@ -90,10 +77,6 @@ def load(
                 state.setdefault(names.index(name), {})[kind] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return where
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 @contextlib.contextmanager

@@ -16,28 +16,19 @@ Kappa = Literal["dot", "squared-l2"]
 
 
 def similarities(queries: Tensor, targets: Tensor, kappa: Kappa = "dot") -> Tensor:
-    """B x T: kappa(psi_i, phi_j) of query i and target j."""
+    """B x B: kappa(psi_i, phi_j) of query i and target j."""
     dot = queries @ targets.T
     if kappa == "dot":
         return dot
     return 2 * dot - queries.square().sum(1)[:, None] - targets.square().sum(1)[None]
 
 
-def batch_classification(
-    queries: Tensor, targets: Tensor, kappa: Kappa = "dot", wrong: Tensor | None = None
-) -> Tensor:
+def batch_classification(queries: Tensor, targets: Tensor, kappa: Kappa = "dot") -> Tensor:
     """Each query against every target of the batch: equation 4 with K = B, M = 1.
 
     L = 1/B sum_i -log( exp k(psi_i, phi_i) / sum_j exp k(psi_i, phi_j) )
-
-    Args:
-        targets: B or more; the first B are those of the queries.
-        wrong: B x targets bool, which of them j runs over, beside i; None is all.
     """
     scores = similarities(queries, targets, kappa)
-    if wrong is not None:
-        own = torch.eye(*scores.shape, dtype=torch.bool, device=scores.device)
-        scores = scores.masked_fill(~(wrong | own), -torch.inf)
     return F.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
 
 
@@ -83,7 +74,7 @@ def soft_triplet_sampled(queries: Tensor, targets: Tensor, negatives: int = 3) -
     return F.softplus(scores.gather(1, drawn) - positive).mean()
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {
+LOSSES: dict[str, Callable[[Tensor, Tensor, Kappa], Tensor]] = {
     "batch-classification": batch_classification,
     "soft-triplet": soft_triplet,
     "soft-triplet-sampled": lambda queries, targets, _: soft_triplet_sampled(queries, targets),

@@ -39,14 +39,10 @@ class Settings:
         batch: queries a step, over all devices.
         together: queries of one reference that meet in a batch, where training
             queries are a list; see `pairs.Listed`.
-        memory: targets of earlier steps that stand beside those of the batch as wrong
-            answers, see `memory`; with the batch classification loss only.
         lr: peak learning rate of AdamW; warmed up linearly, then cosine to 0.
         warmup: steps until the peak, at most a tenth of all.
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
-        average: decay of an average of the weights over the steps (`average.averaged`),
-            which is what is validated and kept; 0 keeps the weights themselves.
         seed: of everything random.
         validation: share of the training references held out to choose the epoch.
         select: which epoch's weights are kept: the best on the held-out queries,
@@ -70,12 +66,10 @@ class Settings:
     epochs: int = 20
     batch: int = 128
     together: int = 1
-    memory: int = 0
     lr: float = 1e-3
     warmup: int = 200
     weight_decay: float = 0.01
     clip: float = 1.0
-    average: float = 0.0
     seed: int = 0
     validation: float = 0.05
     select: Select = "validation"
@@ -84,7 +78,7 @@ class Settings:
         least_of = {
             "epochs": 1, "batch": 2, "together": 1, "warmup": 1, "max_words": 1, "learners": 1
         }  # fmt: skip
-        least_of |= dict.fromkeys(("divergence", "divergence_margin", "causality", "memory"), 0)
+        least_of |= dict.fromkeys(("divergence", "divergence_margin", "causality"), 0)
         for name, least in least_of.items():
             if not getattr(self, name) >= least:
                 raise UserError(f"{_flag(name)} {getattr(self, name)} is less than {least}")
@@ -94,8 +88,6 @@ class Settings:
             raise UserError(f"--lr {self.lr} is not greater than 0")
         if not 0 <= self.validation < 1:
             raise UserError(f"--validation {self.validation} is not in [0, 1)")
-        if not 0 <= self.average < 1:
-            raise UserError(f"--average {self.average} is not in [0, 1)")
         literals = {
             "input": Input, "kappa": Kappa, "select": Select, "causality_distance": Distance
         }  # fmt: skip
@@ -106,10 +98,6 @@ class Settings:
                 )
         if self.loss not in LOSSES:
             raise UserError(f"no loss is called {self.loss!r}; there are {', '.join(LOSSES)}")
-        if self.memory and self.loss != "batch-classification":
-            raise UserError(
-                f"--memory {self.memory} is for --loss batch-classification: leave it out"
-            )
         width = self.options.get("embed_dim", 0)
         if self.learners > 1 and (not width or width % self.learners):
             raise UserError(

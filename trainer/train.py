@@ -26,14 +26,12 @@ from numpy.typing import NDArray
 from cqr.atomic import replacing
 from cqr.errors import UserError
 from cqr.trainer import checkpoint, runs, text_encoders
-from cqr.trainer.average import averaged
 from cqr.trainer.batches import Batch, Pairs, ahead
 from cqr.trainer.checkpoint import Progress
 from cqr.trainer.encode import encode
 from cqr.trainer.holdout import divide
 from cqr.trainer.losses import LOSSES
 from cqr.trainer.material import Material
-from cqr.trainer.memory import Memory
 from cqr.trainer.metrics import recall_at
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.pairs import PairSource
@@ -124,7 +122,6 @@ class _Training:
     module: RetrievalModel
     model: Any  # the module as Fabric wraps it
     optimizer: Any
-    beside: dict[str, Any]  # by name, what else has a state: "average" and "memory", if asked for
 
     @property
     def steps(self) -> int:
@@ -135,11 +132,6 @@ class _Training:
         """The pairs of an epoch, a function of the seed and its number."""
         rng = np.random.default_rng([self.run.settings.seed, epoch])
         return Pairs.of(self.source.draw(rng), self.material.reader, self.words)
-
-    @property
-    def kept(self) -> RetrievalModel:
-        """What is validated and whose weights are kept."""
-        return self.beside["average"].module if "average" in self.beside else self.module
 
     @property
     def leads(self) -> bool:
@@ -185,7 +177,6 @@ def _set_up(
     run: Run, material: Material, device: str, precision: str | None
 ) -> tuple[_Training, Progress]:
     settings = run.settings
-    reader = material.reader
     source, choice = divide(material.dataset, settings)
     batch = min(settings.batch, len(source))
     if batch < 2:
@@ -197,31 +188,14 @@ def _set_up(
     optimizer = torch.optim.AdamW(
         module.parameters(), settings.lr, weight_decay=settings.weight_decay
     )
-    average = averaged(module, settings.average) if settings.average else None
-    memory = _memory(
-        settings, module, Pairs.of(source.draw(np.random.default_rng(0)), reader, words)
-    )
-    others = {"average": average, "memory": memory}
-    beside = {name: other.to(fabric.device) for name, other in others.items() if other}
-    progress = checkpoint.load(run.checkpoint, module, optimizer, beside)
+    progress = checkpoint.load(run.checkpoint, module, optimizer)
     model, optimizer = fabric.setup(module, optimizer)
     training = _Training(
-        run, material, source, choice, words, batch, fabric, module, model, optimizer, beside
+        run, material, source, choice, words, batch, fabric, module, model, optimizer
     )
     if training.leads:
         _write_log(run.log, run.history()[: progress.epoch])  # a kill may have left more
     return training, progress
-
-
-def _memory(settings: Settings, module: RetrievalModel, pairs: Pairs) -> Memory | None:
-    """A memory, empty, for vectors such as the module has of a target."""
-    if not settings.memory:
-        return None
-    one = pairs.batch(np.arange(1))
-    with torch.inference_mode():
-        target = module.eval()(one.reference, one.words, one.target).target
-    module.train()
-    return Memory(settings.memory, tuple(target.shape[1:]))
 
 
 def _epoch(
@@ -288,9 +262,9 @@ def _set_lr(optimizer: Any, settings: Settings, at: int, total: int) -> None:
 def _step(t: _Training, batch: Batch) -> tuple[float, dict[str, float]]:
     """Train on a batch; its loss, and by name what in it is the model's own."""
     fabric = t.fabric
-    batch = batch.to(fabric.device)
-    out = t.model(batch.reference, batch.words, batch.target)
-    loss = _loss(t, out.query, out.target, batch.row)
+    device = fabric.device
+    out = t.model(batch.reference.to(device), batch.words.to(device), batch.target.to(device))
+    loss = _loss(t, out.query, out.target)
     extra = {}
     for name, (weight, value) in out.extra.items():
         extra[name] = weight * (_loss(t, *value) if isinstance(value, tuple) else value)
@@ -301,36 +275,20 @@ def _step(t: _Training, batch: Batch) -> tuple[float, dict[str, float]]:
         t.model, t.optimizer, max_norm=t.run.settings.clip, error_if_nonfinite=False
     )
     t.optimizer.step()
-    if "average" in t.beside:
-        t.beside["average"].update_parameters(t.module)
     return loss.item(), {name: value.item() for name, value in extra.items()}
 
 
-def _loss(
-    t: _Training, query: torch.Tensor, target: torch.Tensor, row: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Of B x E vectors; of B x M x E, the mean of the M learners' losses.
-
-    Args:
-        row: of each target, where those remembered count too.
-    """
+def _loss(t: _Training, query: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Of B x E vectors; of B x M x E, the mean of the M learners' losses."""
     settings, fabric = t.run.settings, t.fabric
     if fabric.world_size > 1:  # every query against the targets of all devices
         gathered = fabric.all_gather((query, target), sync_grads=True)
         query, target = (vectors.flatten(0, 1) for vectors in gathered)
-        row = None if row is None else fabric.all_gather(row).flatten()
-    query, target = query.float(), target.float()
-    more: tuple[torch.Tensor, ...] = ()
-    if row is not None and (memory := t.beside.get("memory")):
-        own = target.detach()
-        target, wrong = memory.beside(target, row)
-        memory.keep(own, row)
-        more = (wrong,)
     if query.dim() == 2:
         query, target = query[:, None], target[:, None]
     losses = [
-        LOSSES[settings.loss](*learner, settings.kappa, *more)
-        for learner in zip(query.unbind(1), target.unbind(1), strict=True)
+        LOSSES[settings.loss](*learner, settings.kappa)
+        for learner in zip(query.float().unbind(1), target.float().unbind(1), strict=True)
     ]
     return torch.stack(losses).mean()
 
@@ -339,7 +297,7 @@ def _validate(t: _Training) -> dict[str, Any]:
     """Recall on the queries that choose the epoch; its mean over k is the score."""
     reader, words = t.material.reader, t.words
     ranks = [
-        encode(t.kept, reader, words, work, t.fabric.device).rank(work).rank for work in t.choice
+        encode(t.module, reader, words, work, t.fabric.device).rank(work).rank for work in t.choice
     ]
     ks = t.material.dataset.protocol.recall_at
     recall = {str(k): float(np.mean([recall_at(rank, k) for rank in ranks])) for k in ks}
@@ -359,7 +317,7 @@ def _keep(t: _Training, progress: Progress, line: dict[str, Any]) -> Progress:
     progress = Progress(epoch=progress.epoch + 1, best=value if better else progress.best)
     if t.leads:
         if better:
-            checkpoint.save_weights(t.run.weights, t.kept)
+            checkpoint.save_weights(t.run.weights, t.module)
         _write_log(t.run.log, [*t.run.history(), line])
     _save(t, progress)
     return progress
@@ -367,7 +325,7 @@ def _keep(t: _Training, progress: Progress, line: dict[str, Any]) -> Progress:
 
 def _save(t: _Training, progress: Progress) -> None:
     if t.leads:
-        checkpoint.save(t.run.checkpoint, progress, t.module, t.optimizer, t.beside)
+        checkpoint.save(t.run.checkpoint, progress, t.module, t.optimizer)
     t.fabric.barrier()
 
 
