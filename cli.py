@@ -433,6 +433,14 @@ def train(
         int | None, typer.Option(help="Passes over the training queries.", show_default="20")
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Queries a step.", show_default="128")] = None,
+    together: Annotated[
+        int | None,
+        typer.Option(
+            help="Queries of one reference that meet in a batch, so that the model must tell which"
+            " object a text means.",
+            show_default="1",
+        ),
+    ] = None,
     lr: Annotated[
         float | None, typer.Option(help="Peak learning rate.", show_default="0.001")
     ] = None,
@@ -506,6 +514,7 @@ def train(
         "kappa": kappa,
         "epochs": epochs,
         "batch": batch,
+        "together": together,
         "lr": lr,
         "warmup": warmup,
         "weight_decay": weight_decay,

@@ -37,6 +37,8 @@ class Settings:
         kappa: the similarity inside the loss.
         epochs: passes over the training queries.
         batch: queries a step, over all devices.
+        together: queries of one reference that meet in a batch, where training
+            queries are a list; see `pairs.Listed`.
         lr: peak learning rate of AdamW; warmed up linearly, then cosine to 0.
         warmup: steps until the peak, at most a tenth of all.
         weight_decay: of AdamW.
@@ -63,6 +65,7 @@ class Settings:
     kappa: Kappa = "dot"
     epochs: int = 20
     batch: int = 128
+    together: int = 1
     lr: float = 1e-3
     warmup: int = 200
     weight_decay: float = 0.01
@@ -72,7 +75,9 @@ class Settings:
     select: Select = "validation"
 
     def __post_init__(self) -> None:
-        least_of = {"epochs": 1, "batch": 2, "warmup": 1, "max_words": 1, "learners": 1}
+        least_of = {
+            "epochs": 1, "batch": 2, "together": 1, "warmup": 1, "max_words": 1, "learners": 1
+        }  # fmt: skip
         least_of |= dict.fromkeys(("divergence", "divergence_margin", "causality"), 0)
         for name, least in least_of.items():
             if not getattr(self, name) >= least:
