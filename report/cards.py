@@ -23,11 +23,12 @@ MOST = 8
 """Regions that are drawn for a word in the small pictures; on the reference, all are."""
 
 
-def section(groups: Sequence[Group], file: FeatureFile) -> list[str]:
+def section(groups: Sequence[Group], file: FeatureFile, remark: str = "") -> list[str]:
     """The parts of a page that show examples.
 
     Args:
         file: that knows the pictures.
+        remark: what else is to be said of all of them.
     """
     examples = [example for group in groups for example in group.examples]
     if not examples:
@@ -39,7 +40,13 @@ def section(groups: Sequence[Group], file: FeatureFile) -> list[str]:
             path for one in examples for path in (*([one.target] if one.target else []), *one.found)
         ],
     )
-    parts = ["<h2>Examples</h2>", _reading(examples), _gone(pictures, file), pictures.definitions()]
+    parts = [
+        "<h2>Examples</h2>",
+        _reading(examples),
+        paragraph(remark, "rule"),
+        _gone(pictures, file),
+        pictures.definitions(),
+    ]
     for group in groups:
         cards = "\n".join(_card(example, pictures) for example in group.examples)
         parts += [f"<h3>{escape(group.title)}</h3>", paragraph(group.rule, "rule")]
@@ -81,16 +88,16 @@ def _card(example: Example, pictures: Album) -> str:
         more = len(example.right - {example.target})
         others = f" and {more:,} more that {'is' if more == 1 else 'are'} right" if more else ""
         target = (
-            f'<figure class="target">{use(pictures[example.target])}'
-            f"<figcaption>Target{others}</figcaption></figure>"
+            f'<figure class="target"><figcaption>Target{others}</figcaption>'
+            f"{use(pictures[example.target])}</figure>"
         )
     answers = "".join(_answer(answer, example, pictures) for answer in example.answers)
     return (
         '<article class="example">'
         f'<header><h4><q dir="auto">{escape(_cut(example.text))}</q></h4>'
         f"<code>{escape(_cut(example.query_id))}</code></header>"
-        f'<figure class="reference">{use(reference, f"<g>{drawn}</g>")}'
-        f"<figcaption>{_caption(example, drawn)}</figcaption>{_words(example)}</figure>"
+        f'<figure class="reference"><figcaption>{escape(_caption(example, drawn))}</figcaption>'
+        f"{use(reference, f'<g>{drawn}</g>')}{_words(example)}</figure>"
         f'{target}<div class="answers">{answers}</div>'
         f"{_heat(example, reference)}</article>"
     )
@@ -99,7 +106,11 @@ def _card(example: Example, pictures: Album) -> str:
 def _caption(example: Example, drawn: str) -> str:
     if not len(example.boxes):
         return "Reference, of which there are no regions"
-    return "Reference" if drawn else "Reference, whose regions have no boxes"
+    if not drawn:
+        return "Reference, whose regions have no boxes"
+    return (
+        f"Reference, as {example.looker} is given it" if len(example.answers) > 1 else "Reference"
+    )
 
 
 def _cut(text: str) -> str:
@@ -165,7 +176,7 @@ def _heat(example: Example, reference: Picture) -> str:
     for word, relative in zip(example.looked.words, _relative(example), strict=True):
         strongest = np.argsort(-relative, kind="stable")[:MOST]
         drawn = "".join(
-            f'<rect class="heat" {place} fill-opacity="{0.7 * relative[i]:.2f}"/>'
+            f'<rect class="heat" {place} fill-opacity="{0.55 * relative[i]:.2f}"/>'
             for i in strongest
             if (place := _rectangle(example.boxes[i], reference)) and relative[i] >= 0.05
         )

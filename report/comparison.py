@@ -9,7 +9,7 @@ from typing import Any
 
 from cqr.atomic import replacing
 from cqr.report import cards, plots
-from cqr.report.examples import of_comparison
+from cqr.report.examples import first_done, of_comparison
 from cqr.report.page import by_kind, paragraph, table, write_page
 from cqr.trainer.comparison import Comparison
 from cqr.trainer.comparison_console import (
@@ -21,6 +21,7 @@ from cqr.trainer.comparison_console import (
     published_columns,
     seeds_of,
 )
+from cqr.trainer.runs import Run
 
 
 def write(content: dict[str, Any], comparison: Comparison, *, examples: int = 8) -> list[Path]:
@@ -60,7 +61,12 @@ def write(content: dict[str, Any], comparison: Comparison, *, examples: int = 8)
         _differences(content),
         _errors(content),
         *_breakdown(comparison),
-        *cards.section(groups, comparison.rows[0].material.reader.file),
+        *_training(comparison),
+        *cards.section(
+            groups,
+            comparison.rows[0].material.reader.file,
+            "A row is shown by the first of its seeds that is done.",
+        ),
         "<h2>Rows</h2>",
         _choices(content),
         paragraph(f"cqr {content['cqr']}, torch {content['torch']}, {content['machine']}.", "rule"),
@@ -140,6 +146,23 @@ def _errors(content: dict[str, Any]) -> str:
         for seed, error in row["errors"].items()
     ]
     return "<h2>Failed</h2>" + table(["", "why"], rows, kind="words") if rows else ""
+
+
+def _training(comparison: Comparison) -> list[str]:
+    """R@k of the least k by epoch, on the queries that chose one, of each row's first seed."""
+    k = str(min(comparison.rows[0].material.dataset.protocol.recall_at))
+    series: dict[str, plots.Series] = {}
+    for cell in first_done(comparison):
+        history = Run.load(cell.path).history()
+        line = [(one["epoch"], one["recall"][k]) for one in history if "recall" in one]
+        if line:
+            series[cell.row.label] = line
+    if not series:
+        return []
+    where = "test" if comparison.rows[0].settings.select == "test" else "held-out"
+    title = f"R@{k} on the {where} queries, %"
+    drawn = plots.inline(plots.epochs(title, series), f"{title}, by epoch")
+    return ["<h2>Training</h2>", f'<div class="plots">{drawn}</div>']
 
 
 def _choices(content: dict[str, Any]) -> str:

@@ -52,6 +52,7 @@ class Example:
         boxes: K x 4 float32, (x1/W, y1/H, x2/W, y2/H), of the reference; none of an image
             that has no regions.
         looked: what its words look at; None of a model that does not say.
+        looker: label of the model that is given these boxes and looks so.
     """
 
     query_id: str
@@ -62,6 +63,7 @@ class Example:
     answers: list[Answer]
     boxes: NDArray[np.float32]
     looked: Attended | None
+    looker: str
 
     @property
     def found(self) -> list[str]:
@@ -99,9 +101,11 @@ def of_evaluation(
     worst = later[np.argsort(-ranks[later], kind="stable")]
     again = per_query["reference"].iloc[worst].duplicated().to_numpy()
     bad = worst[~again][: number // 2]
+    label = run.settings.model
     shown = _examples(
         np.concatenate([good, bad]),
-        {run.settings.model: per_query.iloc[np.concatenate([good, bad])]},
+        {label: per_query.iloc[np.concatenate([good, bad])]},
+        label,
         run,
         material,
         SHOWN,
@@ -131,7 +135,7 @@ def of_comparison(comparison: Comparison, number: int) -> list[Group]:
     Raises:
         UserError: a row was scored on other queries than the data set has by now.
     """
-    cells = _first_done(comparison)
+    cells = first_done(comparison)
     if not number or not cells:
         return []
     ranks = np.stack([_read(cell, ["rank"])["rank"].to_numpy() for cell in cells])
@@ -144,8 +148,9 @@ def of_comparison(comparison: Comparison, number: int) -> list[Group]:
     rows = np.concatenate([apart, alike])
     answers = {cell.row.label: _read(cell, _COLUMNS).take(rows).to_pandas() for cell in cells}
     seen = next((cell for cell in cells if _attends(cell)), cells[0])
-    material = seen.row.material
-    shown = _examples(rows, answers, Run.load(seen.path), material, SHOWN_EACH)
+    shown = _examples(
+        rows, answers, seen.row.label, Run.load(seen.path), seen.row.material, SHOWN_EACH
+    )
     return [
         Group(
             "Where the rows differ",
@@ -173,7 +178,7 @@ def _spaced(rows: Rows, number: int) -> Rows:
     return rows[(2 * np.arange(number) + 1) * len(rows) // (2 * max(number, 1))]
 
 
-def _first_done(comparison: Comparison) -> list[Cell]:
+def first_done(comparison: Comparison) -> list[Cell]:
     """Of each row the first seed that is done."""
     first: dict[str, Cell] = {}
     for cell in comparison.cells():
@@ -193,6 +198,7 @@ def _read(cell: Cell, columns: Sequence[str]) -> pa.Table:
 def _examples(
     rows: Rows,
     answers: Mapping[str, pd.DataFrame],
+    looker: str,
     run: Run,
     material: Material,
     depth: int,
@@ -202,26 +208,32 @@ def _examples(
     Args:
         answers: by label, of the same queries: query_id, reference, text, target, rank,
             found, scores.
+        looker: label of the run.
         run: whose regions are shown, and what its words look at.
         depth: how many of the images that were found are shown.
     """
     asked = next(iter(answers.values()))
     right = _right(material.dataset, rows, asked["query_id"].tolist())
     regions = _regions(run, material, asked)
-    found = {label: frame.to_dict("records") for label, frame in answers.items()}
+    found = {label: _records(frame) for label, frame in answers.items()}
     return [
         Example(
-            query_id=str(one.query_id),
-            reference=one.reference,
-            text=one.text,
-            target=one.target if isinstance(one.target, str) else None,
+            query_id=str(one["query_id"]),
+            reference=one["reference"],
+            text=one["text"],
+            target=one["target"] if isinstance(one["target"], str) else None,
             right=right[i],
             answers=[_answer(label, some[i], depth) for label, some in found.items()],
             boxes=regions[i][0],
             looked=regions[i][1],
+            looker=looker,
         )
-        for i, one in enumerate(asked.itertuples())
+        for i, one in enumerate(_records(asked))
     ]
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _answer(label: str, query: Mapping[str, Any], depth: int) -> Answer:

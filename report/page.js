@@ -5,7 +5,7 @@ for (const example of document.querySelectorAll(".example")) {
   let chosen = null;
   const show = (word) => {
     const weights = word ? word.dataset.weights.split(" ") : [];
-    regions.forEach((region, i) => (region.style.fillOpacity = 0.7 * (weights[i] ?? 0) / 100));
+    regions.forEach((region, i) => (region.style.fillOpacity = 0.55 * (weights[i] ?? 0) / 100));
     for (const one of words) {
       one.classList.toggle("shown", one === word);
       one.setAttribute("aria-pressed", one === chosen);

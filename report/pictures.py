@@ -136,7 +136,9 @@ def _packed(copies: Mapping[str, Image.Image | None]) -> dict[str, bytes | None]
     """WebP files, BUDGET bytes at most together; what is too much makes all of them smaller."""
     scale = 1.0
     while True:
-        packed = {path: copy and _webp(copy, scale) for path, copy in copies.items()}
+        packed = {
+            path: None if copy is None else _webp(copy, scale) for path, copy in copies.items()
+        }
         total = sum(len(data) for data in packed.values() if data)
         if total <= BUDGET or scale < 0.05:
             return packed

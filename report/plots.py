@@ -2,11 +2,12 @@
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 import matplotlib
+from cycler import cycler
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -19,10 +20,10 @@ COLORS = ("#3b78d8", "#e0713a", "#2a9d72", "#b0569f", "#c9952b", "#7a83d6")
 Series = list[tuple[int, float]]
 """Epoch, from 1, and value."""
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",  # the page's own letters
     "font.size": 11,
-    "axes.prop_cycle": matplotlib.cycler(color=COLORS),
+    "axes.prop_cycle": cycler(linestyle=["-", "--", ":"]) * cycler(color=COLORS),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -75,7 +76,7 @@ def bars(rows: list[dict[str, Any]]) -> str:
     found = [row["recall"][k] for row in rows]
     reach = [value["mean"] + (value["std"] or 0) for value in found]
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(6.4, 0.8 + 0.36 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(5.4, 0.8 + 0.36 * len(rows)), layout="constrained")
         axis = figure.subplots()
         axis.barh(
             [_plain(row["row"]) for row in rows],
@@ -94,7 +95,7 @@ def bars(rows: list[dict[str, Any]]) -> str:
         return _svg(figure, "rows")
 
 
-def curve(name: str, points: list[tuple[float, Mapping[str, Mapping[str, Any]]]]) -> str:
+def curve(name: str, points: Sequence[tuple[float, dict[str, Any]]]) -> str:
     """Recall at every k over the values of what varies, with deviations over seeds."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(5.4, 3.4), layout="constrained")
