@@ -6,6 +6,7 @@ when the word is pointed at, and below it for all words, which needs no script.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 
 import numpy as np
@@ -19,8 +20,8 @@ from cqr.report.pictures import Album, Picture, album, use
 LONGEST = 400
 """Characters of a text that are shown."""
 
-MOST = 8
-"""Regions that are drawn for a word in the small pictures; on the reference, all are."""
+FULL = 0.55
+"""Opacity of the region that a word attends to most, as in `page.js`."""
 
 
 def section(groups: Sequence[Group], file: FeatureFile, remark: str = "") -> list[str]:
@@ -49,7 +50,8 @@ def section(groups: Sequence[Group], file: FeatureFile, remark: str = "") -> lis
     ]
     for group in groups:
         cards = "\n".join(_card(example, pictures) for example in group.examples)
-        parts += [f"<h3>{escape(group.title)}</h3>", paragraph(group.rule, "rule")]
+        rule = group.rule if group.examples else "There are none."
+        parts += [f"<h3>{escape(group.title)}</h3>", paragraph(rule, "rule")]
         if cards:
             parts.append(
                 f'<div class="examples" style="--shape:{pictures.shape:.3f}">{cards}</div>'
@@ -83,6 +85,8 @@ def _gone(pictures: Album, file: FeatureFile) -> str:
 def _card(example: Example, pictures: Album) -> str:
     reference = pictures[example.reference]
     drawn = _boxes(example.boxes, reference)
+    if not drawn:  # words have nothing to light up
+        example = replace(example, looked=None)
     target = ""
     if example.target is not None:
         more = len(example.right - {example.target})
@@ -132,21 +136,19 @@ def _answer(answer: Answer, example: Example, pictures: Album) -> str:
     )
 
 
-def _rectangle(box: NDArray[np.float32], picture: Picture) -> str:
-    """The attributes of a box's `rect`; "" of a box that has no area."""
+def _path(box: NDArray[np.float32], picture: Picture) -> str:
+    """The outline of a box in the picture's coordinates; "" of a box that has no area."""
     size = np.array([picture.width, picture.height] * 2)
-    x1, y1, x2, y2 = np.nan_to_num(box, nan=0).clip(0, 1) * size
-    if x2 <= x1 or y2 <= y1:
-        return ""
-    return f'x="{x1:.0f}" y="{y1:.0f}" width="{x2 - x1:.0f}" height="{y2 - y1:.0f}"'
+    x1, y1, x2, y2 = (np.nan_to_num(box, nan=0).clip(0, 1) * size).round().astype(int)
+    return f"M{x1} {y1}H{x2}V{y2}H{x1}z" if x2 > x1 and y2 > y1 else ""
 
 
 def _boxes(boxes: NDArray[np.float32], picture: Picture) -> str:
     """Every region; one without an area is there too, since words count regions.  "" if all are."""
-    places = [_rectangle(box, picture) for box in boxes]
-    if not any(places):
+    outlines = [_path(box, picture) for box in boxes]
+    if not any(outlines):
         return ""
-    return "".join(f'<rect class="region" {place}/>' for place in places)
+    return "".join(f'<path class="region" d="{outline}"/>' for outline in outlines)
 
 
 def _words(example: Example) -> str:
@@ -169,16 +171,16 @@ def _relative(example: Example) -> NDArray[np.float32]:
 
 
 def _heat(example: Example, reference: Picture) -> str:
-    """A small picture a word, with the regions that it attends to most."""
+    """A small picture a word, with its weights in tenths of its largest."""
     if example.looked is None:
         return ""
     figures = []
     for word, relative in zip(example.looked.words, _relative(example), strict=True):
-        strongest = np.argsort(-relative, kind="stable")[:MOST]
+        tenths = (10 * relative).round()
         drawn = "".join(
-            f'<rect class="heat" {place} fill-opacity="{0.55 * relative[i]:.2f}"/>'
-            for i in strongest
-            if (place := _rectangle(example.boxes[i], reference)) and relative[i] >= 0.05
+            f'<path class="heat" fill-opacity="{FULL * tenth / 10:.2g}" d="{outlines}"/>'
+            for tenth in range(1, 11)
+            if (outlines := "".join(_path(b, reference) for b in example.boxes[tenths == tenth]))
         )
         figures.append(
             f"<figure>{use(reference, drawn)}<figcaption>{escape(word)}</figcaption></figure>"

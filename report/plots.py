@@ -136,4 +136,4 @@ def _svg(figure: Figure, name: str) -> str:
     svg = text.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     used = set(re.findall(r"#([\w-]+)", svg))
-    return re.sub(r' id="([\w-]+)"', lambda found: found[0] if found[1] in used else "", svg)
+    return re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", svg)

@@ -4,14 +4,12 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
-from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from cqr.trainer.compare import OnLook
 from cqr.trainer.comparison import Cell, Comparison
-from cqr.trainer.console import notes, results
+from cqr.trainer.console import notes, print_table, results
 from cqr.trainer.published import cells, columns
 
 
@@ -70,9 +68,9 @@ def tables(content: dict[str, Any]) -> None:
         f"{content['dataset']}: {content['queries']:,} queries, gallery {content['gallery']:,}"
     )
     results.print(budget(content), soft_wrap=True)
-    _print(_recall(content))
+    print_table(_recall(content))
     if any(difference for row in content["rows"] for difference in row.get("against", {}).values()):
-        _print(_differences(content))
+        print_table(_differences(content))
     for row in content["rows"]:
         for seed, error in row["errors"].items():
             why = f"{row['row']}, seed {seed} failed: {error}"
@@ -176,12 +174,3 @@ def difference(found: dict[str, Any]) -> list[str]:
         f"{100 * found['not_better']:.2f} %",
         "" if deviations is None else f"{deviations:+.1f}",
     ]
-
-
-def _print(table: Table) -> None:
-    """As wide as the table is, where nobody's window says otherwise."""
-    if results.is_terminal:
-        results.print(table)
-        return
-    wanted = Measurement.get(results, results.options.update(max_width=1000), table).maximum
-    Console(highlight=False, width=max(wanted, results.width)).print(table)

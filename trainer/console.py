@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -136,7 +137,7 @@ def recall_table(
     for column, parts in metrics["breakdown"].items():
         for value, part in parts.items() if len(parts) <= MOST_KINDS else ():
             row(f"{column} {value}", part)
-    results.print(table)
+    print_table(table)
     for column, parts in metrics["breakdown"].items():
         if len(parts) > MOST_KINDS:
             results.print(f"By {column}: {len(parts)} values, in metrics.json and report.html")
@@ -151,6 +152,15 @@ def recall_table(
     if metrics["unknown_words"]:
         words = ", ".join(f"{w} ({n})" for w, n in list(metrics["unknown_words"].items())[:5])
         _say(f"Words that training never saw: {words}")
+
+
+def print_table(table: Table) -> None:
+    """As wide as the table is, where nobody's window says otherwise."""
+    if results.is_terminal:
+        results.print(table)
+        return
+    wanted = Measurement.get(results, results.options.update(max_width=1000), table).maximum
+    Console(highlight=False, width=max(wanted, results.width)).print(table)
 
 
 def survey(found: Survey) -> None:
