@@ -60,9 +60,7 @@ def section(groups: Sequence[Group], file: FeatureFile, remark: str = "") -> lis
 
 
 def _reading(examples: Sequence[Example]) -> str:
-    said = (
-        "Green and ✓: the protocol counts it as right.  Thin lines: the regions of the reference."
-    )
+    said = "Green and ✓: right, as Recall counts it.  Thin lines: the regions of the reference."
     if any(one.looked for one in examples):
         said += (
             "  Point at a word, or tap it, to see the regions it attends to: the mean over the "
@@ -122,8 +120,10 @@ def _cut(text: str) -> str:
 
 
 def _answer(answer: Answer, example: Example, pictures: Album) -> str:
-    ends = {0: "nothing right in the gallery", 1: "right at once"}
+    ends = {0: "nothing right to find", 1: "right at once"}
     said = ends.get(answer.rank, f"first right one at {answer.rank:,}")
+    if not answer.found:
+        said = "nothing found"
     good = " good" if answer.rank == 1 else ""
     tiles = "".join(
         f'<li class="right">{tile}</li>' if path in example.right else f"<li>{tile}</li>"

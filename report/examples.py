@@ -48,7 +48,7 @@ class Example:
 
     Attributes:
         target: None where only a server knows it.
-        right: every image that counts as found.
+        right: every image that Recall counts as right.
         boxes: K x 4 float32, (x1/W, y1/H, x2/W, y2/H), of the reference; none of an image
             that has no regions.
         looked: what its words look at; None of a model that does not say.
@@ -119,9 +119,9 @@ def of_evaluation(
         ),
         Group(
             "Missed",
-            f"{len(bad)} of the {len(later):,} queries whose first image is wrong: those whose "
-            "first right image ranks last, at most one query of a reference, equal ranks in the "
-            "order of ids.",
+            f"{len(bad)} of the {len(later):,} queries that have a right image in the gallery, "
+            "but not first: those whose first right image ranks last, at most one query of a "
+            "reference, equal ranks in the order of ids.",
             shown[len(good) :],
         ),
     ]
@@ -257,9 +257,7 @@ def _right(dataset: Dataset, rows: Rows, ids: list[Any]) -> list[frozenset[str]]
                 continue
             if known[row - first] != name:
                 break
-            places = [*work.correct[row - first]]
-            places += [] if work.relevant is None else [*work.relevant[row - first]]
-            right[row] = frozenset(work.gallery[place] for place in places if place >= 0)
+            right[row] = frozenset(work.gallery[place] for place in work.correct[row - first])
         first += len(known)
     if len(right) < len(set(rows.tolist())):
         raise UserError(

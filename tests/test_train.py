@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from cqr.errors import UserError
+from cqr.scenes import protocol
 from cqr.trainer import checkpoint, console, evaluate, runs, text_encoders
 from cqr.trainer.material import collect
 from cqr.trainer.settings import Settings, settle
@@ -51,6 +52,11 @@ def test_a_trained_model_finds_what_chance_does_not(drawn_scenes):
     assert metrics["recall"]["1"] <= metrics["recall"]["5"] <= metrics["recall"]["10"]
     kinds = metrics["breakdown"]["kind"]
     assert set(kinds) == {"add", "make", "remove"}
+    places = metrics["breakdown"]["place"]
+    texts = material.dataset.split("test")["text"]
+    assert {place: part["queries"] for place, part in places.items()} == {
+        cell: sum(cell in text.split() for text in texts) for cell in sorted(protocol.CELLS)
+    }
     total = sum(part["queries"] * part["recall"]["5"] for part in kinds.values())
     assert total / 240 == pytest.approx(metrics["recall"]["5"])
 
