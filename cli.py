@@ -73,6 +73,16 @@ RunFeaturesOption = Annotated[
 MovedEncoderOption = Annotated[
     str | None, typer.Option(help="Where the run's text encoder lies now, if it was moved.")
 ]
+PublishedOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV of published numbers, columns row,source,R@1,...: shown in columns of their own."
+    ),
+]
+ExamplesOption = Annotated[
+    int,
+    typer.Option(min=0, max=50, help="Queries that the page shows with pictures, chosen by rule."),
+]
 MaxMissingOption = Annotated[float, typer.Option(help="Share of the images that may lack regions.")]
 
 
@@ -542,6 +552,8 @@ def evaluate(
     data: DataOption = None,
     as_: AsOption = None,
     protocol: ProtocolOption = [],  # noqa: B006
+    published: PublishedOption = None,
+    examples: ExamplesOption = 12,
     text_encoder: MovedEncoderOption = None,
     max_missing: MaxMissingOption = 0.01,
     device: DeviceOption = "auto",
@@ -551,27 +563,32 @@ def evaluate(
     Reads a run, and the features and queries it was trained on or those given: another
     feature file may be of another data set.  Prints Recall@K beside the
     chance level; writes metrics.json, queries.parquet (what each query found) and report.html
-    to the run's folder evaluation/, or evaluation-NAME/ for another data set than its own.
+    (one file, with pictures) to the run's folder evaluation/, or evaluation-NAME/ for another
+    data set than its own.
 
     Example: `cqr evaluate`
     """
-    from cqr.trainer import console, report, runs
+    from cqr.report import evaluation as report
+    from cqr.trainer import console, runs
     from cqr.trainer.evaluate import evaluate as score_run
     from cqr.trainer.evaluate import write
     from cqr.trainer.material import Wanted, collect_for
+    from cqr.trainer.published import read as read_published
 
     chosen = runs.Run.load(run) if run else runs.newest()
     if text_encoder:
         chosen = chosen.with_text_encoder(text_encoder)
     wanted = Wanted(data, as_, tuple(protocol))
     material = collect_for(chosen, features, wanted, split="scored", max_missing=max_missing)
+    said = read_published(published, material.dataset.protocol.recalls)
     console.announce(chosen, material)
     evaluation = score_run(chosen, material, runs.torch_device(device))
     folder = chosen.evaluation(material.dataset.name)
     write(evaluation, folder)
-    report.write(evaluation, chosen, folder)
-    console.recall_table(evaluation.metrics)
-    print(f"Wrote {folder}/metrics.json, queries.parquet and report.html")
+    console.recall_table(evaluation.metrics, said)
+    print(f"Wrote {folder}/metrics.json and queries.parquet")
+    page = report.write(evaluation, chosen, material, folder, examples=examples, published=said)
+    print(f"Wrote {page}")
 
 
 @command
@@ -611,13 +628,8 @@ def compare(
             help="Label of the row that each is held against.", show_default="the best other one"
         ),
     ] = None,
-    published: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV of published numbers, columns row,source,R@1,...: shown in columns of their"
-            " own."
-        ),
-    ] = None,
+    published: PublishedOption = None,
+    examples: ExamplesOption = 8,
     data: DataOption = None,
     as_: AsOption = None,
     protocol: ProtocolOption = [],  # noqa: B006
@@ -643,8 +655,9 @@ def compare(
 
     Example: `cqr compare --features artifacts/fashion.h5 --models lbf,lbf:input=whole --seeds 3`
     """
+    from cqr.report import comparison as report
     from cqr.trainer import compare as comparing
-    from cqr.trainer import compared, comparison_console, comparison_report
+    from cqr.trainer import compared, comparison_console
     from cqr.trainer.comparison import prepare
     from cqr.trainer.material import Wanted
     from cqr.trainer.runs import torch_device
@@ -668,7 +681,7 @@ def compare(
         comparing.run(comparison, jobs=jobs, device=device, on_look=on_look)
     content = compared.write(compared.gather(comparison))
     comparison_console.tables(content)
-    for path in comparison_report.write(content, comparison.folder):
+    for path in report.write(content, comparison, examples=examples):
         print(f"Wrote {path}")
     compared.check_whole(content, comparison)
 

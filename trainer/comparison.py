@@ -211,12 +211,8 @@ def prepare(
     if against is not None and against not in labels:
         raise UserError(f"--against {against}: there is no such row; there are {', '.join(labels)}")
     folder = folder or COMPARISONS / features.stem
-    said = read_published(published, _recalls(rows[0])) if published else {}
+    said = read_published(published, rows[0].material.dataset.protocol.recalls)
     return Comparison(folder, rows, seeds, curves, against, said, wanted.data, max_missing)
-
-
-def _recalls(row: Row) -> list[str]:
-    return [f"R@{k}" for k in row.material.dataset.protocol.recall_at]
 
 
 def _check_same_queries(one: Material, two: Material) -> None:
