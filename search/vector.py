@@ -23,7 +23,6 @@ from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.text import TextReader
 
-
 SWEEPS = 100
 """Over all conditions; one is exact for a single one."""
 
@@ -80,6 +79,9 @@ def _queries(
 ) -> Tensor:
     """T x E: one reference with each of the texts."""
     many = RegionBatch(
-        *(t.expand(len(texts), *t.shape[1:]) for t in (regions.features, regions.boxes, regions.mask))
+        *(
+            t.expand(len(texts), *t.shape[1:])
+            for t in (regions.features, regions.boxes, regions.mask)
+        )
     )
     return model.encode_query(many, words.encode(texts).to(device)).float()

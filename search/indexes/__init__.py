@@ -1,7 +1,6 @@
 """Ways to find the nearest vectors of a gallery: one file each, one interface."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -28,7 +27,11 @@ class Index(Protocol):
     name: str
 
     def search(
-        self, queries: NDArray[np.float32], k: int, exclude: Sequence[Rows], where: str | None = None
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        exclude: Sequence[Rows],
+        where: str | None = None,
     ) -> tuple[Rows, Scores]:
         """The k rows of the greatest dot product, best first; equal ones in gallery order.
 
