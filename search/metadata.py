@@ -90,7 +90,22 @@ def expression(where: str, columns: list[str]) -> str:
     Raises:
         UserError: it is no condition, or none on these columns.
     """
-    return ast.unparse(parsed(where, columns))
+    return ast.unparse(_Spelt().visit(parsed(where, columns)))
+
+
+class _Spelt(ast.NodeTransformer):
+    """`in` as comparisons: Milvus' own takes a value that is not known for one that differs."""
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        (within,), (listed,) = node.ops, node.comparators
+        if not isinstance(listed, ast.List):
+            return node
+        positive = isinstance(within, ast.In)
+        each = [
+            ast.Compare(node.left, [ast.Eq() if positive else ast.NotEq()], [value])
+            for value in listed.elts
+        ]
+        return ast.BoolOp(ast.Or() if positive else ast.And(), each) if len(each) > 1 else each[0]
 
 
 def parsed(where: str, columns: list[str]) -> ast.expr:
