@@ -66,6 +66,8 @@ def read_metadata(file: Path, paths: list[str]) -> pd.DataFrame:
             raise UserError(
                 f"the column {name!r} of {file} cannot be named in a --where: rename it"
             )
+        if name == "vector":
+            raise UserError(f"the column 'vector' of {file} is a name of cqr's: rename it")
     return table.convert_dtypes().reindex(paths).reset_index(drop=True)
 
 
