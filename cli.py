@@ -701,8 +701,8 @@ def index(
     from cqr.search.command import index as run_index
 
     with console.bars() as progress:
-        built = run_index(run, features, index, metadata, device, progress)
-    console.print_built(built)
+        built, name = run_index(run, features, index, metadata, device, progress)
+    console.print_built(built, name)
 
 
 @command
