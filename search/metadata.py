@@ -103,7 +103,7 @@ class _Spelt(ast.NodeTransformer):
         if not isinstance(listed, ast.List):
             return node
         positive = isinstance(within, ast.In)
-        each = [
+        each: list[ast.expr] = [
             ast.Compare(node.left, [ast.Eq() if positive else ast.NotEq()], [value])
             for value in listed.elts
         ]
