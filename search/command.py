@@ -1,0 +1,42 @@
+"""What `cqr index` does."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cqr.search import build as galleries
+from cqr.search.build import Built
+from cqr.search.engine import read_regions
+from cqr.search.indexes import build_index
+from cqr.trainer.runs import Run, newest, torch_device
+
+Progress = Callable[[str, int, int], None]
+
+
+def index(
+    run: Path | None,
+    features: Path | None,
+    index: str | None,
+    metadata: Path | None,
+    device: str,
+    progress: Progress,
+) -> tuple[Built, str]:
+    """Build the gallery of a run, and the index that is asked for over it.
+
+    Returns:
+        What became of the gallery, and the name of the index.
+
+    Raises:
+        UserError: see `build.build` and `indexes.build_index`.
+    """
+    chosen = Run.load(run) if run else newest()
+    on = torch_device(device)
+    reader = read_regions(chosen, features)
+    built = galleries.build(
+        chosen,
+        reader,
+        metadata=metadata,
+        device=on,
+        progress=lambda done, total: progress("encode", done, total),
+    )
+    name = build_index(index, built.gallery, lambda done, total: progress("index", done, total))
+    return built, name
