@@ -73,8 +73,9 @@ def announce(run: Run, material: Material, split: str | None = None) -> None:
         )
     if settings.snr:
         _say(f"SNR       causality {settings.causality}, {settings.causality_distance}")
+    together = f" ({settings.together} of a reference together)" if settings.together > 1 else ""
     _say(
-        f"Run       {run.path}: {settings.epochs} epochs in batches of {settings.batch}, "
+        f"Run       {run.path}: {settings.epochs} epochs in batches of {settings.batch}{together}, "
         f"loss {settings.loss}, seed {settings.seed}"
     )
 
