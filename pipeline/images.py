@@ -1,6 +1,7 @@
 """Turn any picture file into upright 8-bit RGB, or say why not."""
 
 import contextlib
+import io
 import os
 import stat
 from pathlib import Path
@@ -11,6 +12,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 100_000_000
 """A larger picture is refused: 100 million pixels are 300 MB once decoded."""
+
+FORMATS = ("JPEG", "JPEG2000", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
+"""Pillow reads more: EPS among it, whose file is a program that it lets Ghostscript run."""
 
 _ORIENTATION = 0x0112
 _WHITE = (255, 255, 255, 255)
@@ -40,17 +44,20 @@ def size(path: Path) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def decode(path: Path) -> NDArray[np.uint8]:
+def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The upright picture, H x W x 3, RGB.
 
     EXIF orientation is applied, transparency lies on white, 16 bits are scaled
     to 8, CMYK is converted, an animation gives its first frame.
 
+    Args:
+        source: a file, or what is in one.
+
     Raises:
-        Refused: not a regular file, empty, no picture, damaged, more than
-            MAX_PIXELS, or of pixels whose range is not known.
+        Refused: not a regular file, empty, no picture of FORMATS, damaged, more than
+            `max_pixels`, or of pixels whose range is not known.
     """
-    with _opened(path) as image:
+    with _opened(source, max_pixels) as image:
         try:
             image.load()
             _turn(image)
@@ -61,28 +68,33 @@ def decode(path: Path) -> NDArray[np.uint8]:
             raise Refused(f"is truncated or damaged ({sentence(error)})") from error
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise Refused("is not a regular file")
-        if status.st_size == 0:
+        if isinstance(source, bytes):
+            length = len(source)
+        else:
+            status = os.stat(source)
+            if not stat.S_ISREG(status.st_mode):
+                raise Refused("is not a regular file")
+            length = status.st_size
+        if length == 0:
             raise Refused("is empty")
-        image = Image.open(path)
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
         raise Refused("is not a picture of a known format") from None
     except Image.DecompressionBombError:
-        raise Refused(f"has more than {MAX_PIXELS:,} pixels") from None
+        raise Refused(f"has more than {max_pixels:,} pixels") from None
     except (Refused, MemoryError):
         raise
     except Exception as error:
         known = isinstance(error, OSError) and error.errno is not None
         what = "cannot be opened" if known else "is truncated or damaged"
         raise Refused(f"{what} ({sentence(error)})") from error
-    if image.width * image.height > MAX_PIXELS:
+    if image.width * image.height > max_pixels:
         image.close()
         raise Refused(
-            f"has {image.width} x {image.height} pixels, more than the limit of {MAX_PIXELS:,}"
+            f"has {image.width} x {image.height} pixels, more than the limit of {max_pixels:,}"
         )
     return image
 

@@ -118,6 +118,12 @@ def test_extreme_sizes(tmp_path, size):
     assert images.decode(tmp_path / "a.png").shape == (size[1], size[0], 3)
 
 
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "AVIF"])
+def test_bytes_are_decoded_as_their_file(tmp_path, format):
+    (tmp_path / "a").write_bytes(encoded(format))
+    assert np.array_equal(images.decode(encoded(format)), images.decode(tmp_path / "a"))
+
+
 # --- pictures that cannot ----------------------------------------------------------------------
 
 
@@ -145,6 +151,18 @@ def test_reasons(tmp_path):
     }.items():
         assert reason(tmp_path / name) == expected
     assert images.size(tmp_path / "empty.jpg") == (0, 0)
+
+
+def test_reasons_for_bytes():
+    for content, limit, expected in (
+        (b"", 96, "is empty"),
+        (b"not a picture", 96, "is not a picture of a known format"),
+        (encoded("PNG"), 95, "has 8 x 12 pixels, more than the limit of 95"),
+        (encoded("EPS"), 96, "is not a picture of a known format"),  # Ghostscript would run it
+    ):
+        with pytest.raises(images.Refused, match=expected):
+            images.decode(content, limit)
+    assert images.decode(encoded("PNG"), 96).shape == (12, 8, 3)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
