@@ -663,6 +663,118 @@ def submit(
         print(f"Wrote {path}" + (f": send it to {form.server}" if form.server else ""))
 
 
+IndexOption = Annotated[
+    str | None,
+    typer.Option(
+        "--index",
+        metavar="NAME",
+        help="exact, hnsw, or milvus://HOST:PORT/COLLECTION.",
+        show_default="by the number of vectors",
+    ),
+]
+
+
+@command
+def index(
+    run: RunOption = None,
+    features: RunFeaturesOption = None,
+    index: IndexOption = None,
+    metadata: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV or Parquet with a column `path`; its other columns can be asked for by"
+            " `cqr search --where`.",
+            show_default="that of the last time",
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Encode the pictures of a feature file, to be searched.
+
+    Reads a run and the features that it was trained on, or others.  Writes the run's folder
+    index/ (index-NAME/ for another feature file NAME.h5).  Given again, it encodes only pictures
+    that are new and drops those that are gone; interrupted, it goes on.
+
+    Example: `cqr index --features artifacts/fashion.h5`
+    """
+    from cqr.search import console
+    from cqr.search.command import index as run_index
+
+    with console.bars() as progress:
+        built = run_index(run, features, index, metadata, device, progress)
+    console.print_built(built)
+
+
+@command
+def search(
+    image: Annotated[
+        list[str],
+        typer.Option(
+            help="Picture to start from: one of the gallery, or a file; repeatable.",
+            show_default=False,
+        ),
+    ],
+    text: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[WEIGHT:]TEXT",
+            help="What is to change; repeatable, then each may have a weight, as 2:red.",
+            show_default="nothing",
+        ),
+    ] = [],  # noqa: B006
+    not_: Annotated[
+        list[str],
+        typer.Option("--not", metavar="TEXT", help="A change that is not wanted; repeatable."),
+    ] = [],  # noqa: B006
+    k: Annotated[int, typer.Option(help="Results.")] = 10,
+    keep_reference: Annotated[
+        bool, typer.Option("--keep-reference", help="The pictures of --image may be results.")
+    ] = False,
+    where: Annotated[
+        str | None,
+        typer.Option(help="Condition on the metadata, such as 'colour == \"red\" and price < 20'."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    run: RunOption = None,
+    features: RunFeaturesOption = None,
+    index: IndexOption = None,
+    text_encoder: MovedEncoderOption = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Where the detector's weights lie now, if they were moved.")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Find pictures: like these, but changed as the text says.
+
+    Reads a run, its features and what `cqr index` wrote.  Prints ranked paths with scores.
+    A picture of the gallery is known by its path there, its place on disk or its file name, and
+    its regions are read; of any other file, the detector that made the features finds them.
+    Writes nothing.
+
+    Example: `cqr search --image a.jpg --text "make it red"`
+    """
+    from cqr.search import console
+    from cqr.search.engine import Engine
+    from cqr.search.question import Question, weighted
+
+    engine = Engine.open(
+        run, features, index, device, text_encoder=text_encoder, weights=weights
+    )
+    question = Question(
+        references=tuple(map(engine.named, image)),
+        texts=tuple(map(weighted, text)),
+        nots=tuple(not_),
+        k=k,
+        keep_references=keep_reference,
+        where=where,
+    )
+    answer = engine.ask(question)
+    if json:
+        console.print_json(answer, question, engine)
+    else:
+        console.print_answer(answer, engine)
+
+
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 

@@ -15,7 +15,7 @@ from cqr.trainer.settings import Settings
 
 COMMANDS = (
     "scenes", "extract", "import", "export", "inspect", "data", "train", "evaluate",
-    "compare", "submit",
+    "compare", "submit", "index", "search",
 )  # fmt: skip
 
 

@@ -1,0 +1,36 @@
+"""What `cqr index` does."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cqr.search import build as galleries
+from cqr.search.build import Built
+from cqr.search.engine import read_regions
+from cqr.trainer.runs import Run, newest, torch_device
+
+Progress = Callable[[str, int, int], None]
+
+
+def index(
+    run: Path | None,
+    features: Path | None,
+    index: str | None,
+    metadata: Path | None,
+    device: str,
+    progress: Progress,
+) -> Built:
+    """Build the gallery of a run, and the index that is asked for over it.
+
+    Raises:
+        UserError: see `build.build` and `indexes.build_index`.
+    """
+    chosen = Run.load(run) if run else newest()
+    on = torch_device(device)
+    reader = read_regions(chosen, features)
+    return galleries.build(
+        chosen,
+        reader,
+        metadata=metadata,
+        device=on,
+        progress=lambda done, total: progress("encode", done, total),
+    )

@@ -1,0 +1,87 @@
+"""What `cqr index` and `cqr search` print: results on stdout, the rest on stderr."""
+
+import contextlib
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cqr.search.build import Built
+from cqr.search.engine import Answer, Engine
+from cqr.search.question import Question
+
+results = Console(highlight=False, markup=False)
+notes = Console(stderr=True, highlight=False, markup=False)
+
+
+@contextlib.contextmanager
+def bars() -> Iterator[Any]:
+    """A function of (what, done, total) that draws a bar for each thing that is counted."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=notes, transient=True) as shown:
+        tasks: dict[str, Any] = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            task = tasks.setdefault(what, None)
+            if task is None:
+                task = tasks[what] = shown.add_task(what, total=total)
+            shown.update(task, completed=done, total=total)
+
+        yield progress
+
+
+def print_built(built: Built) -> None:
+    """What became of the gallery."""
+    g = built.gallery
+    if built.anew:
+        notes.print(f"Encoded all anew: {built.anew}", style="yellow", soft_wrap=True)
+    if built.absent:
+        said = f"Left out {built.absent:,} pictures that have regions but whose files are gone"
+        notes.print(said, style="yellow", soft_wrap=True)
+    print(f"Wrote {g.folder}: {len(g):,} vectors of {g.vectors.shape[1]}")
+    print(f"Encoded {built.computed:,} pictures, kept {built.kept:,}, dropped {built.dropped:,}")
+    if columns := list(g.metadata.columns):
+        print(f"Metadata {', '.join(columns)}")
+
+
+def print_next(built: Built) -> None:
+    image = shlex.quote(built.gallery.paths[0])
+    print(f'Next: cqr search --image {image} --text "make it red"')
+
+
+def print_answer(answer: Answer, engine: Engine) -> None:
+    """A table of ranked paths and scores, and how long it took."""
+    table = Table()
+    for name in ("rank", "score"):
+        table.add_column(name, justify="right")
+    table.add_column("picture", overflow="fold")
+    for rank, hit in enumerate(answer.hits, start=1):
+        table.add_row(str(rank), f"{hit.score:.4f}", hit.path)
+    results.print(table)
+    if not answer.hits:
+        notes.print("Nothing was found: no picture of the gallery meets the conditions")
+    parts = ", ".join(f"{part} {1000 * spent:.1f} ms" for part, spent in answer.seconds.items())
+    notes.print(f"{len(engine.gallery):,} pictures, {engine.index.name} index: {parts}", soft_wrap=True)
+
+
+def print_json(answer: Answer, question: Question, engine: Engine) -> None:
+    """The same as one JSON object; a file is where the picture lies on this machine."""
+    said = {
+        "run": str(engine.run.path),
+        "index": engine.index.name,
+        "references": [r.name for r in question.references],
+        "texts": [{"text": t.text, "weight": t.weight} for t in question.texts],
+        "not": list(question.nots),
+        "where": question.where,
+        "hits": [
+            {"rank": rank, "path": hit.path, "score": hit.score, "file": str(engine.file(hit.row))}
+            for rank, hit in enumerate(answer.hits, start=1)
+        ],
+        "seconds": answer.seconds,
+    }
+    print(json.dumps(said, ensure_ascii=False, indent=1))

@@ -1,0 +1,216 @@
+"""Ask a gallery: everything that a question needs, opened once."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+
+from cqr.errors import UserError
+from cqr.search.build import difference, source
+from cqr.search.gallery import Gallery, folder_of, open_gallery
+from cqr.search.indexes import Index, open_index
+from cqr.search.pictures import NewPictures
+from cqr.search.question import Question, Reference
+from cqr.search.vector import vector_of
+from cqr.trainer.attended import Attended, attended
+from cqr.trainer.features import RegionReader
+from cqr.trainer.models.interface import RetrievalModel
+from cqr.trainer.runs import Run, newest, torch_device
+from cqr.trainer.text import TextReader
+
+
+class Hit(NamedTuple):
+    """One result.
+
+    Attributes:
+        row: in the gallery.
+        path: below the image folder.
+        score: the dot product of two unit vectors, -1 to 1.
+    """
+
+    row: int
+    path: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found.
+
+    Attributes:
+        hits: best first.
+        seconds: what it took, by part: "encode", "search", and those of the references.
+    """
+
+    hits: list[Hit]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """A run, the features of the gallery's pictures, and an index; may be used by several threads.
+
+    Attributes:
+        run: whose model reads the question.
+        reader: the regions of the feature file's pictures, as the model is given them.
+        gallery: what can be found.
+        index: what finds it.
+        model: in evaluation mode, on `device`.
+    """
+
+    run: Run
+    reader: RegionReader
+    gallery: Gallery
+    index: Index
+    model: RetrievalModel
+    words: TextReader
+    device: torch.device
+    new_pictures: NewPictures
+
+    @classmethod
+    def open(
+        cls,
+        run: Path | None = None,
+        features: Path | None = None,
+        index: str | None = None,
+        device: str = "auto",
+        *,
+        text_encoder: str | None = None,
+        weights: Path | None = None,
+    ) -> Self:
+        """Open what `cqr index` built.
+
+        Args:
+            run: None for the newest.
+            features: None for the file that the run was trained on.
+            index: see `open_index`.
+            text_encoder: where the run's text encoder lies now, if it was moved.
+            weights: where the detector's weights lie now, if they were moved.
+
+        Raises:
+            UserError: one of them is missing, damaged, or not of the others.
+        """
+        chosen = Run.load(run) if run else newest()
+        if text_encoder:
+            chosen = chosen.with_text_encoder(text_encoder)
+        on = torch_device(device)
+        reader = read_regions(chosen, features)
+        folder = folder_of(chosen, reader.file.path)
+        gallery = open_gallery(folder)
+        if why := difference(gallery.source, source(chosen, reader)):
+            raise UserError(f"the index in {folder} is out of date ({why}): run `cqr index` again")
+        return cls(
+            run=chosen,
+            reader=reader,
+            gallery=gallery,
+            index=open_index(index, gallery),
+            model=chosen.trained_model().to(on),
+            words=chosen.words(on),
+            device=on,
+            new_pictures=NewPictures(reader.file, reader.k, reader.kind, weights, device),
+        )
+
+    def file(self, row: int) -> Path:
+        """The picture of a row of the gallery."""
+        return Path(self.reader.file.image_root, self.gallery.paths[row])
+
+    def reference(self, name: str) -> Reference:
+        """A picture of the gallery, by its path there, its path on this machine, or its file name.
+
+        Raises:
+            UserError: the gallery has no such picture, or several of that file name.
+        """
+        path = self._path(name)
+        if path is None:
+            raise UserError(
+                f"{name} is no picture of {self.gallery.folder}: name one as {self.gallery.paths[0]}"
+            )
+        return self.row(self.gallery.rows[path])
+
+    def row(self, row: int) -> Reference:
+        """The picture of a row of the gallery."""
+        path = self.gallery.paths[row]
+        return Reference(path, self.reader.gather(self.reader.rows([path])), row)
+
+    def picture(self, picture: bytes | Path, name: str | None = None) -> Reference:
+        """A new picture, by the detector that made the features; see `NewPictures.reference`."""
+        return self.new_pictures.reference(picture, name or _name(picture))
+
+    def named(self, name: str) -> Reference:
+        """A picture of the gallery if it has one of that name, else that file.
+
+        Raises:
+            UserError: there is neither, or the file cannot be used.
+        """
+        if self._path(name) is None and not os.path.lexists(name):
+            raise UserError(
+                f"{name} is neither a picture of {self.gallery.folder} (as "
+                f"{self.gallery.paths[0]} is) nor a file"
+            )
+        return self.picture(Path(name)) if self._path(name) is None else self.reference(name)
+
+    def ask(self, question: Question) -> Answer:
+        """The pictures nearest to the question's vector; see `vector.vector_of`.
+
+        Raises:
+            UserError: its condition cannot be read, or the index cannot be reached.
+        """
+        began = time.perf_counter()
+        vector = vector_of(self.model, self.words, question, self.device).numpy()[None]
+        encoded = time.perf_counter()
+        own = [r.row for r in question.references if r.row is not None]
+        exclude = np.array([] if question.keep_references else own, np.int64)
+        rows, scores = self.index.search(vector, question.k, [exclude], question.where)
+        hits = [
+            Hit(row, self.gallery.paths[row], score)
+            for row, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True)
+            if row >= 0
+        ]
+        seconds: dict[str, float] = {}
+        for reference in question.references:
+            for part, spent in reference.seconds.items():
+                seconds[part] = seconds.get(part, 0) + spent
+        seconds |= {"encode": encoded - began, "search": time.perf_counter() - encoded}
+        return Answer(hits, seconds)
+
+    def attended(self, reference: Reference, text: str) -> Attended:
+        """Which regions each word looks at; see `cqr.trainer.attended`.
+
+        Raises:
+            UserError: the model has no such attention.
+        """
+        return attended(self.model, self.words, reference.regions, [text], self.device)[0]
+
+    def _path(self, name: str) -> str | None:
+        """The path in the gallery that a name stands for."""
+        rows = self.gallery.rows
+        if name in rows:
+            return name
+        root = os.path.realpath(self.reader.file.image_root)
+        below = os.path.relpath(os.path.realpath(name), root).replace(os.sep, "/")
+        if below in rows:
+            return below
+        if "/" in name or os.path.lexists(name):
+            return None
+        same = [path for path in rows if path.rsplit("/", 1)[-1] == name]
+        if len(same) > 1:
+            raise UserError(f"{len(same)} pictures are called {name}, among them {same[0]} and {same[1]}")
+        return same[0] if same else None
+
+
+def read_regions(run: Run, features: Path | None) -> RegionReader:
+    """The regions that a run's model is given, of its own feature file or another.
+
+    Raises:
+        UserError: the file is not whole, or holds fewer regions than the run was trained on.
+    """
+    reader = RegionReader(features or run.features, run.settings.k)
+    return reader.seen_as(run.settings.input)
+
+
+def _name(picture: bytes | Path) -> str:
+    return str(picture) if isinstance(picture, Path) else "the picture"

@@ -1,0 +1,138 @@
+"""The pictures that can be found: one vector each, and what is known of them.
+
+    RUN/index/gallery.safetensors      RUN/index-NAME/ over another feature file, NAME.h5
+
+The file is replaced as a whole, and its vectors are mapped: whoever has the old
+one open keeps it.
+"""
+
+import io
+import json
+import secrets
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from cqr.atomic import replacing
+from cqr.errors import UserError
+from cqr.trainer.runs import Run
+
+FORMAT, VERSION = "cqr-gallery", "1"
+NAME = "gallery.safetensors"
+
+Vectors = NDArray[np.float16]
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """N pictures of one feature file, as one run sees them.
+
+    Attributes:
+        folder: where the file lies.
+        id: another one whenever anything here is.
+        source: what decides the vectors; see `build.source`.
+        described_by: the file that the metadata came from, absolute; None without.
+        table: N rows: `path`, as in the feature file and in its order, then the columns of
+            the metadata; a value that is not known is NA.
+        vectors: N x E float16, unit length but for the rounding; mapped.
+    """
+
+    folder: Path
+    id: str
+    source: dict[str, Any]
+    described_by: Path | None
+    table: pd.DataFrame
+    vectors: Vectors
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @cached_property
+    def paths(self) -> list[str]:
+        return self.table["path"].tolist()
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """The row of each path."""
+        return {path: row for row, path in enumerate(self.paths)}
+
+    @property
+    def metadata(self) -> pd.DataFrame:
+        """The table without the paths."""
+        return self.table.drop(columns="path")
+
+
+def folder_of(run: Run, features: Path) -> Path:
+    """Where the gallery of a run over a feature file lies."""
+    own = features.resolve() == run.features.resolve()
+    return run.path / ("index" if own else f"index-{features.stem}")
+
+
+def open_gallery(folder: Path) -> Gallery:
+    """Raises UserError when there is none, or it is damaged or of another version."""
+    file = folder / NAME
+    if not file.is_file():
+        raise UserError(f"there is no index in {folder} yet: build it with `cqr index`")
+    return read(file)
+
+
+def read(file: Path) -> Gallery:
+    """Raises UserError when the file is damaged or of another version."""
+    try:
+        with safe_open(file, "pt") as content:  # torch maps; numpy would copy
+            about = content.metadata() or {}
+            if (about.get("format"), about.get("version")) != (FORMAT, VERSION):
+                raise UserError(
+                    f"{file} is {about.get('format')!r} version {about.get('version')!r}, this cqr "
+                    f"reads {FORMAT!r} version {VERSION!r}: delete it and run `cqr index`"
+                )
+            vectors = content.get_tensor("vectors").numpy()
+            table = pd.read_parquet(io.BytesIO(content.get_tensor("table").numpy().tobytes()))
+        if vectors.dtype != np.float16 or vectors.ndim != 2 or len(table) != len(vectors):
+            raise ValueError(f"{len(table)} paths, vectors {vectors.shape} {vectors.dtype}")
+        if not table["path"].is_unique:
+            raise ValueError("a path comes twice")
+        described_by = Path(about["metadata"]) if about["metadata"] else None
+        source = json.loads(about["source"])
+        return Gallery(file.parent, about["id"], source, described_by, table, vectors)
+    except UserError:
+        raise
+    except Exception as error:  # the readers of damaged bytes raise what they like
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{file} is damaged ({reason}): delete it and run `cqr index`"
+        ) from error
+
+
+def write(
+    file: Path,
+    source: dict[str, Any],
+    table: pd.DataFrame,
+    vectors: Vectors,
+    described_by: Path | None = None,
+) -> Gallery:
+    """Replace the file, and read it again.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    held = io.BytesIO()
+    table.to_parquet(held, index=False)
+    tensors = {"vectors": vectors, "table": np.frombuffer(held.getvalue(), np.uint8)}
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "id": secrets.token_hex(8),
+        "source": json.dumps(source, sort_keys=True),
+        "metadata": str(described_by or ""),
+    }
+    with replacing(file) as temporary:
+        save_file(tensors, temporary, about)
+    return read(file)

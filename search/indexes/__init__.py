@@ -1,0 +1,65 @@
+"""Ways to find the nearest vectors of a gallery: one file each, one interface."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cqr.errors import UserError
+from cqr.search.gallery import Gallery
+
+LARGE = 200_000
+"""From so many vectors on, `cqr index` builds an approximate index if it is not told otherwise."""
+
+Rows = NDArray[np.int64]
+Scores = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+
+class Index(Protocol):
+    """The nearest vectors of a gallery; may be used by several threads.
+
+    Attributes:
+        name: what `cqr search --index` calls it.
+    """
+
+    name: str
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, exclude: Sequence[Rows], where: str | None = None
+    ) -> tuple[Rows, Scores]:
+        """The k rows of the greatest dot product, best first; equal ones in gallery order.
+
+        Args:
+            queries: B x E, finite.
+            k: at least 1.
+            exclude: for each query the rows that it must not find.
+            where: a condition on the metadata that every row found meets; see `metadata`.
+
+        Returns:
+            B x k rows, -1 where there are no more, and their scores, NaN there.
+
+        Raises:
+            UserError: the condition cannot be read, or the index cannot be reached.
+        """
+        ...
+
+
+def open_index(name: str | None, gallery: Gallery) -> Index:
+    """The index of that name over a gallery.
+
+    Args:
+        name: "exact", "hnsw", or milvus://HOST:PORT/COLLECTION; None is the approximate
+            index where one was built, else "exact".
+
+    Raises:
+        UserError: there is no such index, it was not built for this gallery, or what it
+            needs is not installed.
+    """
+    from cqr.search.indexes.exact import Exact
+
+    if name in (None, "exact"):
+        return Exact(gallery)
+    raise UserError(f"--index {name} is not exact, hnsw or milvus://HOST:PORT/COLLECTION")

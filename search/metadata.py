@@ -1,0 +1,141 @@
+"""What is known of the pictures beside their pixels, and conditions on it.
+
+A condition compares columns with values and joins comparisons:
+
+    colour == "red" and (price < 20 or not shop in ["a", "b"])
+
+It is Milvus' language as far as it is Python's too, so that every index takes the same.
+Nothing in it is ever run.
+"""
+
+import ast
+import operator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cqr.errors import UserError
+
+_COMPARE: dict[type[ast.cmpop], Any] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+_HOW = 'write comparisons such as colour == "red" and price < 20, joined by and, or, not, ()'
+
+
+def read_metadata(file: Path, paths: list[str]) -> pd.DataFrame:
+    """A row for each path, NA where the table has none; columns have pandas' nullable types.
+
+    Args:
+        file: CSV or Parquet, with a column `path` that names each picture once, as the
+            feature file does.
+
+    Raises:
+        UserError: it cannot be read, or has no such column, a path twice, or not one of the
+            paths.
+    """
+    try:
+        table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+    except FileNotFoundError:
+        raise UserError(f"there is no {file}; name the table of metadata with --metadata") from None
+    except Exception as error:  # the readers of damaged bytes raise what they like
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"cannot read {file} ({reason}): give a CSV or Parquet table") from error
+    if "path" not in table:
+        raise UserError(f"{file} has no column `path` that names the pictures")
+    table = table.set_index("path")
+    if not table.index.is_unique:
+        twice = table.index[table.index.duplicated()][0]
+        raise UserError(f"{file} names {twice} twice: a picture has one row")
+    if not table.index.isin(paths).any():
+        raise UserError(
+            f"{file} names none of the pictures: its first path is {table.index[0]!r}, "
+            f"the features' is {paths[0]!r}"
+            if len(table)
+            else f"{file} has no row"
+        )
+    for name in table.columns:
+        if not str(name).isidentifier():
+            raise UserError(f"the column {name!r} of {file} cannot be named in a --where: rename it")
+    return table.convert_dtypes().reindex(paths).reset_index(drop=True)
+
+
+def matching(where: str, metadata: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which rows meet a condition; a comparison with a value that is not known is unknown.
+
+    Raises:
+        UserError: it is no condition, or none on these columns.
+    """
+    condition = parsed(where, list(metadata.columns))
+    try:
+        met = _value(condition, metadata)
+    except (TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--where {where!r} compares what cannot be compared ({reason})") from error
+    return met.fillna(False).to_numpy(bool)
+
+
+def parsed(where: str, columns: list[str]) -> ast.expr:
+    """A condition as a tree of what `matching` knows, and no more.
+
+    Raises:
+        UserError: it is no condition, or none on these columns.
+    """
+    try:
+        tree = ast.parse(where.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise UserError(f"--where {where!r} cannot be read: {_HOW}") from None
+    _check(tree, where, columns)
+    return tree
+
+
+def _check(node: ast.expr, where: str, columns: list[str]) -> None:
+    match node:
+        case ast.BoolOp(values=values):
+            for value in values:
+                _check(value, where, columns)
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            _check(operand, where, columns)
+        case ast.Compare(left=ast.Name(id=name), ops=[op], comparators=[right]):
+            if name not in columns:
+                known = ", ".join(columns) or "none: give `cqr index` a table with --metadata"
+                raise UserError(f"--where: there is no column {name!r}; there are {known}")
+            if type(op) in _COMPARE and _is_value(right):
+                return
+            listed = isinstance(op, ast.In | ast.NotIn) and isinstance(right, ast.List | ast.Tuple)
+            if not (listed and all(map(_is_value, right.elts))):
+                raise UserError(f"--where {where!r} cannot be read: {_HOW}")
+        case _:
+            raise UserError(f"--where {where!r} cannot be read: {_HOW}")
+
+
+def _is_value(node: ast.expr) -> bool:
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        node = node.operand
+    return isinstance(node, ast.Constant) and isinstance(node.value, str | int | float | bool)
+
+
+def _value(node: ast.expr, metadata: pd.DataFrame) -> "pd.Series[bool]":
+    match node:
+        case ast.BoolOp(op=op, values=values):
+            join = operator.and_ if isinstance(op, ast.And) else operator.or_
+            met = _value(values[0], metadata)
+            for value in values[1:]:
+                met = join(met, _value(value, metadata))
+            return met
+        case ast.UnaryOp(operand=operand):
+            return ~_value(operand, metadata)
+        case ast.Compare(left=ast.Name(id=name), ops=[op], comparators=[right]):
+            column, value = metadata[name], ast.literal_eval(right)
+            if type(op) in _COMPARE:
+                return _COMPARE[type(op)](column, value).astype("boolean")
+            within = column.isin(list(value)).astype("boolean").mask(column.isna())
+            return within if isinstance(op, ast.In) else ~within
+    raise AssertionError(ast.dump(node))

@@ -1,0 +1,134 @@
+"""New pictures as regions, by the detector that made a feature file and by no other."""
+
+import json
+import shlex
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cqr.errors import UserError
+from cqr.pipeline import images
+from cqr.pipeline.detectors import NAMES, Detector, DetectorSpec
+from cqr.pipeline.feature_file import FeatureFile
+from cqr.pipeline.regions import Regions
+from cqr.search.question import Reference
+from cqr.trainer.features import Input, RegionBatch
+
+
+class NewPictures:
+    """Pictures as the rows of a feature file would be; may be used by several threads.
+
+    The detector is loaded when it is first needed.
+
+    Args:
+        file: the feature file.
+        k, kind: how many regions are read of a picture, and whether the whole is the only one.
+        weights: where the detector's weights lie; None for where they lay.
+        device: as `cqr extract --device`.
+    """
+
+    def __init__(
+        self, file: FeatureFile, k: int, kind: Input, weights: Path | None, device: str
+    ) -> None:
+        self._file, self._k, self._kind = file, k, kind
+        self._weights, self._device = weights, device
+        self._detector: Detector | None = None
+        self._lock = threading.Lock()
+
+    def reference(self, picture: bytes | Path, name: str) -> Reference:
+        """Decode a picture and find its regions.
+
+        Args:
+            picture: a picture file, or its bytes.
+            name: what to call it in messages.
+
+        Raises:
+            UserError: it is no picture that can be used, or the detector that made the
+                features cannot be had.
+        """
+        began = time.perf_counter()
+        try:
+            pixels = images.decode(picture)
+        except images.Refused as error:
+            raise UserError(f"{name} {error}: give another picture") from None
+        decoded = time.perf_counter()
+        with self._lock:  # one at a time: memory, and cores, are for one
+            self._detector = self._detector or detector(self._file, self._weights, self._device)
+            loaded = time.perf_counter()
+            (regions,) = self._detector([pixels], self._file.k)
+        found = time.perf_counter()
+        seconds = {"decode": decoded - began, "load": loaded - decoded, "detect": found - loaded}
+        return Reference(name, region_batch(regions, self._k, self._kind), None, seconds)
+
+
+def region_batch(regions: Regions, k: int, kind: Input) -> RegionBatch:
+    """A batch of one, as `RegionReader.gather` would give it of a file that holds these regions.
+
+    Raises:
+        UserError: a feature is too large for the file's float16.
+    """
+    if kind == "whole":
+        features, boxes, count = regions.whole[None], np.array([[0, 0, 1, 1]], np.float32), 1
+    else:
+        count = min(regions.count, k)
+        size = np.array([regions.width, regions.height] * 2, np.float32)
+        features, boxes = regions.features[:count], regions.boxes[:count] / size
+    with np.errstate(over="ignore"):
+        stored = features.astype(np.float16)
+    if not np.isfinite(stored).all():
+        raise UserError("a feature of the picture is more than float16 holds: give another picture")
+    mask = np.ones(count, bool)
+    return RegionBatch(*(torch.from_numpy(a[None].copy()) for a in (stored, boxes, mask)))
+
+
+def detector(file: FeatureFile, weights: Path | None = None, device: str = "auto") -> Detector:
+    """The detector that made a feature file.
+
+    Raises:
+        UserError: no detector of this package made it, or it cannot be had, or it is another
+            by now: other weights, another version.
+    """
+    was = file.detector
+    name = was.get("name")
+    if name not in NAMES:
+        raise UserError(
+            f"the regions in {file.path} were made elsewhere ({name}): start from a picture that "
+            "is in it"
+        )
+    spec = DetectorSpec(name, was.get("config"), weights or _weights(file), device)
+    try:
+        made = spec.load()
+    except UserError as error:
+        raise UserError(
+            f"a new picture needs the detector that made {file.path}, {name}: {error}"
+        ) from error
+    _check_same(was, json.loads(json.dumps(made.identity)), file)
+    return made
+
+
+def _weights(file: FeatureFile) -> Path | None:
+    """The file of weights that the command of the extraction named, if it did."""
+    words = shlex.split(file.header.command)
+    return Path(words[words.index("--weights") + 1]) if "--weights" in words[:-1] else None
+
+
+def _check_same(was: dict[str, Any], now: dict[str, Any], file: FeatureFile) -> None:
+    if was == now:
+        return
+    differ = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
+    said = ", ".join(f"{key} was {_short(was.get(key))}, is {_short(now.get(key))}" for key in differ)
+    raise UserError(
+        f"the detector that made {file.path} is not the one that is here ({said}): bring that one "
+        "back (--weights FILE), extract the pictures again with this one, or start from a picture "
+        "that is in it"
+    )
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 24 else f"{text[:16]}..."
