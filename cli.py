@@ -757,9 +757,7 @@ def search(
     from cqr.search.engine import Engine
     from cqr.search.question import Question, weighted
 
-    engine = Engine.open(
-        run, features, index, device, text_encoder=text_encoder, weights=weights
-    )
+    engine = Engine.open(run, features, index, device, text_encoder=text_encoder, weights=weights)
     question = Question(
         references=tuple(map(engine.named, image)),
         texts=tuple(map(weighted, text)),

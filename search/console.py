@@ -66,7 +66,9 @@ def print_answer(answer: Answer, engine: Engine) -> None:
     if not answer.hits:
         notes.print("Nothing was found: no picture of the gallery meets the conditions")
     parts = ", ".join(f"{part} {1000 * spent:.1f} ms" for part, spent in answer.seconds.items())
-    notes.print(f"{len(engine.gallery):,} pictures, {engine.index.name} index: {parts}", soft_wrap=True)
+    notes.print(
+        f"{len(engine.gallery):,} pictures, {engine.index.name} index: {parts}", soft_wrap=True
+    )
 
 
 def print_json(answer: Answer, question: Question, engine: Engine) -> None:

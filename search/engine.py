@@ -198,7 +198,9 @@ class Engine:
             return None
         same = [path for path in rows if path.rsplit("/", 1)[-1] == name]
         if len(same) > 1:
-            raise UserError(f"{len(same)} pictures are called {name}, among them {same[0]} and {same[1]}")
+            raise UserError(
+                f"{len(same)} pictures are called {name}, among them {same[0]} and {same[1]}"
+            )
         return same[0] if same else None
 
 

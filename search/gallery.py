@@ -106,9 +106,7 @@ def read(file: Path) -> Gallery:
         raise
     except Exception as error:  # the readers of damaged bytes raise what they like
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{file} is damaged ({reason}): delete it and run `cqr index`"
-        ) from error
+        raise UserError(f"{file} is damaged ({reason}): delete it and run `cqr index`") from error
 
 
 def write(

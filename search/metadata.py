@@ -63,7 +63,9 @@ def read_metadata(file: Path, paths: list[str]) -> pd.DataFrame:
         )
     for name in table.columns:
         if not str(name).isidentifier():
-            raise UserError(f"the column {name!r} of {file} cannot be named in a --where: rename it")
+            raise UserError(
+                f"the column {name!r} of {file} cannot be named in a --where: rename it"
+            )
     return table.convert_dtypes().reindex(paths).reset_index(drop=True)
 
 

@@ -121,7 +121,9 @@ def _check_same(was: dict[str, Any], now: dict[str, Any], file: FeatureFile) -> 
     if was == now:
         return
     differ = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
-    said = ", ".join(f"{key} was {_short(was.get(key))}, is {_short(now.get(key))}" for key in differ)
+    said = ", ".join(
+        f"{key} was {_short(was.get(key))}, is {_short(now.get(key))}" for key in differ
+    )
     raise UserError(
         f"the detector that made {file.path} is not the one that is here ({said}): bring that one "
         "back (--weights FILE), extract the pictures again with this one, or start from a picture "

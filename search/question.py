@@ -85,5 +85,7 @@ def weighted(typed: str) -> WeightedText:
         return WeightedText(typed)
     weight = float(match[1])
     if not (weight > 0 and math.isfinite(weight)):
-        raise UserError(f"--text {typed!r}: the weight must be above 0; --not moves away from a text")
+        raise UserError(
+            f"--text {typed!r}: the weight must be above 0; --not moves away from a text"
+        )
     return WeightedText(match[2].strip(), weight)

@@ -80,6 +80,9 @@ def _queries(
 ) -> Tensor:
     """T x E: one reference with each of the texts."""
     many = RegionBatch(
-        *(t.expand(len(texts), *t.shape[1:]) for t in (regions.features, regions.boxes, regions.mask))
+        *(
+            t.expand(len(texts), *t.shape[1:])
+            for t in (regions.features, regions.boxes, regions.mask)
+        )
     )
     return model.encode_query(many, words.encode(texts).to(device)).float()

@@ -28,7 +28,11 @@ class Index(Protocol):
     name: str
 
     def search(
-        self, queries: NDArray[np.float32], k: int, exclude: Sequence[Rows], where: str | None = None
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        exclude: Sequence[Rows],
+        where: str | None = None,
     ) -> tuple[Rows, Scores]:
         """The k rows of the greatest dot product, best first; equal ones in gallery order.
 

@@ -31,7 +31,11 @@ class Exact:
         self._gallery = gallery
 
     def search(
-        self, queries: NDArray[np.float32], k: int, exclude: Sequence[Rows], where: str | None = None
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        exclude: Sequence[Rows],
+        where: str | None = None,
     ) -> tuple[Rows, Scores]:
         vectors = self._gallery.vectors
         hidden = None if where is None else ~matching(where, self._gallery.metadata)
