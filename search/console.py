@@ -4,7 +4,6 @@ import contextlib
 import json
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -47,11 +46,7 @@ def print_built(built: Built) -> None:
     print(f"Encoded {built.computed:,} pictures, kept {built.kept:,}, dropped {built.dropped:,}")
     if columns := list(g.metadata.columns):
         print(f"Metadata {', '.join(columns)}")
-
-
-def print_next(built: Built) -> None:
-    image = shlex.quote(built.gallery.paths[0])
-    print(f'Next: cqr search --image {image} --text "make it red"')
+    print(f'Next: cqr search --image {shlex.quote(g.paths[0])} --text "make it red"')
 
 
 def print_answer(answer: Answer, engine: Engine) -> None:

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from cqr.errors import UserError
+from cqr.pipeline.detectors import Picture
 from cqr.search.build import difference, source
 from cqr.search.gallery import Gallery, folder_of, open_gallery
 from cqr.search.indexes import Index, open_index
 from cqr.search.pictures import NewPictures
 from cqr.search.question import Question, Reference
 from cqr.search.vector import vector_of
-from cqr.trainer.attended import Attended, attended
+from cqr.trainer.attended import Attended, attended, attends
 from cqr.trainer.features import RegionReader
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.runs import Run, newest, torch_device
@@ -114,6 +115,11 @@ class Engine:
             new_pictures=NewPictures(reader.file, reader.k, reader.kind, weights, device),
         )
 
+    @property
+    def attends(self) -> bool:
+        """Whether `attended` has something to say."""
+        return attends(self.model)
+
     def file(self, row: int) -> Path:
         """The picture of a row of the gallery."""
         return Path(self.reader.file.image_root, self.gallery.paths[row])
@@ -127,7 +133,8 @@ class Engine:
         path = self._path(name)
         if path is None:
             raise UserError(
-                f"{name} is no picture of {self.gallery.folder}: name one as {self.gallery.paths[0]}"
+                f"{name} is no picture of {self.gallery.folder}: "
+                f"name one as {self.gallery.paths[0]}"
             )
         return self.row(self.gallery.rows[path])
 
@@ -136,9 +143,10 @@ class Engine:
         path = self.gallery.paths[row]
         return Reference(path, self.reader.gather(self.reader.rows([path])), row)
 
-    def picture(self, picture: bytes | Path, name: str | None = None) -> Reference:
+    def picture(self, picture: Picture | bytes | Path, name: str | None = None) -> Reference:
         """A new picture, by the detector that made the features; see `NewPictures.reference`."""
-        return self.new_pictures.reference(picture, name or _name(picture))
+        named = str(picture) if isinstance(picture, Path) else "the picture"
+        return self.new_pictures.reference(picture, name or named)
 
     def named(self, name: str) -> Reference:
         """A picture of the gallery if it has one of that name, else that file.
@@ -212,7 +220,3 @@ def read_regions(run: Run, features: Path | None) -> RegionReader:
     """
     reader = RegionReader(features or run.features, run.settings.k)
     return reader.seen_as(run.settings.input)
-
-
-def _name(picture: bytes | Path) -> str:
-    return str(picture) if isinstance(picture, Path) else "the picture"

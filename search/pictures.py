@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cqr.errors import UserError
 from cqr.pipeline import images
-from cqr.pipeline.detectors import NAMES, Detector, DetectorSpec
+from cqr.pipeline.detectors import NAMES, Detector, DetectorSpec, Picture
 from cqr.pipeline.feature_file import FeatureFile
 from cqr.pipeline.regions import Regions
 from cqr.search.question import Reference
@@ -40,11 +39,11 @@ class NewPictures:
         self._detector: Detector | None = None
         self._lock = threading.Lock()
 
-    def reference(self, picture: bytes | Path, name: str) -> Reference:
-        """Decode a picture and find its regions.
+    def reference(self, picture: Picture | bytes | Path, name: str) -> Reference:
+        """Find the regions of a picture, decoding it first if it is not yet.
 
         Args:
-            picture: a picture file, or its bytes.
+            picture: pixels, a picture file, or its bytes.
             name: what to call it in messages.
 
         Raises:
@@ -53,7 +52,7 @@ class NewPictures:
         """
         began = time.perf_counter()
         try:
-            pixels = images.decode(picture)
+            pixels = picture if isinstance(picture, np.ndarray) else images.decode(picture)
         except images.Refused as error:
             raise UserError(f"{name} {error}: give another picture") from None
         decoded = time.perf_counter()

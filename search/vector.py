@@ -23,7 +23,6 @@ from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.text import TextReader
 
-
 SWEEPS = 100
 """Over all conditions; one is exact for a single one."""
 

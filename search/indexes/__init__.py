@@ -1,7 +1,6 @@
 """Ways to find the nearest vectors of a gallery: one file each, one interface."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
