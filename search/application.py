@@ -28,10 +28,13 @@ PAGE = {
 """All that the page is made of, by its address: nothing else on disk can be asked for."""
 
 
+NO_SUGGESTIONS, LIMITS = Suggestions(), Limits()
+
+
 def application(
     engine: Engine,
-    suggestions: Suggestions = Suggestions(),
-    limits: Limits = Limits(),
+    suggestions: Suggestions = NO_SUGGESTIONS,
+    limits: Limits = LIMITS,
     hosts: frozenset[str] | None = None,
 ) -> Guard:
     """The service, as an ASGI application.

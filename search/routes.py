@@ -10,7 +10,6 @@ from fastapi import Path as InPath
 from cqr.search import messages as say
 from cqr.search.service import Service
 from cqr.search.shown import LARGE, THUMB
-from cqr.trainer.attended import attends
 
 UPLOADS = "/api/uploads"
 
@@ -63,7 +62,7 @@ async def info(service: Serving) -> say.Info:
         dataset=engine.run.dataset,
         pictures=len(engine.gallery),
         index=engine.index.name,
-        attends=attends(engine.model),
+        attends=engine.attends,
         limits=say.Limits(
             upload_bytes=limits.upload_bytes,
             upload_pixels=limits.upload_pixels,

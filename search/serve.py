@@ -5,14 +5,11 @@ import ipaddress
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator
-
-import uvicorn
+from collections.abc import Iterator
+from importlib.util import find_spec
 
 from cqr.errors import UserError
-from cqr.search.application import application
 from cqr.search.engine import Engine
-from cqr.search.guard import Limits
 from cqr.search.suggestions import Suggestions
 
 NAMES = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -21,13 +18,14 @@ NAMES = frozenset({"127.0.0.1", "::1", "localhost"})
 CONNECTIONS = 200
 
 
+def needed() -> None:
+    """Raises UserError where the packages of the service are not installed."""
+    if not (find_spec("fastapi") and find_spec("uvicorn")):
+        raise UserError("the service needs FastAPI and uvicorn: pip install 'cqr[serve]'")
+
+
 def serve(
-    engine: Engine,
-    suggestions: Suggestions,
-    host: str,
-    port: int,
-    announce: Callable[[str], None],
-    limits: Limits = Limits(),
+    engine: Engine, suggestions: Suggestions, host: str, port: int, *, show: bool = False
 ) -> None:
     """Answer until interrupted.
 
@@ -35,29 +33,40 @@ def serve(
         host: a name or an address of this machine; a loopback one also keeps out requests
             whose Host header is another (see `Guard`).
         port: 0 for any that is free.
-        announce: called with the page's address once it is answered there.
+        show: also open the page in the user's browser.
 
     Raises:
         UserError: nobody may listen there, or somebody does already.
     """
-    hosts = NAMES | {host.lower()} if loopback(host) else None
-    with listening(host, port) as listener:
-        server = uvicorn.Server(
-            uvicorn.Config(
-                application(engine, suggestions, limits, hosts),
-                lifespan="off",
-                ws="none",
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=CONNECTIONS,
-                timeout_keep_alive=10,
-                timeout_graceful_shutdown=2,
-            )
+    import uvicorn
+
+    from cqr.search.application import application
+
+    private = loopback(host)
+    app = application(engine, suggestions, hosts=NAMES | {host.lower()} if private else None)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_keep_alive=10,
+            timeout_graceful_shutdown=2,
         )
-        shown = f"[{host}]" if ":" in host else host
-        announce(f"http://{shown}:{listener.getsockname()[1]}/")
+    )
+    with listening(host, port) as listener:
+        name = f"[{host}]" if ":" in host else host
+        address = f"http://{name}:{listener.getsockname()[1]}/"
+        print(f"{engine.run.path}: {len(engine.gallery):,} pictures, {engine.index.name} index")
+        if not private:
+            print(f"Whoever reaches {host} can search and see these pictures: nobody is asked who")
+        print(f"Open {address}  (Ctrl-C ends it)", flush=True)
+        if show:  # it may take seconds, and waits for the first answer
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         server.run(sockets=[listener])
 
 
@@ -78,9 +87,8 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         UserError: nobody may, or somebody does already.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
         listener = socket.create_server(address[:2], family=family, backlog=128)
     except OSError as error:
         raise UserError(
@@ -89,8 +97,3 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         ) from None
     with listener:
         yield listener
-
-
-def open_soon(address: str) -> None:
-    """Show the page in the user's browser, without waiting for it."""
-    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()

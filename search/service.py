@@ -80,8 +80,8 @@ class Service:
         try:
             pixels = images.decode(body, self.limits.upload_pixels)
         except images.Refused as error:
-            raise Refusal(422, f"the picture {error}") from None
-        reference = self.engine.picture(body)
+            raise Refusal(422, f"this file {error}") from None
+        reference = self.engine.picture(pixels)
         height, width = pixels.shape[:2]
         name = self.uploads.add(Upload(reference, jpeg(pixels, LARGE), width, height))
         return say.Upload(id=name, width=width, height=height, seconds=reference.seconds)

@@ -7,6 +7,7 @@ const RESULTS = 60;
 const CHUNK = 100; // pictures of the gallery whose names are asked for at once
 const KEPT = 30; // answers, so that going back is instant
 const TRIES = 3; // of a service that is busy
+const SUGGESTED = 4;
 
 const $ = (id) => document.getElementById(id);
 const grid = new Grid($("grid"), (item) => go(item.steps));
@@ -15,7 +16,8 @@ const answers = new Map(); // question -> answer
 const paths = []; // row -> path, as far as they are known
 let info; // /api/info
 let aspect = 4 / 3; // of the gallery's pictures
-let shown = { steps: [], key: null, image: null };
+let shown = { steps: [], image: null }; // what the address says; image: of the last step
+let drawn = null; // the image that the reference shows
 
 // --- The service --------------------------------------------------------------------------------
 
@@ -82,28 +84,28 @@ const label = (image) => (isRow(image) ? paths[image] ?? `Picture ${image}` : "Y
 
 async function show() {
   const steps = read(location);
-  const key = write(steps.slice(-1));
   const step = last(steps);
-  const again = shown.key === key && $("problem").hidden;
-  const sameImage = step && shown.image === step.image;
+  const again = shown.address === write(steps) && $("problem").hidden;
   shown.abort?.abort();
-  shown = { steps, key, image: step?.image ?? null, abort: new AbortController() };
+  shown = { steps, address: write(steps), image: step?.image ?? null, abort: new AbortController() };
   $("text").value = step?.text ?? "";
   $("wanting").textContent = "";
   $("problem").hidden = true;
+  $("gallery").hidden = !step;
+  say("");
   document.title = step?.text ? `${step.text} · cqr` : "cqr";
   trail(steps);
-  if (!again) words(null);
-  if (!step) {
-    reference.clear();
-    tries(null);
-    return gallery();
-  }
-  if (!sameImage) {
-    reference.show(large(step.image), label(step.image)).catch(blame);
-    tries(step.image);
-  }
-  if (!again) await results(step, shown.abort.signal);
+  if (drawn !== shown.image) draw(shown.image);
+  if (again) return;
+  words(null);
+  await (step ? results(step, shown.abort.signal) : gallery());
+}
+
+function draw(image) {
+  drawn = image;
+  tries(image);
+  if (image === null) reference.clear();
+  else reference.show(large(image), label(image)).catch(blame);
 }
 
 async function gallery() {
@@ -155,17 +157,19 @@ const tile = (image, text, steps) => ({ href: write(steps), src: small(String(im
 
 async function results(step, signal) {
   title(step.text || "Like this picture", "");
-  if (!answers.has(shown.key)) {
+  const key = write([step]);
+  if (!answers.has(key)) {
+    $("grid").setAttribute("aria-busy", true);
     grid.show(24, () => null, { aspect, captions: true });
     try {
       await names(0);
-      keep(shown.key, await ask(step, signal));
+      keep(key, await ask(step, signal));
     } catch (error) {
       return error.name === "AbortError" ? undefined : fail(error);
     }
     if (signal.aborted) return;
   }
-  const { hits, seconds, attention, took } = answers.get(shown.key);
+  const { hits, seconds, attention, took } = answers.get(key);
   const rest = shown.steps;
   const items = hits.map(({ row, path, score }, i) => {
     paths[row] = path;
@@ -216,7 +220,9 @@ function trail(steps) {
     link.append(picture);
     if (i === steps.length - 1) item.setAttribute("aria-current", "step");
     item.append(link);
-    if (text) item.append(Object.assign(document.createElement("span"), { textContent: text }));
+    const [said, arrow] = [document.createElement("span"), i < steps.length - 1 ? " →" : ""];
+    said.textContent = text + arrow;
+    item.append(said);
     return item;
   });
   $("trail").hidden = items.length < 2;
@@ -243,7 +249,7 @@ function words(attention) {
     return chip;
   });
   $("words").hidden = !chips.length;
-  $("words").lastElementChild.replaceChildren(...chips);
+  $("words").querySelector(".chips").replaceChildren(...chips);
   if (chips.length) light(null);
 }
 
@@ -254,7 +260,9 @@ async function tries(image) {
   const row = isRow(image) ? `?row=${image}` : "";
   const { texts } = await call(`/api/suggestions${row}`).catch(() => ({ texts: [] }));
   if (shown.image !== image) return;
-  place.lastElementChild.replaceChildren(...texts.map((text) => button(text, () => find(text))));
+  place.querySelector(".chips").replaceChildren(
+    ...texts.slice(0, SUGGESTED).map((text) => button(text, () => find(text))),
+  );
   place.hidden = !texts.length;
 }
 
@@ -265,17 +273,20 @@ function button(text, act) {
 }
 
 function fail(error) {
+  $("grid").removeAttribute("aria-busy");
   grid.show(0, () => null);
   title(last(shown.steps)?.text || (shown.image === null ? "Gallery" : "Like this picture"), "");
   $("problem").firstElementChild.textContent = error.message;
   $("problem").hidden = false;
 }
 
-// Say what is wrong with the picture of the question.
-function blame(error) {
-  $("looks").textContent = error.message;
-  $("looks").className = "bad";
+// Say something about the picture of the question.
+function say(text, kind = "") {
+  $("trouble").textContent = text;
+  $("trouble").className = kind;
 }
+
+const blame = (error) => say(error.message, "bad");
 
 // --- What a person does -------------------------------------------------------------------------
 
@@ -292,9 +303,10 @@ function find(text) {
 }
 
 async function take(file) {
-  const before = shown.steps;
-  shown.abort?.abort();
-  reference.wait("Looking for its regions …");
+  const before = shown;
+  [before.address, drawn] = [null, undefined];
+  reference.wait();
+  say("Looking for its regions …");
   try {
     info ??= await call("/api/info");
     const most = info.limits.upload_bytes;
@@ -304,16 +316,12 @@ async function take(file) {
     const { id } = await call("/api/uploads", {
       method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" },
     });
+    if (shown !== before) return; // something else was asked for meanwhile
     go([{ image: id, text: "" }]);
     if (matchMedia("(hover: hover)").matches) $("text").focus();
   } catch (error) {
-    shown.image = null;
-    reference.clear();
-    const image = last(before)?.image;
-    if (image !== undefined) {
-      shown.image = image;
-      await reference.show(large(image), label(image)).catch(() => {});
-    }
+    if (shown !== before) return;
+    show();
     blame(error);
   }
 }

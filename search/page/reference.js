@@ -5,7 +5,7 @@ const BOLD = 0.35; // of the largest weight: regions above it are outlined
 const NAMED = 3; // regions whose share is said
 
 export class Reference {
-  // `place`: the element to draw into.  `looks`: where it is said in words.
+  // `place`: the element to draw into.  `looks`: where it is said in words what a word looks at.
   constructor(place, looks) {
     [this.place, this.looks] = [place, looks];
     this.empty = [...place.childNodes];
@@ -16,9 +16,8 @@ export class Reference {
     this.draw(this.empty, "empty");
   }
 
-  wait(said) {
+  wait() {
     this.draw([], "waiting");
-    this.looks.textContent = said;
   }
 
   // Draw the picture at an address; rejects if it cannot be had.
@@ -44,8 +43,6 @@ export class Reference {
   draw(nodes, state) {
     this.place.className = state;
     this.place.replaceChildren(...nodes);
-    this.looks.textContent = "";
-    this.looks.className = "";
     if (!nodes.includes(this.svg)) this.svg = this.attention = this.address = null;
   }
 
@@ -89,7 +86,7 @@ function said(word, weights) {
   const shares = first.map((weight) => `${Math.round(100 * weight)} %`).join(", ");
   return weights.length === 1
     ? `“${word}” looks at the one region there is`
-    : `“${word}” looks at ${weights.length} regions, most at those with ${shares}`;
+    : `“${word}” gives its first regions ${shares}`;
 }
 
 function svg(name, attributes) {
