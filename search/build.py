@@ -115,14 +115,23 @@ def build(
     vectors, lacking = _kept(paths, known)
     if len(lacking):
 
-        def save(done: NDArray[np.bool_], vectors: Vectors) -> None:
-            gallery.write(folder / PARTIAL, made_of, table.loc[done, ["path"]], vectors[done])
+        def save(done: NDArray[np.bool_], encoded: Vectors) -> None:
+            gallery.write(folder / PARTIAL, made_of, table.loc[done, ["path"]], encoded[done])
 
         vectors = _encoded(run, reader, paths, vectors, lacking, save, device, progress)
+    assert vectors is not None
     if old in known and old.described_by == described_by and old.table.equals(table):
         new = old
     else:
-        new = gallery.write(folder / gallery.NAME, made_of, table, vectors, described_by)
+        extends = old.id if old in known and old.paths == paths[: len(old)] else ""
+        new = gallery.write(
+            folder / gallery.NAME,
+            made_of,
+            table,
+            vectors,
+            extends=extends,
+            described_by=described_by,
+        )
     (folder / PARTIAL).unlink(missing_ok=True)
     return Built(
         gallery=new,

@@ -6,6 +6,7 @@ from pathlib import Path
 from cqr.search import build as galleries
 from cqr.search.build import Built
 from cqr.search.engine import read_regions
+from cqr.search.indexes import build_index
 from cqr.trainer.runs import Run, newest, torch_device
 
 Progress = Callable[[str, int, int], None]
@@ -27,10 +28,12 @@ def index(
     chosen = Run.load(run) if run else newest()
     on = torch_device(device)
     reader = read_regions(chosen, features)
-    return galleries.build(
+    built = galleries.build(
         chosen,
         reader,
         metadata=metadata,
         device=on,
         progress=lambda done, total: progress("encode", done, total),
     )
+    build_index(index, built.gallery, lambda done, total: progress("index", done, total))
+    return built

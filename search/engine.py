@@ -124,6 +124,12 @@ class Engine:
         """The picture of a row of the gallery."""
         return Path(self.reader.file.image_root, self.gallery.paths[row])
 
+    def size(self, row: int) -> tuple[int, int]:
+        """Width and height of the upright picture of a row of the gallery."""
+        (place,) = self.reader.rows([self.gallery.paths[row]])
+        width, height = self.reader.file.sizes[place].tolist()
+        return width, height
+
     def reference(self, name: str) -> Reference:
         """A picture of the gallery, by its path there, its path on this machine, or its file name.
 

@@ -38,6 +38,7 @@ class Gallery:
         folder: where the file lies.
         id: another one whenever anything here is.
         source: what decides the vectors; see `build.source`.
+        extends: the id of a gallery whose vectors are the first of these, or "".
         described_by: the file that the metadata came from, absolute; None without.
         table: N rows: `path`, as in the feature file and in its order, then the columns of
             the metadata; a value that is not known is NA.
@@ -47,6 +48,7 @@ class Gallery:
     folder: Path
     id: str
     source: dict[str, Any]
+    extends: str
     described_by: Path | None
     table: pd.DataFrame
     vectors: Vectors
@@ -101,7 +103,9 @@ def read(file: Path) -> Gallery:
             raise ValueError("a path comes twice")
         described_by = Path(about["metadata"]) if about["metadata"] else None
         source = json.loads(about["source"])
-        return Gallery(file.parent, about["id"], source, described_by, table, vectors)
+        return Gallery(
+            file.parent, about["id"], source, about["extends"], described_by, table, vectors
+        )
     except UserError:
         raise
     except Exception as error:  # the readers of damaged bytes raise what they like
@@ -114,6 +118,8 @@ def write(
     source: dict[str, Any],
     table: pd.DataFrame,
     vectors: Vectors,
+    *,
+    extends: str = "",
     described_by: Path | None = None,
 ) -> Gallery:
     """Replace the file, and read it again.
@@ -123,12 +129,16 @@ def write(
     """
     held = io.BytesIO()
     table.to_parquet(held, index=False)
-    tensors = {"vectors": vectors, "table": np.frombuffer(held.getvalue(), np.uint8)}
+    tensors: dict[str, NDArray[Any]] = {
+        "vectors": vectors,
+        "table": np.frombuffer(held.getvalue(), np.uint8),
+    }
     about = {
         "format": FORMAT,
         "version": VERSION,
         "id": secrets.token_hex(8),
         "source": json.dumps(source, sort_keys=True),
+        "extends": extends,
         "metadata": str(described_by or ""),
     }
     with replacing(file) as temporary:

@@ -84,6 +84,15 @@ def matching(where: str, metadata: pd.DataFrame) -> NDArray[np.bool_]:
     return met.fillna(False).to_numpy(bool)
 
 
+def expression(where: str, columns: list[str]) -> str:
+    """A condition as Milvus reads it.
+
+    Raises:
+        UserError: it is no condition, or none on these columns.
+    """
+    return ast.unparse(parsed(where, columns))
+
+
 def parsed(where: str, columns: list[str]) -> ast.expr:
     """A condition as a tree of what `matching` knows, and no more.
 
@@ -111,8 +120,8 @@ def _check(node: ast.expr, where: str, columns: list[str]) -> None:
                 raise UserError(f"--where: there is no column {name!r}; there are {known}")
             if type(op) in _COMPARE and _is_value(right):
                 return
-            listed = isinstance(op, ast.In | ast.NotIn) and isinstance(right, ast.List | ast.Tuple)
-            if not (listed and all(map(_is_value, right.elts))):
+            listed = right.elts if isinstance(right, ast.List) else []
+            if not (isinstance(op, ast.In | ast.NotIn) and listed and all(map(_is_value, listed))):
                 raise UserError(f"--where {where!r} cannot be read: {_HOW}")
         case _:
             raise UserError(f"--where {where!r} cannot be read: {_HOW}")

@@ -42,15 +42,12 @@ def vector_of(
     for reference in question.references:
         regions = reference.regions.to(device)
         both = [*texts, *question.nots]
-        made = _queries(model, words, regions, both, device) if both else None
-        own = model.encode_image(regions).float() if question.nots or not texts else None
+        own = model.encode_image(regions).float()
+        made = _queries(model, words, regions, both, device) if both else own[:0]
         toward.append((weights[:, None] * made[: len(texts)]).sum(0) if texts else own[0])
-        if question.nots:
-            unwanted.append(made[len(texts) :] - own)
+        unwanted.append(made[len(texts) :] - own)
     vector = F.normalize(torch.stack(toward).sum(0), dim=0)
-    if unwanted:
-        vector = away(vector, torch.stack(unwanted).sum(0))
-    return vector.cpu()
+    return away(vector, torch.stack(unwanted).sum(0)).cpu()
 
 
 def away(vector: Tensor, unwanted: Tensor) -> Tensor:

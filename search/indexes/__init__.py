@@ -54,15 +54,53 @@ def open_index(name: str | None, gallery: Gallery) -> Index:
     """The index of that name over a gallery.
 
     Args:
-        name: "exact", "hnsw", or milvus://HOST:PORT/COLLECTION; None is the approximate
-            index where one was built, else "exact".
+        name: "exact", "hnsw", or milvus://HOST:PORT/COLLECTION; None is "hnsw" where one was
+            built, else "exact".
 
     Raises:
         UserError: there is no such index, it was not built for this gallery, or what it
             needs is not installed.
     """
-    from cqr.search.indexes.exact import Exact
+    from cqr.search.indexes import exact, hnsw, milvus
 
-    if name in (None, "exact"):
-        return Exact(gallery)
-    raise UserError(f"--index {name} is not exact, hnsw or milvus://HOST:PORT/COLLECTION")
+    if name is None:
+        name = "hnsw" if hnsw.file_of(gallery).is_file() else "exact"
+    if name == "exact":
+        return exact.Exact(gallery)
+    if name == "hnsw":
+        return hnsw.Hnsw(gallery)
+    if name.startswith(milvus.SCHEME):
+        return milvus.Milvus(gallery, name)
+    raise UserError(_unknown(name))
+
+
+def build_index(name: str | None, gallery: Gallery, progress: Progress) -> str:
+    """Build the index of that name over a gallery, unless it is there.
+
+    Args:
+        name: as for `open_index`; None is "hnsw" for a gallery that is LARGE, or that had one
+            before it changed, else "exact", for which nothing is to be built.
+
+    Returns:
+        The name of the index.
+
+    Raises:
+        UserError: there is no such index, it cannot be written or reached, or what it needs
+            is not installed.
+    """
+    from cqr.search.indexes import hnsw, milvus
+
+    if name is None:
+        before = any(gallery.folder.glob("hnsw-*.usearch"))
+        name = "hnsw" if before or len(gallery) >= LARGE else "exact"
+    if name == "hnsw":
+        hnsw.build(gallery, progress)
+    elif name.startswith(milvus.SCHEME):
+        milvus.build(gallery, name, progress)
+    elif name != "exact":
+        raise UserError(_unknown(name))
+    return name
+
+
+def _unknown(name: str) -> str:
+    return f"--index {name} is not exact, hnsw or milvus://HOST:PORT/COLLECTION"

@@ -1,0 +1,165 @@
+"""Approximate search: usearch's HNSW graph (Malkov and Yashunin, 2016) beside the gallery.
+
+    hnsw-ID.usearch            the graph over the gallery of that id, with vectors of its own in
+                               eight bits a number; mapped
+    hnsw-ID.partial.usearch    as far as an interrupted build came
+
+The graph proposes; the gallery's own vectors decide the order and the scores.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cqr.atomic import replacing
+from cqr.errors import UserError
+from cqr.search.gallery import Gallery
+from cqr.search.indexes import Progress, Rows, Scores
+from cqr.search.indexes.exact import Exact, best
+
+CONNECTIVITY, BUILD_WIDTH, SEARCH_WIDTH = 16, 128, 96
+"""Links of a node, and candidates kept while building and while searching."""
+
+PROPOSED = 3
+"""Candidates for each result: eight bits do not tell the nearest few apart."""
+
+BLOCK = 4096
+SAVE_EVERY = 60.0
+"""Seconds of building that a kill may cost."""
+
+
+def file_of(gallery: Gallery) -> Path:
+    return gallery.folder / f"hnsw-{gallery.id}.usearch"
+
+
+def _partial(gallery: Gallery) -> Path:
+    return gallery.folder / f"hnsw-{gallery.id}.partial.usearch"
+
+
+class Hnsw:
+    """See `Index`.  A condition, or a k near the size of the gallery, is searched exactly.
+
+    Raises:
+        UserError: on construction, if usearch is not installed, or no graph was built for
+            this gallery, or it is damaged.
+    """
+
+    name = "hnsw"
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery = gallery
+        self._exact = Exact(gallery)
+        self._lock = threading.Lock()  # usearch gives every caller the same scratch space
+        file = file_of(gallery)
+        usearch = import_usearch()
+        if not file.is_file():
+            raise UserError(
+                f"there is no HNSW index for {gallery.folder} as it is now: build it with "
+                "`cqr index --index hnsw`"
+            )
+        try:
+            self._graph = usearch.Index.restore(file, view=True)
+            size = len(self._graph), self._graph.ndim
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise UserError(f"{file} is damaged ({error}): {_AGAIN}") from error
+        if size != gallery.vectors.shape:
+            raise UserError(f"{file} is not of {gallery.folder}: {_AGAIN}")
+        self._graph.expansion_search = SEARCH_WIDTH
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        exclude: Sequence[Rows],
+        where: str | None = None,
+    ) -> tuple[Rows, Scores]:
+        wanted = PROPOSED * k + max(map(len, exclude), default=0)
+        if where is not None or 4 * wanted > len(self._gallery):
+            return self._exact.search(queries, k, exclude, where)
+        rows = np.full((len(queries), k), -1, np.int64)
+        scores = np.full((len(queries), k), np.nan, np.float32)
+        for number, query in enumerate(queries):
+            with self._lock:
+                keys = self._graph.search(query, wanted, threads=1).keys
+            proposed = np.setdiff1d(keys.astype(np.int64), exclude[number])
+            found, reached = best(query, self._gallery.vectors, proposed, k)
+            rows[number, : len(found)], scores[number, : len(found)] = found, reached
+        return rows, scores
+
+
+_AGAIN = "delete it and run `cqr index --index hnsw`"
+
+
+def build(gallery: Gallery, progress: Progress) -> Path:
+    """Build the graph of a gallery, unless it is there; one of fewer of its rows is gone on with.
+
+    On several cores the order in which vectors come in, and so the graph, is not always the same.
+
+    Raises:
+        UserError: usearch is not installed, or the disk is full.
+    """
+    usearch = import_usearch()
+    file = file_of(gallery)
+    if not file.is_file():
+        graph = _begun(usearch, gallery)
+        cores = len(os.sched_getaffinity(0))
+        saved = time.monotonic()
+        total = len(gallery)
+        for first in range(len(graph), total, BLOCK):
+            progress(first, total)
+            rows = np.arange(first, min(first + BLOCK, total))
+            graph.add(rows, gallery.vectors[rows].astype(np.float32), threads=cores)
+            if time.monotonic() - saved > SAVE_EVERY:
+                _save(graph, _partial(gallery))
+                saved = time.monotonic()
+        progress(total, total)
+        _save(graph, file)
+    for other in gallery.folder.glob("hnsw-*.usearch"):
+        if other != file:
+            other.unlink(missing_ok=True)
+    return file
+
+
+def _begun(usearch: Any, gallery: Gallery) -> Any:
+    """A graph of the first rows of a gallery: what was built of it, or of the one it extends."""
+    earlier = gallery.folder / f"hnsw-{gallery.extends}.usearch"
+    for file in (_partial(gallery), earlier):
+        try:
+            graph = (
+                usearch.Index.restore(file, enable_key_lookups=False) if file.is_file() else None
+            )
+        except (RuntimeError, ValueError, TypeError):
+            continue  # damaged: it is built anew
+        if graph is not None and graph.ndim == gallery.vectors.shape[1]:
+            graph.expansion_add = BUILD_WIDTH
+            return graph
+    return usearch.Index(
+        ndim=gallery.vectors.shape[1],
+        metric="cos",
+        dtype="i8",
+        connectivity=CONNECTIVITY,
+        expansion_add=BUILD_WIDTH,
+        enable_key_lookups=False,
+    )
+
+
+def _save(graph: Any, file: Path) -> None:
+    with replacing(file) as temporary:
+        graph.save(temporary)
+
+
+def import_usearch() -> Any:
+    """Raises UserError when it is not installed."""
+    try:
+        import usearch.index
+    except ImportError:
+        raise UserError(
+            "the HNSW index needs usearch: pip install 'cqr[index]', or take --index exact"
+        ) from None
+    return usearch.index
