@@ -79,15 +79,13 @@ async def gallery(
     count: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> say.GalleryPart:
     """Some of the gallery's pictures, in its order."""
-    part = slice(start, start + count)
-    sizes = service.sizes[part].tolist()
-    pictures = [
-        say.Picture(row=row, path=path, width=width, height=height)
-        for row, (path, (width, height)) in enumerate(
-            zip(service.engine.gallery.paths[part], sizes, strict=True), start
-        )
-    ]
-    return say.GalleryPart(total=len(service.engine.gallery), pictures=pictures)
+    engine = service.engine
+    pictures = []
+    for row in range(start, min(start + count, len(engine.gallery))):
+        width, height = engine.size(row)
+        path = engine.gallery.paths[row]
+        pictures.append(say.Picture(row=row, path=path, width=width, height=height))
+    return say.GalleryPart(total=len(engine.gallery), pictures=pictures)
 
 
 @router.get("/images/{row}", responses=_JPEG | problems(404, 422), response_class=Response)

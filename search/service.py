@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
 from typing import TypeVar
 
 import numpy as np
@@ -44,13 +45,11 @@ class Service:
         engine: what is asked.
         suggestions: texts to try.
         limits: on what callers may ask.
-        sizes: N x 2 int32, width and height of the gallery's pictures.
         asking, showing: the threads for questions, and for small pictures.
     """
 
     def __init__(self, engine: Engine, suggestions: Suggestions, limits: Limits) -> None:
         self.engine, self.suggestions, self.limits = engine, suggestions, limits
-        self.sizes = engine.reader.file.sizes[engine.reader.rows(engine.gallery.paths)]
         self.uploads = Uploads(limits.uploads)
         self.shown = Shown(limits.cache_bytes)
         self.asking = Threads(limits.threads, limits.seconds)
@@ -107,7 +106,10 @@ class Service:
 
     def small(self, row: int, edge: int, known: str) -> Response:
         """A gallery's picture; only its tag, where the caller has it already."""
-        file = self.engine.file(self.check_row(row))
+        path = PurePosixPath(self.engine.gallery.paths[self.check_row(row)])
+        if path.is_absolute() or ".." in path.parts:  # `cqr extract` writes no such path
+            raise Refusal(404, f"picture {row} does not lie in the folder of the pictures")
+        file = self.engine.file(row)
         try:
             tag = f'"{self.shown.tag(file, edge)}"'
             if tag in known:

@@ -86,7 +86,7 @@ function said(word, weights) {
   const shares = first.map((weight) => `${Math.round(100 * weight)} %`).join(", ");
   return weights.length === 1
     ? `“${word}” looks at the one region there is`
-    : `“${word}” gives its first regions ${shares}`;
+    : `“${word}” looks most at regions with ${shares}`;
 }
 
 function svg(name, attributes) {
