@@ -28,6 +28,7 @@ PAGE = {
 """All that the page is made of, by its address: nothing else on disk can be asked for."""
 
 
+NOT_JSON = "the body is not JSON in UTF-8"
 NO_SUGGESTIONS, LIMITS = Suggestions(), Limits()
 
 
@@ -92,12 +93,15 @@ def _speak_in_sentences(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return answer(400, NOT_JSON)
         where = ".".join(str(part) for part in first["loc"][1:]) or first["loc"][0]
         return answer(422, f"{where}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> JSONResponse:
         why = {
+            400: NOT_JSON,  # FastAPI's, where the body is not even text
             404: f"there is nothing at {request.url.path}",
             405: f"{request.url.path} does not take {request.method}",
         }

@@ -17,6 +17,7 @@ UPLOADS = "/api/uploads"
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of answers that are no success."""
     why = {
+        400: "Not JSON.",
         403: "Asked by a page of another site.",
         404: "No such picture.",
         408: "The request did not arrive in time.",
@@ -130,13 +131,13 @@ async def uploaded(
     return Response(large, media_type="image/jpeg", headers={"Cache-Control": "private, no-cache"})
 
 
-@router.post("/search", responses=asked)
+@router.post("/search", responses=asked | problems(400))
 async def search(question: say.SearchQuestion, service: Serving) -> say.SearchAnswer:
     """The pictures that are like these, but changed as the texts say."""
     return await service.asking.do(partial(service.search, question))
 
 
-@router.post("/attention", responses=asked)
+@router.post("/attention", responses=asked | problems(400))
 async def attention(question: say.AttentionQuestion, service: Serving) -> say.AttentionAnswer:
     """Which regions of the picture each word of the text looks at."""
     return await service.asking.do(partial(service.attention, question))

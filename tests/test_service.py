@@ -178,6 +178,15 @@ def test_what_a_caller_causes_is_one_sentence(asked, method, address, content, s
     assert list(answer.json()) == ["detail"]
 
 
+@pytest.mark.parametrize("body", [b"", b"{", b"\xd8@", b"red"])
+def test_a_body_that_is_not_json_is_said(asked, body):
+    answer = asked.post("/api/search", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == (400 if body else 422)
+    assert answer.json()["detail"] == (
+        "the body is not JSON in UTF-8" if body else "body: Field required"
+    )
+
+
 def test_a_defect_is_said_without_its_details(engine, monkeypatch):
     monkeypatch.setattr(Engine, "ask", lambda *_: 1 / 0)
     answer = client(engine).post("/api/search", json={"images": [0]})
