@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-import numpy as np
 from fastapi import Response
 
 from cqr.pipeline import images

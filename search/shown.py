@@ -19,7 +19,7 @@ THUMB, LARGE = 256, 1024
 
 
 def jpeg(picture: Picture, edge: int) -> bytes:
-    """A picture, no longer than `edge`.  Nothing but pixels of its file is in it: no place, no owner."""
+    """A picture, no longer than `edge`, with nothing of its file but pixels: no place, no owner."""
     image = Image.fromarray(picture)
     image.thumbnail((edge, edge), reducing_gap=2.0)
     out = io.BytesIO()
@@ -28,7 +28,7 @@ def jpeg(picture: Picture, edge: int) -> bytes:
 
 
 class Shown:
-    """Small pictures of files, the last ones used kept in memory; may be used by several threads."""
+    """Small pictures of files, the last used kept in memory; may be used by several threads."""
 
     def __init__(self, cache_bytes: int) -> None:
         self._most = cache_bytes

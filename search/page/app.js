@@ -109,14 +109,15 @@ function draw(image) {
 }
 
 async function gallery() {
+  const { signal } = shown.abort;
   title("Gallery", "");
   try {
     await names(0);
-    title("Gallery", `${info.pictures.toLocaleString("en")} pictures: pick one to start from`);
   } catch (error) {
-    return fail(error);
+    return signal.aborted ? undefined : fail(error);
   }
-  if (shown.image !== null) return;
+  if (signal.aborted) return;
+  title("Gallery", `${info.pictures.toLocaleString("en")} pictures: pick one to start from`);
   const item = (row) => tile(row, paths[row] ?? `Picture ${row}`, [{ image: String(row), text: "" }]);
   const visible = (first, end) => {
     for (let row = first; row < end; row += CHUNK) names(row).catch(() => {});
@@ -165,7 +166,7 @@ async function results(step, signal) {
       await names(0);
       keep(key, await ask(step, signal));
     } catch (error) {
-      return error.name === "AbortError" ? undefined : fail(error);
+      return signal.aborted ? undefined : fail(error);
     }
     if (signal.aborted) return;
   }
