@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
-from cqr.atomic import replacing
 from cqr.errors import UserError
+from cqr.trainer.checkpoint import save_tensors
 from cqr.trainer.runs import Run
 
 FORMAT, VERSION = "cqr-gallery", "1"
@@ -129,9 +129,9 @@ def write(
     """
     held = io.BytesIO()
     table.to_parquet(held, index=False)
-    tensors: dict[str, NDArray[Any]] = {
-        "vectors": vectors,
-        "table": np.frombuffer(held.getvalue(), np.uint8),
+    tensors = {
+        "vectors": torch.from_numpy(vectors),
+        "table": torch.frombuffer(held.getbuffer(), dtype=torch.uint8),
     }
     about = {
         "format": FORMAT,
@@ -141,6 +141,5 @@ def write(
         "extends": extends,
         "metadata": str(described_by or ""),
     }
-    with replacing(file) as temporary:
-        save_file(tensors, temporary, about)
+    save_tensors(file, tensors, about)
     return read(file)

@@ -66,6 +66,8 @@ def read_metadata(file: Path, paths: list[str]) -> pd.DataFrame:
             raise UserError(
                 f"the column {name!r} of {file} cannot be named in a --where: rename it"
             )
+        if name == "vector":
+            raise UserError(f"the column 'vector' of {file} is a name of cqr's: rename it")
     return table.convert_dtypes().reindex(paths).reset_index(drop=True)
 
 
@@ -90,7 +92,22 @@ def expression(where: str, columns: list[str]) -> str:
     Raises:
         UserError: it is no condition, or none on these columns.
     """
-    return ast.unparse(parsed(where, columns))
+    return ast.unparse(_Spelt().visit(parsed(where, columns)))
+
+
+class _Spelt(ast.NodeTransformer):
+    """`in` as comparisons: Milvus' own takes a value that is not known for one that differs."""
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        (within,), (listed,) = node.ops, node.comparators
+        if not isinstance(listed, ast.List):
+            return node
+        positive = isinstance(within, ast.In)
+        each = [
+            ast.Compare(node.left, [ast.Eq() if positive else ast.NotEq()], [value])
+            for value in listed.elts
+        ]
+        return ast.BoolOp(ast.Or() if positive else ast.And(), each) if len(each) > 1 else each[0]
 
 
 def parsed(where: str, columns: list[str]) -> ast.expr:

@@ -1,17 +1,16 @@
 """A question as one vector of the space in which the gallery lies.
 
-    toward = normalised sum over references r and texts t of weight(t) q(r, t)
+    toward = sum over references r and texts t of weight(t) q(r, t), to unit length
+    vector = toward - AWAY * sum over texts n that are not wanted of b(n), to unit length
+    b(n)   = mean over references r of q(r, n) - i(r)
 
-where q(r, t) is the model's unit vector of a reference with a text; without a text, the
-vector of the picture r itself.  Of each text n that is not wanted,
-
-    b(n) = sum over references r of q(r, n) - i(r)
-
-is what n does to the references, i(r) being the picture's own vector.  The answer is
-the vector nearest to `toward` that has no part along any b: for one, toward less its
-projection on b, if that is positive.  This is orthogonal negation (Widdows and Peters, "Word
-Vectors and Quantum Logic", MoL 8, 2003).  That it is applied to the change that a text makes,
-and that a part which points away from b is left as it is, is ours.
+q(r, t) is the model's unit vector of a reference with a text, i(r) that of the picture r
+itself; without any text, i(r) stands for q(r, t).  So a picture x loses score by as much as
+it is nearer to what n would make of the references than to the references themselves.  This
+is negation as in Du, Li and Mordatch, "Compositional Visual Generation with Energy Based
+Models" (NeurIPS 2020), p(x | a) / p(x | n)^AWAY, with the dot product for the energy; that it
+is taken relative to i(r), so that what looks like the references is not pushed away with n, is
+ours.
 """
 
 import torch
@@ -23,8 +22,8 @@ from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.text import TextReader
 
-SWEEPS = 100
-"""Over all conditions; one is exact for a single one."""
+AWAY = 0.5
+"""How much a text that is not wanted counts beside what is; see benchmarks/unwanted.py."""
 
 
 @torch.inference_mode()
@@ -41,30 +40,13 @@ def vector_of(
     toward, unwanted = [], []
     for reference in question.references:
         regions = reference.regions.to(device)
-        both = [*texts, *question.nots]
         own = model.encode_image(regions).float()
+        both = [*texts, *question.nots]
         made = _queries(model, words, regions, both, device) if both else own[:0]
         toward.append((weights[:, None] * made[: len(texts)]).sum(0) if texts else own[0])
-        unwanted.append(made[len(texts) :] - own)
+        unwanted.append((made[len(texts) :] - own).sum(0))
     vector = F.normalize(torch.stack(toward).sum(0), dim=0)
-    return away(vector, torch.stack(unwanted).sum(0)).cpu()
-
-
-def away(vector: Tensor, unwanted: Tensor) -> Tensor:
-    """The nearest to `vector`, E, with x . b <= 0 for each b of M x E; of unit length again.
-
-    By Hildreth's method: project on one condition after the other, and take back what a later
-    one has made needless.
-    """
-    multipliers = torch.zeros(len(unwanted), device=vector.device)
-    left = vector
-    for _ in range(SWEEPS):
-        for number, direction in enumerate(unwanted):
-            step = (left @ direction) / (direction @ direction).clamp(min=1e-12)
-            step = torch.maximum(step, -multipliers[number])
-            multipliers[number] += step
-            left = left - step * direction
-    return F.normalize(left, dim=0)
+    return F.normalize(vector - AWAY * torch.stack(unwanted).mean(0), dim=0).cpu()
 
 
 def _queries(
@@ -75,10 +57,6 @@ def _queries(
     device: torch.device,
 ) -> Tensor:
     """T x E: one reference with each of the texts."""
-    many = RegionBatch(
-        *(
-            t.expand(len(texts), *t.shape[1:])
-            for t in (regions.features, regions.boxes, regions.mask)
-        )
-    )
+    parts = (regions.features, regions.boxes, regions.mask)
+    many = RegionBatch(*(part.expand(len(texts), *part.shape[1:]) for part in parts))
     return model.encode_query(many, words.encode(texts).to(device)).float()

@@ -13,13 +13,16 @@ from cqr.search.metadata import matching
 HELD = 2**24
 """Scores in memory at once: 64 MiB."""
 
-BLOCK = 4096
-"""Vectors that are made float32 at once: 8 MiB at E = 512, which stays in the cache."""
+BLOCK = 2048
+"""Vectors that are made float32 at once: 4 MiB at E = 512, which stays in the cache."""
 
 SLACK = 1e-5
 """More than a dot product of unit vectors in float32 can be wrong by."""
 
 GROUP = 64
+
+PROPOSED = 3
+"""Candidates for each result that an approximate index is asked for: `best` picks among them."""
 
 
 class Exact:
@@ -74,8 +77,10 @@ def _products(queries: NDArray[np.float32], vectors: Vectors) -> Scores:
     """B x N dot products in float32."""
     out = np.empty((len(queries), len(vectors)), np.float32)
     stored = torch.from_numpy(vectors)  # whose conversion to float32 is several times numpy's
+    held = torch.empty(min(BLOCK, len(vectors)), vectors.shape[1])
     for first in range(0, len(vectors), BLOCK):
-        block = stored[first : first + BLOCK].float().numpy()
+        part = stored[first : first + BLOCK]
+        block = held[: len(part)].copy_(part).numpy()
         np.matmul(queries, block.T, out=out[:, first : first + BLOCK])
     return out
 

@@ -21,13 +21,10 @@ from cqr.atomic import replacing
 from cqr.errors import UserError
 from cqr.search.gallery import Gallery
 from cqr.search.indexes import Progress, Rows, Scores
-from cqr.search.indexes.exact import Exact, best
+from cqr.search.indexes.exact import PROPOSED, Exact, best
 
 CONNECTIVITY, BUILD_WIDTH, SEARCH_WIDTH = 16, 128, 96
 """Links of a node, and candidates kept while building and while searching."""
-
-PROPOSED = 3
-"""Candidates for each result: eight bits do not tell the nearest few apart."""
 
 BLOCK = 4096
 SAVE_EVERY = 60.0

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cqr.errors import UserError
 from cqr.search.gallery import Gallery
 from cqr.search.indexes import Progress, Rows, Scores
-from cqr.search.indexes.exact import best
+from cqr.search.indexes.exact import PROPOSED, best
 from cqr.search.metadata import expression
 
 SCHEME = "milvus://"
@@ -66,8 +66,8 @@ class Milvus:
         exclude: Sequence[Rows],
         where: str | None = None,
     ) -> tuple[Rows, Scores]:
-        wanted = k + max(map(len, exclude), default=0)
-        if wanted > MOST:
+        least = k + max(map(len, exclude), default=0)
+        if least > MOST:
             raise UserError(f"--k {k}: Milvus gives at most {MOST:,} results; take --index exact")
         met = "" if where is None else expression(where, list(self._gallery.metadata.columns))
         rows = np.full((len(queries), k), -1, np.int64)
@@ -77,7 +77,7 @@ class Milvus:
                 self._collection,
                 data=list(queries),
                 anns_field="vector",
-                limit=wanted,
+                limit=min(least + (PROPOSED - 1) * k, MOST),
                 filter=met,
                 search_params={"metric_type": "IP"},
                 output_fields=["path"],

@@ -1,0 +1,286 @@
+"""Indexes: exact against numpy and the evaluator, HNSW's recall, Milvus by its embedded form."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cqr.errors import UserError
+from cqr.search import gallery as galleries
+from cqr.search.indexes import build_index, exact, open_index
+from cqr.search.metadata import matching
+from cqr.trainer import metrics
+
+NONE = np.empty(0, np.int64)
+
+
+def unit(vectors):
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def clustered(size, dim, centres, seed, number=1):
+    """`number` sets of vectors around the same centres."""
+    rng = np.random.default_rng(seed)
+    middles = unit(rng.normal(size=(centres, dim)))
+    noise = [rng.normal(size=(size, dim)) / np.sqrt(dim) for _ in range(number)]
+    return [unit(middles[rng.integers(0, centres, size)] + n) for n in noise]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that writes a gallery of vectors; its metadata are the row and its parity."""
+
+    def make(vectors, extends="", metadata=True):
+        row = np.arange(len(vectors))
+        table = pd.DataFrame({"path": [f"{i}.jpg" for i in row]})
+        if metadata:
+            known = pd.array(np.where(row % 7, row, 0), "Int64")
+            known[::7] = pd.NA  # every seventh is not known
+            table["number"] = known
+            table["parity"] = pd.array(np.where(row % 2, "odd", "even"), "string")
+        file = tmp_path / "index" / galleries.NAME
+        vectors = np.asarray(vectors, np.float16)
+        return galleries.write(file, {"weights": "w"}, table, vectors, extends=extends)
+
+    return make
+
+
+def by_hand(vectors, query, k, allowed):
+    scores = vectors.astype(np.float64) @ query.astype(np.float64)
+    order = sorted(np.flatnonzero(allowed), key=lambda row: (-np.float32(scores[row]), row))
+    return order[:k]
+
+
+@pytest.mark.parametrize(
+    ("size", "k"), [(1, 1), (1, 5), (9, 9), (300, 10), (9000, 50), (9000, 9000)]
+)
+def test_exact_search_is_what_numpy_finds_one_by_one(write, size, k):
+    vectors, queries = clustered(size, 16, 3, seed=size, number=2)
+    g = write(vectors)
+    excluded = [np.arange(0, size, 3), NONE, np.array([size - 1])][: len(queries)]
+    queries = queries[: len(excluded)]
+    rows, scores = exact.Exact(g).search(queries, k, excluded)
+    for number, query in enumerate(queries):
+        allowed = np.ones(size, bool)
+        allowed[excluded[number]] = False
+        expected = by_hand(g.vectors, query, k, allowed)
+        assert rows[number, : len(expected)].tolist() == expected
+        assert (rows[number, len(expected) :] == -1).all()
+        assert np.isnan(scores[number, len(expected) :]).all()
+        np.testing.assert_allclose(
+            scores[number, : len(expected)], g.vectors[expected].astype(float) @ query, atol=1e-6
+        )
+
+
+def test_exact_search_ranks_as_the_evaluator_does(write):
+    vectors, queries = clustered(2000, 32, 40, seed=1, number=2)
+    vectors[1500:] = vectors[:500]  # equal vectors rank in gallery order
+    g = write(vectors)
+    reference = np.where(np.arange(2000) % 2, np.arange(2000), -1)
+    ranked = metrics.rank(
+        torch.from_numpy(queries),
+        torch.from_numpy(g.vectors.astype(np.float32)),
+        reference,
+        [NONE] * 2000,
+        depth=20,
+    )
+    excluded = [np.array([r]) if r >= 0 else NONE for r in reference]
+    rows, scores = exact.Exact(g).search(queries, 20, excluded)
+    np.testing.assert_array_equal(rows, ranked.top)
+    np.testing.assert_allclose(scores, ranked.scores, atol=1e-6)
+
+
+def test_equal_vectors_rank_in_gallery_order_however_many(write):
+    g = write(np.tile(unit(np.ones((1, 33))), (10_000, 1)))
+    rows, scores = exact.Exact(g).search(unit(np.ones((1, 33))), 7, [np.array([1])])
+    assert rows.tolist() == [[0, 2, 3, 4, 5, 6, 7]]
+    assert len(set(scores[0].tolist())) == 1
+
+
+@pytest.fixture
+def hnsw():
+    pytest.importorskip("usearch", reason="pip install 'cqr[index]'")
+    from cqr.search.indexes import hnsw
+
+    return hnsw
+
+
+def build(g):
+    return build_index("hnsw", g, lambda done, total: None)
+
+
+@pytest.mark.usefixtures("hnsw")
+def test_hnsw_finds_nearly_all_of_the_best_ten(write):
+    vectors, queries = clustered(6000, 64, 60, seed=2, number=2)
+    g = write(vectors)
+    build(g)
+    queries, none = queries[:200], [NONE] * 200
+    found, scores = open_index("hnsw", g).search(queries, 10, none)
+    right, right_scores = exact.Exact(g).search(queries, 10, none)
+    recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, right, strict=True)])
+    assert recall >= 0.99
+    same = found == right
+    np.testing.assert_array_equal(scores[same], right_scores[same])  # one score, whoever finds it
+
+
+@pytest.mark.usefixtures("hnsw")
+def test_hnsw_leaves_out_what_is_excluded_and_still_gives_k(write):
+    vectors, queries = clustered(4000, 32, 10, seed=3, number=2)
+    g = write(vectors)
+    build(g)
+    best, _ = exact.Exact(g).search(queries[:5], 30, [NONE] * 5)
+    rows, _ = open_index("hnsw", g).search(queries[:5], 10, list(best))
+    assert (rows >= 0).all()
+    assert not any(np.isin(*pair).any() for pair in zip(rows, best, strict=True))
+
+
+@pytest.mark.usefixtures("hnsw")
+def test_hnsw_answers_a_condition_exactly(write):
+    vectors, queries = clustered(3000, 32, 10, seed=4, number=2)
+    g = write(vectors)
+    build(g)
+    where = 'parity == "odd" and number < 900'
+    found = open_index("hnsw", g).search(queries[:9], 8, [NONE] * 9, where)
+    right = exact.Exact(g).search(queries[:9], 8, [NONE] * 9, where)
+    np.testing.assert_array_equal(found[0], right[0])
+    assert (found[0] % 2 == 1).all()
+    assert found[0].max() < 900
+
+
+def test_more_pictures_are_added_to_the_graph_that_is_there(write, hnsw, monkeypatch):
+    vectors, queries = clustered(5000, 32, 50, seed=5, number=2)
+    first = write(vectors[:4000])
+    build(first)
+    added = []
+    index = hnsw.import_usearch().Index
+    plain = index.add
+
+    def add(self, keys, *rest, **more):
+        added.extend(keys)
+        return plain(self, keys, *rest, **more)
+
+    monkeypatch.setattr(index, "add", add)
+    grown = write(vectors, extends=first.id)
+    build(grown)
+    assert added == list(range(4000, 5000))
+    assert not hnsw.file_of(first).exists()
+    rows, _ = open_index(None, grown).search(queries[:100], 10, [NONE] * 100)
+    right, _ = exact.Exact(grown).search(queries[:100], 10, [NONE] * 100)
+    recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(rows, right, strict=True)])
+    assert recall >= 0.99
+    assert (rows >= 4000).any()
+
+
+def test_an_interrupted_build_goes_on(write, hnsw, monkeypatch):
+    (vectors,) = clustered(3000, 16, 50, seed=6)
+    g = write(vectors)
+    monkeypatch.setattr(hnsw, "BLOCK", 500)
+    monkeypatch.setattr(hnsw, "SAVE_EVERY", 0.0)
+    seen = []
+
+    def stop(done, total):
+        seen.append(done)
+        if done == 1500:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_index("hnsw", g, stop)
+    assert not hnsw.file_of(g).exists()
+    with pytest.raises(UserError, match=r"no HNSW index .* as it is now"):
+        open_index("hnsw", g)
+    assert open_index(None, g).name == "exact"  # a half one is not taken
+    build_index("hnsw", g, lambda done, total: seen.append(done))
+    assert seen == [0, 500, 1000, 1500, 1500, 2000, 2500, 3000]
+    assert len(list(g.folder.glob("hnsw-*"))) == 1
+    assert open_index(None, g).name == "hnsw"
+
+
+def test_a_damaged_graph_is_said(write, hnsw):
+    (vectors,) = clustered(500, 16, 5, seed=7)
+    g = write(vectors)
+    build(g)
+    file = hnsw.file_of(g)
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"is damaged .*: delete it and run `cqr index"):
+        open_index("hnsw", g)
+
+
+@pytest.fixture
+def milvus(tmp_path):
+    pytest.importorskip("pymilvus", reason="pip install 'cqr[milvus]'")
+    pytest.importorskip("milvus_lite", reason="pip install 'cqr[milvus]'")
+    return f"milvus://{tmp_path}/held.db/photos"
+
+
+def test_milvus_finds_nearly_what_exact_search_finds_and_nothing_that_must_not_be(write, milvus):
+    vectors, queries = clustered(400, 16, 5, seed=8, number=2)
+    g = write(vectors)
+    with pytest.raises(UserError, match=r"does not hold .* as it is now"):
+        open_index(milvus, g)
+    build_index(milvus, g, lambda done, total: None)
+    ours, theirs = exact.Exact(g), open_index(milvus, g)
+    excluded = [np.arange(0, 400, 5), *[NONE] * 19]
+    for where in (
+        None,
+        'parity == "odd"',
+        "number < 100 and not parity == 'even'",
+        "not number > 100",  # what is not known meets neither a condition nor its contrary
+        "number in [1, 2, 3] or number not in [4]",
+        "number in [-1, 396, 3] or parity == 'even' and number >= 1.5",
+        "number != 5 or parity != 'odd'",
+    ):
+        mine = ours.search(queries[:20], 10, excluded, where)
+        found = theirs.search(queries[:20], 10, excluded, where)
+        assert (found[0] == mine[0]).mean() > 0.9, where  # its own index is approximate
+        assert (found[0] >= 0).all()
+        assert (found[0][0] % 5 > 0).all()
+        if where:
+            assert matching(where, g.metadata)[found[0]].all()
+        same = found[0] == mine[0]
+        np.testing.assert_array_equal(found[1][same], mine[1][same])
+
+
+def test_a_milvus_collection_is_brought_up_to_date(write, milvus):
+    vectors, queries = clustered(90, 16, 5, seed=9, number=2)
+    sent = []
+    build_index(milvus, write(vectors[:60], metadata=False), lambda d, total: sent.append(total))
+    grown = write(vectors, metadata=False)
+    with pytest.raises(UserError, match="as it is now"):
+        open_index(milvus, grown)
+    build_index(milvus, grown, lambda done, total: sent.append(total))
+    assert max(sent[:2]) == 60
+    assert sent[-1] == 30  # only what is new
+    shrunk = write(vectors[:50], metadata=False)
+    build_index(milvus, shrunk, lambda done, total: sent.append(total))
+    assert sent[-1] == 0
+    rows, _ = open_index(milvus, shrunk).search(queries[:1], 90, [NONE])
+    assert sorted(rows[0][rows[0] >= 0]) == list(range(50))
+
+
+def test_a_collection_of_somebody_else_is_left_alone(write, milvus):
+    from pymilvus import MilvusClient
+
+    client = MilvusClient(milvus.removeprefix("milvus://").rpartition("/")[0])
+    client.create_collection("photos", dimension=8)
+    client.close()
+    with pytest.raises(UserError, match="was not made by cqr: name another collection"):
+        build_index(milvus, write(np.eye(16)), lambda done, total: None)
+
+
+@pytest.mark.parametrize("name", ["nearest", "milvus://", "milvus://host:1/no-name", ""])
+def test_an_index_that_does_not_exist_is_said(write, name):
+    g = write(np.eye(3))
+    for function in (lambda: open_index(name, g), lambda: build_index(name, g, print)):
+        with pytest.raises(UserError, match=r"is not (exact|milvus://HOST:PORT/COLLECTION)"):
+            function()
+
+
+def test_without_the_extra_it_says_how_to_have_it(write, monkeypatch):
+    import sys
+
+    for module in ("usearch", "usearch.index", "pymilvus"):
+        monkeypatch.setitem(sys.modules, module, None)
+    g = write(np.eye(3))
+    for name, extra in (("hnsw", "index"), ("milvus://x:1/a", "milvus")):
+        with pytest.raises(UserError, match=rf"pip install 'cqr\[{extra}\]'"):
+            open_index(name, g)
