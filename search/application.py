@@ -27,16 +27,14 @@ PAGE = {
 }
 """All that the page is made of, by its address: nothing else on disk can be asked for."""
 
-
 NOT_JSON = "the body is not JSON in UTF-8"
-NO_SUGGESTIONS, LIMITS = Suggestions(), Limits()
 
 
 def application(
     engine: Engine,
-    suggestions: Suggestions = NO_SUGGESTIONS,
-    limits: Limits = LIMITS,
-    hosts: frozenset[str] | None = None,
+    suggestions: Suggestions,
+    limits: Limits,
+    hosts: frozenset[str] | None,
 ) -> Guard:
     """The service, as an ASGI application.
 
@@ -60,8 +58,6 @@ def application(
 
 
 def _serve_page(app: FastAPI) -> None:
-    folder = files("cqr.search") / "page"
-
     def add(address: str, content: bytes, kind: str) -> None:
         tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
@@ -72,6 +68,7 @@ def _serve_page(app: FastAPI) -> None:
             fresh.headers["Content-Type"] = kind
             return tagged(tag, fresh)
 
+    folder = files("cqr.search") / "page"
     for address, (name, kind) in PAGE.items():
         add(address, (folder / name).read_bytes(), kind)
 

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 from cqr.errors import UserError
 from cqr.search.engine import Engine
+from cqr.search.guard import Limits
 from cqr.search.suggestions import Suggestions
 
 NAMES = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -43,10 +44,10 @@ def serve(
     from cqr.search.application import application
 
     private = loopback(host)
-    app = application(engine, suggestions, hosts=NAMES | {host.lower()} if private else None)
+    hosts = NAMES | {host.lower()} if private else None
     server = uvicorn.Server(
         uvicorn.Config(
-            app,
+            application(engine, suggestions, Limits(), hosts),
             lifespan="off",
             ws="none",
             log_level="warning",
@@ -67,7 +68,8 @@ def serve(
         print(f"Open {address}  (Ctrl-C ends it)", flush=True)
         if show:  # it may take seconds, and waits for the first answer
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        server.run(sockets=[listener])
+        with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it has ended
+            server.run(sockets=[listener])
 
 
 def loopback(host: str) -> bool:

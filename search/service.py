@@ -1,6 +1,7 @@
 """What the routes share: an engine, the pictures that are shown, and the threads that work."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
@@ -75,14 +76,17 @@ class Service:
 
     def receive(self, body: bytes) -> say.Upload:
         """Take in a picture that a caller gave."""
+        began = time.perf_counter()
         try:
             pixels = images.decode(body, self.limits.upload_pixels)
         except images.Refused as error:
             raise Refusal(422, f"this file {error}") from None
+        decoded = time.perf_counter() - began
         reference = self.engine.picture(pixels)
+        seconds = {**reference.seconds, "decode": decoded}
         height, width = pixels.shape[:2]
         name = self.uploads.add(Upload(reference, jpeg(pixels, LARGE), width, height))
-        return say.Upload(id=name, width=width, height=height, seconds=reference.seconds)
+        return say.Upload(id=name, width=width, height=height, seconds=seconds)
 
     def search(self, asked: say.SearchQuestion) -> say.SearchAnswer:
         answer = self.engine.ask(

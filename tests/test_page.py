@@ -18,6 +18,8 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="there is no chromium here: apt-get install chromium"
 )
 
+expect.set_options(timeout=30_000)
+
 PHONE = {"width": 390, "height": 844}
 
 
@@ -56,7 +58,7 @@ def open_page(browser, service):
 
     def make(address="", **options):
         context = browser.new_context(viewport={"width": 1280, "height": 800}, **options)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(30_000)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
