@@ -37,7 +37,7 @@ async function call(address, options = {}) {
       continue;
     }
     const { detail } = await answer.json().catch(() => ({ detail: answer.statusText }));
-    throw Object.assign(new Error(sentence(detail)), { status: answer.status });
+    throw new Error(sentence(detail || "the service failed"));
   }
 }
 
@@ -68,6 +68,7 @@ function write(steps) {
 }
 
 function go(steps) {
+  if (write(steps) === shown.address) return show();
   history.replaceState({ scroll: scrollY }, "");
   history.pushState({ scroll: 0 }, "", write(steps));
   show();
@@ -75,7 +76,7 @@ function go(steps) {
 
 const last = (steps) => steps[steps.length - 1];
 const isRow = (image) => /^\d{1,10}$/.test(image);
-const asSent = (image) => (isRow(image) ? Number(image) : image);
+const isUpload = (image) => /^[0-9a-f]{32}$/.test(image);
 const large = (image) => (isRow(image) ? `/api/images/${image}` : `/api/uploads/${encodeURIComponent(image)}`);
 const small = (image) => (isRow(image) ? `${large(image)}/thumb` : large(image));
 const label = (image) => (isRow(image) ? paths[image] ?? `Picture ${image}` : "Your picture");
@@ -85,7 +86,7 @@ const label = (image) => (isRow(image) ? paths[image] ?? `Picture ${image}` : "Y
 async function show() {
   const steps = read(location);
   const step = last(steps);
-  const again = shown.address === write(steps) && $("problem").hidden;
+  if (shown.address === write(steps) && $("problem").hidden) return;
   shown.abort?.abort();
   shown = { steps, address: write(steps), image: step?.image ?? null, abort: new AbortController() };
   $("text").value = step?.text ?? "";
@@ -96,7 +97,6 @@ async function show() {
   document.title = step?.text ? `${step.text} · cqr` : "cqr";
   trail(steps);
   if (drawn !== shown.image) draw(shown.image);
-  if (again) return;
   words(null);
   await (step ? results(step, shown.abort.signal) : gallery());
 }
@@ -111,6 +111,7 @@ function draw(image) {
 async function gallery() {
   const { signal } = shown.abort;
   title("Gallery", "");
+  if (!info) grid.show(24, () => null);
   try {
     await names(0);
   } catch (error) {
@@ -191,15 +192,22 @@ async function results(step, signal) {
 }
 
 async function ask({ image, text }, signal) {
+  if (!isRow(image) && !isUpload(image)) {
+    throw new Error("The address names no picture: pick one from the gallery.");
+  }
   const began = performance.now();
+  const sent = isRow(image) ? Number(image) : image;
   const texts = text ? [{ text }] : [];
-  const found = await post("/api/search", { images: [asSent(image)], texts, k: RESULTS }, signal);
-  const took = performance.now() - began;
-  const attends = info.attends && text;
-  const attention = attends
-    ? await post("/api/attention", { image: asSent(image), text }, signal).catch(() => null)
-    : null;
-  return { ...found, took, attention };
+  const [found, attention] = await Promise.all([
+    post("/api/search", { images: [sent], texts, k: RESULTS }, signal).then((answer) => ({
+      ...answer, took: performance.now() - began,
+    })),
+    info.attends && text
+      ? post("/api/attention", { image: sent, text }, signal).catch(() => null)
+      : null,
+  ]);
+  signal.throwIfAborted(); // the words may be missing
+  return { ...found, attention };
 }
 
 function keep(key, answer) {
@@ -228,7 +236,7 @@ function trail(steps) {
   });
   $("trail").hidden = items.length < 2;
   $("trail").firstElementChild.replaceChildren(...items);
-  items.at(-1)?.scrollIntoView({ block: "nearest", inline: "end" });
+  $("trail").firstElementChild.scrollLeft = 1e6;
 }
 
 function words(attention) {
@@ -292,6 +300,7 @@ const blame = (error) => say(error.message, "bad");
 // --- What a person does -------------------------------------------------------------------------
 
 function find(text) {
+  $("wanting").textContent = "";
   if (shown.image === null) {
     $("wanting").textContent = "Pick a picture first: drop one, or choose one from the gallery.";
     return;
@@ -340,7 +349,7 @@ addEventListener("popstate", show);
 addEventListener("pagehide", () => history.replaceState({ scroll: scrollY }, ""));
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[href]");
-  if (!link || link.closest("#grid") || !plain(event) || link.hash) return;
+  if (!link || event.defaultPrevented || !plain(event) || link.hash) return;
   event.preventDefault();
   go(read(link.href));
 });
