@@ -76,6 +76,16 @@ MovedEncoderOption = Annotated[
 MovedWeightsOption = Annotated[
     Path | None, typer.Option(help="Where the detector's weights lie now, if they were moved.")
 ]
+PublishedOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV of published numbers, columns row,source,R@1,...: shown in columns of their own."
+    ),
+]
+ExamplesOption = Annotated[
+    int,
+    typer.Option(min=0, max=50, help="Queries that the page shows with pictures, chosen by rule."),
+]
 MaxMissingOption = Annotated[float, typer.Option(help="Share of the images that may lack regions.")]
 
 
@@ -377,6 +387,36 @@ def train(
     k: Annotated[
         int | None, typer.Option(help="Read the first K regions only.", show_default="all")
     ] = None,
+    learners: Annotated[
+        int | None,
+        typer.Option(
+            help="Learners that share the model, each with a mask of its own (ABE).",
+            show_default="1",
+        ),
+    ] = None,
+    divergence: Annotated[
+        float | None,
+        typer.Option(help="Weight of the loss that keeps learners apart.", show_default="1.0"),
+    ] = None,
+    divergence_margin: Annotated[
+        float | None,
+        typer.Option(help="Squared distance that is apart enough.", show_default="1.0"),
+    ] = None,
+    snr: Annotated[
+        bool | None,
+        typer.Option(
+            "--snr",
+            help="Normalise and restitute the features of regions (SNR).",
+            show_default="off",
+        ),
+    ] = None,
+    causality: Annotated[
+        float | None, typer.Option(help="Weight of SNR's two losses.", show_default="0.1")
+    ] = None,
+    causality_distance: Annotated[
+        str | None,
+        typer.Option(help="Distance in them: half-cosine or cosine.", show_default="half-cosine"),
+    ] = None,
     text_encoder: Annotated[
         str | None,
         typer.Option(
@@ -406,6 +446,14 @@ def train(
         int | None, typer.Option(help="Passes over the training queries.", show_default="20")
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Queries a step.", show_default="128")] = None,
+    together: Annotated[
+        int | None,
+        typer.Option(
+            help="Queries of one reference that meet in a batch, so that the model must tell which"
+            " object a text means.",
+            show_default="1",
+        ),
+    ] = None,
     lr: Annotated[
         float | None, typer.Option(help="Peak learning rate.", show_default="0.001")
     ] = None,
@@ -467,12 +515,19 @@ def train(
         "model": model,
         "input": input_,
         "k": k,
+        "learners": learners,
+        "divergence": divergence,
+        "divergence_margin": divergence_margin,
+        "snr": snr,
+        "causality": causality,
+        "causality_distance": causality_distance,
         "text_encoder": text_encoder,
         "max_words": max_words,
         "loss": loss,
         "kappa": kappa,
         "epochs": epochs,
         "batch": batch,
+        "together": together,
         "lr": lr,
         "warmup": warmup,
         "weight_decay": weight_decay,
@@ -500,6 +555,8 @@ def evaluate(
     data: DataOption = None,
     as_: AsOption = None,
     protocol: ProtocolOption = [],  # noqa: B006
+    published: PublishedOption = None,
+    examples: ExamplesOption = 12,
     text_encoder: MovedEncoderOption = None,
     max_missing: MaxMissingOption = 0.01,
     device: DeviceOption = "auto",
@@ -509,27 +566,32 @@ def evaluate(
     Reads a run, and the features and queries it was trained on or those given: another
     feature file may be of another data set.  Prints Recall@K beside the
     chance level; writes metrics.json, queries.parquet (what each query found) and report.html
-    to the run's folder evaluation/, or evaluation-NAME/ for another data set than its own.
+    (one file, with pictures) to the run's folder evaluation/, or evaluation-NAME/ for another
+    data set than its own.
 
     Example: `cqr evaluate`
     """
-    from cqr.trainer import console, report, runs
+    from cqr.report import evaluation as report
+    from cqr.trainer import console, runs
     from cqr.trainer.evaluate import evaluate as score_run
     from cqr.trainer.evaluate import write
     from cqr.trainer.material import Wanted, collect_for
+    from cqr.trainer.published import read as read_published
 
     chosen = runs.Run.load(run) if run else runs.newest()
     if text_encoder:
         chosen = chosen.with_text_encoder(text_encoder)
     wanted = Wanted(data, as_, tuple(protocol))
     material = collect_for(chosen, features, wanted, split="scored", max_missing=max_missing)
+    said = read_published(published, material.dataset.protocol.recalls)
     console.announce(chosen, material)
     evaluation = score_run(chosen, material, runs.torch_device(device))
     folder = chosen.evaluation(material.dataset.name)
     write(evaluation, folder)
-    report.write(evaluation, chosen, folder)
-    console.recall_table(evaluation.metrics)
-    print(f"Wrote {folder}/metrics.json, queries.parquet and report.html")
+    console.recall_table(evaluation.metrics, said)
+    print(f"Wrote {folder}/metrics.json and queries.parquet")
+    page = report.write(evaluation, chosen, material, folder, examples=examples, published=said)
+    print(f"Wrote {page}")
 
 
 @command
@@ -569,13 +631,8 @@ def compare(
             help="Label of the row that each is held against.", show_default="the best other one"
         ),
     ] = None,
-    published: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV of published numbers, columns row,source,R@1,...: shown in columns of their"
-            " own."
-        ),
-    ] = None,
+    published: PublishedOption = None,
+    examples: ExamplesOption = 8,
     data: DataOption = None,
     as_: AsOption = None,
     protocol: ProtocolOption = [],  # noqa: B006
@@ -601,8 +658,9 @@ def compare(
 
     Example: `cqr compare --features artifacts/fashion.h5 --models lbf,lbf:input=whole --seeds 3`
     """
+    from cqr.report import comparison as report
     from cqr.trainer import compare as comparing
-    from cqr.trainer import compared, comparison_console, comparison_report
+    from cqr.trainer import compared, comparison_console
     from cqr.trainer.comparison import prepare
     from cqr.trainer.material import Wanted
     from cqr.trainer.runs import torch_device
@@ -626,7 +684,7 @@ def compare(
         comparing.run(comparison, jobs=jobs, device=device, on_look=on_look)
     content = compared.write(compared.gather(comparison))
     comparison_console.tables(content)
-    for path in comparison_report.write(content, comparison.folder):
+    for path in report.write(content, comparison, examples=examples):
         print(f"Wrote {path}")
     compared.check_whole(content, comparison)
 
@@ -704,8 +762,8 @@ def index(
     from cqr.search.command import index as run_index
 
     with console.bars() as progress:
-        built = run_index(run, features, index, metadata, device, progress)
-    console.print_built(built)
+        built, name = run_index(run, features, index, metadata, device, progress)
+    console.print_built(built, name)
 
 
 @command

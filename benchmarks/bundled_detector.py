@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cqr.pipeline.detectors import DetectorSpec
-from cqr.pipeline.detectors.bundled import ATTRIBUTES, WEIGHTS, Bundled
+from cqr.pipeline.detectors.bundled import ATTRIBUTES, WEIGHTS, attributes
 from cqr.pipeline.detectors.regional import RegionDetector
 from cqr.scenes.generate import Settings, generate
 
@@ -85,8 +85,6 @@ class Tally:
 def measure(
     detector: RegionDetector, folder: Path, file: str, box: str, known: set[tuple[str, str]]
 ) -> Tally:
-    backend = detector.backend
-    assert isinstance(backend, Bundled)
     images = json.loads((folder / "test.json").read_bytes())["images"]
     tally = Tally()
     for start in range(0, len(images), BATCH):
@@ -104,8 +102,8 @@ def measure(
             tally.truths += len(truth)
             for least, right in tally.right.items():
                 right.append(match(boxes, truth, least) >= 0)
-            logits = backend.attributes(torch.from_numpy(regions.features[real]))
-            said = {name: values.argmax(1).tolist() for name, values in logits.items()}
+            heads = attributes(torch.from_numpy(regions.features[real]))
+            said = {name: values.argmax(1).tolist() for name, values in heads.items()}
             for i, j in enumerate(match(boxes, truth, 0.5)):
                 if j >= 0:
                     one = objects[j]

@@ -19,8 +19,11 @@ def index(
     metadata: Path | None,
     device: str,
     progress: Progress,
-) -> Built:
+) -> tuple[Built, str]:
     """Build the gallery of a run, and the index that is asked for over it.
+
+    Returns:
+        What became of the gallery, and the name of the index.
 
     Raises:
         UserError: see `build.build` and `indexes.build_index`.
@@ -35,5 +38,5 @@ def index(
         device=on,
         progress=lambda done, total: progress("encode", done, total),
     )
-    build_index(index, built.gallery, lambda done, total: progress("index", done, total))
-    return built
+    name = build_index(index, built.gallery, lambda done, total: progress("index", done, total))
+    return built, name

@@ -34,15 +34,15 @@ def bars() -> Iterator[Any]:
         yield progress
 
 
-def print_built(built: Built) -> None:
-    """What became of the gallery."""
+def print_built(built: Built, index: str) -> None:
+    """What became of the gallery, and the name of its index."""
     g = built.gallery
     if built.anew:
         notes.print(f"Encoded all anew: {built.anew}", style="yellow", soft_wrap=True)
     if built.absent:
         said = f"Left out {built.absent:,} pictures that have regions but whose files are gone"
         notes.print(said, style="yellow", soft_wrap=True)
-    print(f"Wrote {g.folder}: {len(g):,} vectors of {g.vectors.shape[1]}")
+    print(f"{g.folder}: {len(g):,} vectors of {g.vectors.shape[1]}, {index} index")
     print(f"Encoded {built.computed:,} pictures, kept {built.kept:,}, dropped {built.dropped:,}")
     if columns := list(g.metadata.columns):
         print(f"Metadata {', '.join(columns)}")

@@ -136,13 +136,13 @@ class Engine:
         Raises:
             UserError: the gallery has no such picture, or several of that file name.
         """
-        path = self._path(name)
-        if path is None:
+        row = self._row(name)
+        if row is None:
             raise UserError(
                 f"{name} is no picture of {self.gallery.folder}: "
                 f"name one as {self.gallery.paths[0]}"
             )
-        return self.row(self.gallery.rows[path])
+        return self.row(row)
 
     def row(self, row: int) -> Reference:
         """The picture of a row of the gallery."""
@@ -160,12 +160,13 @@ class Engine:
         Raises:
             UserError: there is neither, or the file cannot be used.
         """
-        if self._path(name) is None and not os.path.lexists(name):
+        row = self._row(name)
+        if row is None and not os.path.lexists(name):
             raise UserError(
                 f"{name} is neither a picture of {self.gallery.folder} (as "
                 f"{self.gallery.paths[0]} is) nor a file"
             )
-        return self.picture(Path(name)) if self._path(name) is None else self.reference(name)
+        return self.picture(Path(name)) if row is None else self.row(row)
 
     def ask(self, question: Question) -> Answer:
         """The pictures nearest to the question's vector; see `vector.vector_of`.
@@ -199,23 +200,21 @@ class Engine:
         """
         return attended(self.model, self.words, reference.regions, [text], self.device)[0]
 
-    def _path(self, name: str) -> str | None:
-        """The path in the gallery that a name stands for."""
+    def _row(self, name: str) -> int | None:
+        """The row of the gallery that a name stands for."""
         rows = self.gallery.rows
-        if name in rows:
-            return name
+        if name in rows or "\0" in name:
+            return rows.get(name)
         root = os.path.realpath(self.reader.file.image_root)
         below = os.path.relpath(os.path.realpath(name), root).replace(os.sep, "/")
-        if below in rows:
-            return below
-        if "/" in name or os.path.lexists(name):
-            return None
+        if below in rows or "/" in name or os.path.lexists(name):
+            return rows.get(below)
         same = [path for path in rows if path.rsplit("/", 1)[-1] == name]
         if len(same) > 1:
             raise UserError(
                 f"{len(same)} pictures are called {name}, among them {same[0]} and {same[1]}"
             )
-        return same[0] if same else None
+        return rows[same[0]] if same else None
 
 
 def read_regions(run: Run, features: Path | None) -> RegionReader:

@@ -9,6 +9,7 @@ Nothing in it is ever run.
 """
 
 import ast
+import keyword
 import operator
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def read_metadata(file: Path, paths: list[str]) -> pd.DataFrame:
             else f"{file} has no row"
         )
     for name in table.columns:
-        if not str(name).isidentifier():
+        if not str(name).isidentifier() or keyword.iskeyword(str(name)):
             raise UserError(
                 f"the column {name!r} of {file} cannot be named in a --where: rename it"
             )
@@ -103,7 +104,7 @@ class _Spelt(ast.NodeTransformer):
         if not isinstance(listed, ast.List):
             return node
         positive = isinstance(within, ast.In)
-        each = [
+        each: list[ast.expr] = [
             ast.Compare(node.left, [ast.Eq() if positive else ast.NotEq()], [value])
             for value in listed.elts
         ]

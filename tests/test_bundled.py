@@ -51,9 +51,9 @@ def check(detector, pictures, truths, views):
         overlap, which = box_iou(torch.tensor(truth, dtype=torch.float32), found).max(1)
         assert overlap.min() > 0.7
         assert sorted(which.tolist()) == list(range(len(truth)))
-        logits = detector.backend.attributes(torch.from_numpy(regions.features)[which])
+        heads = bundled.attributes(torch.from_numpy(regions.features)[which])
         for name, values in bundled.ATTRIBUTES.items():
-            said = [values[i] for i in logits[name].argmax(1).tolist()]
+            said = [values[i] for i in heads[name].argmax(1).tolist()]
             right += sum(
                 word == getattr(placed.object, name)
                 for word, placed in zip(said, view.objects, strict=True)
@@ -85,6 +85,29 @@ def test_objects_of_pictures_are_found(detector, views):
     renderer.close()
     truths = [[one.box for one in seen] for _, seen in rendered]
     check(detector, [picture for picture, _ in rendered], truths, views)
+
+
+def test_what_the_heads_say_stands_behind_the_visual_feature(detector, views):
+    plain = DetectorSpec("bundled", config="visual", device="cpu").load()
+    assert (plain.dim, detector.dim) == (256, 256 + 8 + 3 + 2)
+    assert plain.identity != detector.identity
+    pictures = drawings(views[:2])
+    for visual, both in zip(plain(pictures, K), detector(pictures, K), strict=True):
+        np.testing.assert_array_equal(visual.boxes, both.boxes)
+        np.testing.assert_allclose(both.features[:, :256], visual.features, rtol=1e-5, atol=1e-6)
+        at = 256
+        for name, values in bundled.ATTRIBUTES.items():
+            head = plain.backend.network.attributes[name]
+            weight, bias = (p.detach().double().numpy() for p in (head.weight, head.bias))
+            odds = np.exp(visual.features[: visual.count] @ weight.T + bias)
+            said = both.features[: both.count, at : at + len(values)]
+            np.testing.assert_allclose(said, odds / odds.sum(1, keepdims=True), atol=1e-5)
+            at += len(values)
+
+
+def test_an_unknown_config_is_refused():
+    with pytest.raises(UserError, match="no config nope; choose --config from attributes, visual"):
+        DetectorSpec("bundled", config="nope", device="cpu").load()
 
 
 def test_a_batch_changes_nothing(detector, views):

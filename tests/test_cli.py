@@ -52,6 +52,7 @@ def test_the_defaults_in_the_help_are_those_of_the_settings():
     settings = {f.name: f.default for f in dataclasses.fields(Settings)} | {
         "k": "all",
         "text_encoder": "none",
+        "snr": "off",
     }
     del shown["as_"]  # no setting
     shown["input"] = shown.pop("input_")

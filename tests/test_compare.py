@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import load_file
 
 from cqr.errors import UserError
+from cqr.report import comparison as report
 from cqr.trainer import cell as cells
-from cqr.trainer import compare, compared, comparison_console, comparison_report
+from cqr.trainer import compare, compared, comparison_console
 from cqr.trainer.comparison import _file_name, begin, prepare
 from cqr.trainer.material import Wanted, collect
 from cqr.trainer.published import read as read_published
@@ -167,19 +168,66 @@ def test_what_is_written_agrees_with_the_runs(compared_rows):
 
 def test_the_page_and_the_tables_show_it(compared_rows, capsys):
     content = compared.write(compared.gather(replace(compared_rows, against="whole")))
-    paths = comparison_report.write(content, compared_rows.folder)
+    paths = report.write(content, compared_rows, examples=6)
     assert [path.name for path in paths] == ["comparison.html", "rows.svg", "k.svg"]
     page = paths[0].read_text()
     cell = comparison_console.plus_minus(content["rows"][0]["recall"]["5"])
     assert f"<td>{cell}</td>" in page
     assert "src=" not in page
-    assert page.count("<svg") == 2
+    assert page.count("<svg xmlns") == 3
     comparison_console.tables(content)
     said = capsys.readouterr().out
     assert cell in said
     assert "Rows differ in: input, k." in said
     against = [row["against"]["1"] and row["against"]["1"]["row"] for row in content["rows"]]
     assert against == ["whole", None, "whole", "whole"]
+
+
+def test_the_page_shows_the_same_queries_of_every_row(compared_rows):
+    content = compared.write(compared.gather(compared_rows))
+    [path, *_] = report.write(content, compared_rows, examples=6)
+    text = path.read_text()
+    labels = [row.label for row in compared_rows.rows]
+    runs = Path("artifacts/comparisons/css/runs")
+    folders = ["lbf-0", "whole-0", *(cell.path.name for cell in compared_rows.cells()[2:4])]
+    tables = [
+        pd.read_parquet(runs / name / "evaluation/queries.parquet").set_index("query_id")
+        for name in folders
+    ]
+    caption = compared_rows.rows[0].material.dataset.images.set_index("path")["caption"]
+    examples = text.split('<article class="example">')[1:]
+    assert len(examples) == 6
+    for example in examples:
+        name = re.search(r"<code>(.*?)</code>", example)[1]
+        assert re.findall(r"<h5>(.*?) <span", example) == labels
+        lists = re.findall(r'<ol class="found">(.*?)</ol>', example, re.DOTALL)
+        for table, shown in zip(tables, lists, strict=True):
+            query = table.loc[name]
+            items = re.findall(r"<li(.*?)>.*?<title>(.*?)\n", shown)
+            assert [path for _, path in items] == list(query["found"][:5])
+            right = [caption[path] == caption[query["target"]] for _, path in items]
+            assert [bool(kind) for kind, _ in items] == right
+        assert "Reference, as lbf is given it" in example
+        assert "data-weights" in example
+    ranks = pd.concat([table["rank"] for table in tables], axis=1)
+    differ = (ranks == 1).any(axis=1) & ((ranks > 5) | (ranks == 0)).any(axis=1)
+    names = re.findall(r"<code>(.*?)</code>", text)
+    split = min(3, differ.sum())
+    assert differ[names[:split]].all()
+    assert not differ[names[split:]].any()
+    assert all(f">{value:.2f}</td>" in text for value in _kinds(runs, "lbf"))
+
+
+def _kinds(runs, label):
+    """R@1 of each kind of query, the mean over both seeds."""
+    found = [
+        json.loads((runs / f"{label}-{seed}/evaluation/metrics.json").read_text())["breakdown"]
+        for seed in (0, 1)
+    ]
+    return [
+        statistics.mean(one["kind"][kind]["recall"]["1"] for one in found)
+        for kind in ("add", "make", "remove")
+    ]
 
 
 def test_published_numbers_have_columns_of_their_own(compared_rows, capsys):
@@ -190,11 +238,11 @@ def test_published_numbers_have_columns_of_their_own(compared_rows, capsys):
     content = compared.write(compared.gather(comparison))
     said = [row["published"] for row in content["rows"]]
     assert said == [{"R@5": 55.5, "source": "A paper <3"}, None]
-    [page, _] = comparison_report.write(content, comparison.folder)
+    [page, _] = report.write(content, comparison)
     text = page.read_text()
-    assert "<th>R@5 published</th></tr>" in text
+    assert '<th scope="col">R@5 published</th></tr>' in text
     assert "<td>55.50</td></tr>" in text
-    assert "<p>Published: lbf: A paper &lt;3.</p>" in text
+    assert ">Published: lbf: A paper &lt;3.</p>" in text
     comparison_console.tables(content)
     assert re.search(r"│ lbf .* 55.50 │\n", capsys.readouterr().out)
 
@@ -242,6 +290,13 @@ def test_more_rows_and_seeds_are_welcome_and_anything_else_is_named(drawn_scenes
     for other, said in wrong:
         with pytest.raises(UserError, match=f"{where} {said}: give the same, or another --out"):
             begin(prepared(features, **same | other))
+    plan = Path("artifacts/comparisons/css/plan.json")
+    old = json.loads(plan.read_text())
+    for settings in old["rows"].values():
+        del settings["learners"]  # as it was written before there was such a setting
+    plan.write_text(json.dumps(old))
+    with pytest.raises(UserError, match=f"{where} learners=1 in the row a, not 2"):
+        begin(prepared(features, **same | {"shared": [*TINY, "learners=2"]}))
     begin(prepared(features, **same))
     drawn_scenes(name="other", seed=1)
     elsewhere = prepare(
@@ -288,8 +343,8 @@ def test_a_cell_that_is_killed_or_says_nothing_is_told_and_the_rest_go_on(
     ]  # fmt: skip
     content = compared.write(compared.gather(comparison))
     assert content["rows"][0]["errors"]["2"] == "two"
-    [page] = comparison_report.write(content, comparison.folder)
-    assert "<td>lbf, seed 2</td><td>two</td>" in page.read_text()
+    [page] = report.write(content, comparison)
+    assert '<th scope="row">lbf, seed 2</th><td>two</td>' in page.read_text()
     comparison_console.tables(content)
     assert "lbf, seed 2 failed: two\n" in capsys.readouterr().out
 

@@ -133,7 +133,8 @@ def test_images_and_queries(tmp_path):
         for split in ("train", "test")
         for path, label in zip(names(split), part()["labels"], strict=True)
     ]
-    assert data.split("test").values.tolist() == [
+    assert data.split("test")["place"].dropna().tolist() == ["top-left", "top-left"]
+    assert data.split("test").drop(columns="place").values.tolist() == [
         ["test-0", test[0], "make top-left red circle blue", test[2], "test", "make", 0],
         ["test-1", test[1], "make top-left red circle blue", test[3], "test", "make", 0],
         ["test-2", test[0], "add large object", test[4], "test", "add", 1],

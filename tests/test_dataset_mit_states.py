@@ -339,3 +339,5 @@ def test_the_three_lines(tmp_path, write_features):
     assert metrics["gallery"] == 6
     assert {"adjective R@1", "noun R@10"} <= set(metrics["measures"])
     assert metrics["measures"]["noun R@10"] == 100  # of five other images
+    by_noun = {noun: part["queries"] for noun, part in metrics["breakdown"]["noun"].items()}
+    assert by_noun == {"castle": 8, "wool": 2}

@@ -263,6 +263,7 @@ def test_metadata_is_by_path_and_is_found_again(run, features, tmp_path, encoded
         ("path,colour\nx/1.png,b\n", "names none of the pictures: its first path is 'x/1.png'"),
         ("path,colour\n", "has no row"),
         ("path,a b\n1.png,b\n", "the column 'a b' of .* cannot be named in a --where"),
+        ("path,class\n1.png,b\n", "the column 'class' of .* cannot be named in a --where"),
         ("path,vector\n1.png,b\n", "the column 'vector' of .* is a name of cqr's"),
         ("", "cannot read"),
     ],

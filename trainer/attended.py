@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from cqr.errors import UserError
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import RetrievalModel
-from cqr.trainer.models.lbf import LBF
 from cqr.trainer.text import TextReader
 
 
@@ -30,7 +29,7 @@ class Attended:
 
 def attends(model: RetrievalModel) -> bool:
     """Whether the model's words attend to regions, so that `attended` has something to say."""
-    return isinstance(model, LBF) and bool(model.read)
+    return model.attends
 
 
 @torch.inference_mode()
@@ -51,7 +50,7 @@ def attended(
     Raises:
         UserError: the model has no such attention.
     """
-    if not (isinstance(model, LBF) and attends(model)):
+    if not attends(model):
         raise UserError("the words of this model do not attend to regions: only lbf's do")
     weights = model.attention(regions.to(device), words.encode(texts).to(device)).float().cpu()
     out = []

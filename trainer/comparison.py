@@ -143,6 +143,10 @@ def _flat(settings: Settings) -> dict[str, Any]:
     return values | options
 
 
+_DEFAULTS = _flat(Settings())
+"""What a plan was begun with that was written before there was such a setting."""
+
+
 def _file_name(label: str) -> str:
     """A label as a part of a path; different ones stay different."""
     name = re.sub(r"[^\w.=-]+", "-", label).strip("-.")[:60]
@@ -207,12 +211,8 @@ def prepare(
     if against is not None and against not in labels:
         raise UserError(f"--against {against}: there is no such row; there are {', '.join(labels)}")
     folder = folder or COMPARISONS / features.stem
-    said = read_published(published, _recalls(rows[0])) if published else {}
+    said = read_published(published, rows[0].material.dataset.protocol.recalls)
     return Comparison(folder, rows, seeds, curves, against, said, wanted.data, max_missing)
-
-
-def _recalls(row: Row) -> list[str]:
-    return [f"R@{k}" for k in row.material.dataset.protocol.recall_at]
 
 
 def _check_same_queries(one: Material, two: Material) -> None:
@@ -262,7 +262,7 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
             return f"the row {label}, which is not given now"
         now = new["rows"][label]
         for name in {**settings, **now}:
-            one, two = settings.get(name), now.get(name)
+            one, two = settings.get(name, _DEFAULTS.get(name)), now.get(name)
             if one != two:
                 return f"{name}={one} in the row {label}, not {two}"
     for path, made in old["features"].items():

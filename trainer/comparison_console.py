@@ -4,21 +4,20 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
-from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from cqr.trainer.compare import OnLook
 from cqr.trainer.comparison import Cell, Comparison
-from cqr.trainer.console import notes, results
+from cqr.trainer.console import notes, print_table, results
+from cqr.trainer.published import cells, columns
 
 
 def announce(comparison: Comparison, jobs: int) -> None:
     """Say what is about to be compared, on what."""
     dataset = comparison.rows[0].material.dataset
-    cells = comparison.cells()
-    done = sum(cell.done for cell in cells)
+    every = comparison.cells()
+    done = sum(cell.done for cell in every)
     _say(f"Data set    {dataset.name} ({dataset.root})")
     _say(f"Protocol    {dataset.protocol.sentence()}")
     for note in dict.fromkeys(n for row in comparison.rows for n in row.material.notes):
@@ -26,7 +25,7 @@ def announce(comparison: Comparison, jobs: int) -> None:
     kept = f", of which {done} are done" if done else ""
     _say(
         f"Comparison  {comparison.folder}: {len(comparison.rows)} rows with "
-        f"{comparison.seeds} seeds, {len(cells)} runs{kept}; {jobs} at a time"
+        f"{comparison.seeds} seeds, {len(every)} runs{kept}; {jobs} at a time"
     )
 
 
@@ -37,17 +36,17 @@ def _say(line: str, style: str | None = None) -> None:
 @contextlib.contextmanager
 def comparing(comparison: Comparison) -> Iterator[OnLook]:
     """A bar of the epochs of all runs, and a line after each run."""
-    cells = comparison.cells()
-    columns = (
+    every = comparison.cells()
+    parts = (
         SpinnerColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"),
         BarColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=notes, transient=True) as bar:
+    with Progress(*parts, console=notes, transient=True) as bar:
         epochs = comparison.rows[0].settings.epochs
-        line = bar.add_task("", total=epochs * len(cells))
+        line = bar.add_task("", total=epochs * len(every))
 
         def on_look(running: list[Cell], ended: list[Cell]) -> None:
             for cell in ended:
@@ -55,7 +54,7 @@ def comparing(comparison: Comparison) -> Iterator[OnLook]:
                 _say(f"{cell.row.label}, seed {cell.seed}: {how}", style)
             now = {cell.path for cell in running}
             trained = sum(
-                epochs if cell.done else cell.epochs() if cell.path in now else 0 for cell in cells
+                epochs if cell.done else cell.epochs() if cell.path in now else 0 for cell in every
             )
             names = "; ".join(f"{cell.row.label}, seed {cell.seed}" for cell in running[:2])
             bar.update(line, completed=trained, description=names)
@@ -69,9 +68,9 @@ def tables(content: dict[str, Any]) -> None:
         f"{content['dataset']}: {content['queries']:,} queries, gallery {content['gallery']:,}"
     )
     results.print(budget(content), soft_wrap=True)
-    _print(_recall(content))
+    print_table(_recall(content))
     if any(difference for row in content["rows"] for difference in row.get("against", {}).values()):
-        _print(_differences(content))
+        print_table(_differences(content))
     for row in content["rows"]:
         for seed, error in row["errors"].items():
             why = f"{row['row']}, seed {seed} failed: {error}"
@@ -105,8 +104,8 @@ def _recall(content: dict[str, Any]) -> Table:
     measures = headings(content)
     table = Table()
     table.add_column("")
-    columns = published_columns(content)
-    for name in (*measures, "parameters", "seconds", "seeds", *(f"{n} published" for n in columns)):
+    said = published_columns(content)
+    for name in (*measures, "parameters", "seconds", "seeds", *(f"{n} published" for n in said)):
         table.add_column(name, justify="right")
     for row in content["rows"]:
         if "recall" not in row:
@@ -120,7 +119,7 @@ def _recall(content: dict[str, Any]) -> Table:
             f"{row['parameters']:,}",
             plus_minus(row["seconds"], 1),
             seeds_of(row, content),
-            *published(row, columns),
+            *published(row, said),
             style="" if len(row["seeds"]) == content["seeds"] else "yellow",
         )
     return table
@@ -134,14 +133,12 @@ def headings(content: dict[str, Any]) -> list[str]:
 
 def published_columns(content: dict[str, Any]) -> list[str]:
     """The names of the measures of which a row has a published number."""
-    known = {name for row in content["rows"] for name in row.get("published") or {}}
-    return [name for name in headings(content) if name in known]
+    return columns((row.get("published") or {} for row in content["rows"]), headings(content))
 
 
-def published(row: dict[str, Any], columns: list[str]) -> list[str]:
+def published(row: dict[str, Any], names: list[str]) -> list[str]:
     """A row's published numbers as they are printed, with blanks."""
-    said = row.get("published") or {}
-    return [f"{said[name]:.2f}" if name in said else "" for name in columns]
+    return cells(row.get("published") or {}, names)
 
 
 def seeds_of(row: dict[str, Any], content: dict[str, Any]) -> str:
@@ -177,12 +174,3 @@ def difference(found: dict[str, Any]) -> list[str]:
         f"{100 * found['not_better']:.2f} %",
         "" if deviations is None else f"{deviations:+.1f}",
     ]
-
-
-def _print(table: Table) -> None:
-    """As wide as the table is, where nobody's window says otherwise."""
-    if results.is_terminal:
-        results.print(table)
-        return
-    wanted = Measurement.get(results, results.options.update(max_width=1000), table).maximum
-    Console(highlight=False, width=max(wanted, results.width)).print(table)

@@ -1,10 +1,13 @@
 """What `cqr train` and `cqr evaluate` print: results on stdout, the rest on stderr."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,11 +19,15 @@ from rich.progress import (
 from rich.table import Table
 
 from cqr.trainer.material import Material
+from cqr.trainer.published import cells, columns
 from cqr.trainer.queries import Dataset
 from cqr.trainer.runs import Run
 from cqr.trainer.settings import Settings
 from cqr.trainer.survey import Survey
 from cqr.trainer.train import OnEpoch, OnStep
+
+MOST_KINDS = 12
+"""Values of a column for which recall is printed; a page has room for more."""
 
 results = Console(highlight=False)
 notes = Console(stderr=True, highlight=False, markup=False)
@@ -59,6 +66,13 @@ def announce(run: Run, material: Material, split: str | None = None) -> None:
         flatters = "which flatters the result"
         _say(f"Note      the epoch is chosen on the test queries, {flatters}", style="yellow")
     _say(f"Model     {settings.model}: {choices}")
+    if settings.learners > 1:
+        _say(
+            f"Learners  {settings.learners}, divergence {settings.divergence}, margin "
+            f"{settings.divergence_margin}"
+        )
+    if settings.snr:
+        _say(f"SNR       causality {settings.causality}, {settings.causality_distance}")
     _say(
         f"Run       {run.path}: {settings.epochs} epochs in batches of {settings.batch}, "
         f"loss {settings.loss}, seed {settings.seed}"
@@ -76,7 +90,7 @@ def _say(line: str, style: str | None = None) -> None:
 @contextlib.contextmanager
 def training(settings: Settings) -> Iterator[tuple[OnStep, OnEpoch]]:
     """A bar within the epoch, and a line after it."""
-    columns = (
+    parts = (
         SpinnerColumn(),
         TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
         BarColumn(),
@@ -84,7 +98,7 @@ def training(settings: Settings) -> Iterator[tuple[OnStep, OnEpoch]]:
         TextColumn("loss {task.fields[loss]:.3f}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=notes, transient=True) as bar:
+    with Progress(*parts, console=notes, transient=True) as bar:
         line = bar.add_task("", total=None, epoch=1, epochs=settings.epochs, loss=float("nan"))
 
         def on_step(epoch: int, step: int, steps: int, loss: float) -> None:
@@ -101,26 +115,39 @@ def training(settings: Settings) -> Iterator[tuple[OnStep, OnEpoch]]:
         yield on_step, on_epoch
 
 
-def recall_table(metrics: dict[str, Any]) -> None:
-    """Recall@K of all queries and of each kind, beside what chance would give."""
+def recall_table(
+    metrics: dict[str, Any], published: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+) -> None:
+    """Recall@K of all queries and of each kind, beside what chance would give.
+
+    Args:
+        published: see `published.read`; in columns of their own.
+    """
     ks = list(metrics["recall"])
+    known = columns(published.values(), [f"R@{k}" for k in ks])
     results.print(f"{metrics['run']} on {metrics['dataset']}, {metrics['split']} split")
     table = Table()
     table.add_column("")
-    table.add_column("queries", justify="right")
-    for k in ks:
-        table.add_column(f"R@{k}", justify="right")
+    for name in ("queries", *(f"R@{k}" for k in ks), *(f"{name} published" for name in known)):
+        table.add_column(name, justify="right")
 
-    def row(name: str, part: dict[str, Any], style: str = "") -> None:
-        cells = [f"{part['recall'][k]:.2f}" for k in ks]
-        table.add_row(name, f"{part['queries']:,}", *cells, style=style)
+    def row(name: str, part: dict[str, Any], *more: str, style: str = "") -> None:
+        found = [f"{part['recall'][k]:.2f}" for k in ks]
+        table.add_row(escape(name), f"{part['queries']:,}", *found, *more, style=style)
 
-    row(metrics["model"], metrics, "bold")
+    own = cells(published.get(metrics["model"], {}), known)
+    row(metrics["model"], metrics, *own, style="bold")
     table.add_row("chance", "", *(f"{metrics['chance'][k]:.2f}" for k in ks), style="dim")
+    for label, numbers in published.items():
+        if label != metrics["model"]:
+            table.add_row(escape(label), *([""] * (len(ks) + 1)), *cells(numbers, known))
     for column, parts in metrics["breakdown"].items():
-        for value, part in parts.items():
+        for value, part in parts.items() if len(parts) <= MOST_KINDS else ():
             row(f"{column} {value}", part)
-    results.print(table)
+    print_table(table)
+    for column, parts in metrics["breakdown"].items():
+        if len(parts) > MOST_KINDS:
+            results.print(f"By {column}: {len(parts)} values, in metrics.json and report.html")
     for name, value in metrics["measures"].items():
         results.print(f"{name:20} {value:6.2f}")
     if metrics["average"]:
@@ -132,6 +159,15 @@ def recall_table(metrics: dict[str, Any]) -> None:
     if metrics["unknown_words"]:
         words = ", ".join(f"{w} ({n})" for w, n in list(metrics["unknown_words"].items())[:5])
         _say(f"Words that training never saw: {words}")
+
+
+def print_table(table: Table) -> None:
+    """As wide as the table is, where nobody's window says otherwise."""
+    if results.is_terminal:
+        results.print(table)
+        return
+    wanted = Measurement.get(results, results.options.update(max_width=1000), table).maximum
+    Console(highlight=False, width=max(wanted, results.width)).print(table)
 
 
 def survey(found: Survey) -> None:

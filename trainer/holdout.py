@@ -3,12 +3,30 @@
 import numpy as np
 import pandas as pd
 
-from cqr.trainer.pairs import PairSource, cut
+from cqr.errors import UserError
+from cqr.trainer.pairs import Listed, PairSource, cut
 from cqr.trainer.queries import Dataset, Task, own_images, task, tasks
 from cqr.trainer.settings import Settings
 
 
 def divide(dataset: Dataset, settings: Settings) -> tuple[PairSource, list[Task]]:
+    """The source of training pairs, and the tasks by which the epoch is chosen; see `_divide`.
+
+    Raises:
+        UserError: pairs are asked to come together where a data set draws them itself.
+    """
+    source, choice = _divide(dataset, settings)
+    if settings.together > 1:
+        if not isinstance(source, Listed):
+            raise UserError(
+                f"--together {settings.together}: {dataset.name} draws its training pairs by a "
+                "rule of its own; leave it out"
+            )
+        source.together = settings.together
+    return source, choice
+
+
+def _divide(dataset: Dataset, settings: Settings) -> tuple[PairSource, list[Task]]:
     """The source of training pairs, and the tasks by which the epoch is chosen.
 
     Chosen by "validation", that is the data set's own val split, unless it is

@@ -40,10 +40,19 @@ class PairSource(Protocol):
 
 
 class Listed:
-    """Every query of a list once an epoch, shuffled."""
+    """Every query of a list once an epoch, shuffled.
+
+    Attributes:
+        queries: the list.
+        together: so many queries of one reference, as far as it has them, follow one
+            another and so meet in a batch, where their targets, which are nearly the
+            same, tell them apart only by what the texts mean.  TIRG's released code
+            puts two together (`datasets.py`); more is ours.
+    """
 
     def __init__(self, queries: pd.DataFrame, images: pd.DataFrame | None = None) -> None:
         self.queries = queries
+        self.together = 1
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -52,9 +61,19 @@ class Listed:
         return self.queries["text"]
 
     def draw(self, rng: np.random.Generator) -> Drawn:
-        order = rng.permutation(len(self))
+        order = self.order(rng)
         columns = (self.queries[name].to_numpy(object)[order] for name in Drawn.__annotations__)
         return Drawn(*columns)
+
+    def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The rows of the list as an epoch takes them."""
+        order = rng.permutation(len(self))
+        if self.together == 1:
+            return order
+        references = self.queries["reference"].iloc[order]
+        nth = references.groupby(references).cumcount() // self.together
+        group = references.groupby([references, nth], sort=False).ngroup().to_numpy()
+        return order[np.argsort(rng.permutation(group.max() + 1)[group], kind="stable")]
 
 
 def cut(frame: pd.DataFrame, column: str, fraction: float, seed: int) -> NDArray[np.bool_]:

@@ -1,6 +1,6 @@
-"""Published numbers that stand beside a comparison's own, in columns that say so."""
+"""Published numbers that stand beside one's own, in columns that say so."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +9,20 @@ import pandas as pd
 from cqr.errors import UserError
 
 
-def read(file: Path, measures: Sequence[str]) -> dict[str, dict[str, Any]]:
+def read(file: Path | None, measures: Sequence[str]) -> dict[str, dict[str, Any]]:
     """By label of a row: its published measures that are known, and their "source".
 
     Args:
         file: CSV with the columns row, source, and any of `measures`; a blank is not known.
-        measures: names of the comparison's measures, such as "R@1".
+            None: nothing is.
+        measures: names of the measures, such as "R@1".
 
     Raises:
         UserError: it cannot be read, or has other columns, a row twice, no source, or a
             measure that is no number.
     """
+    if file is None:
+        return {}
     try:
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
@@ -43,3 +46,14 @@ def read(file: Path, measures: Sequence[str]) -> dict[str, dict[str, Any]]:
         row: {**value, "source": source}
         for row, source, value in zip(table["row"], table["source"], values, strict=True)
     }
+
+
+def columns(rows: Iterable[Mapping[str, Any]], measures: Sequence[str]) -> list[str]:
+    """Those of the measures of which a row has a published number."""
+    known = {name for row in rows for name in row}
+    return [name for name in measures if name in known]
+
+
+def cells(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    """A row's published numbers as they are printed, with blanks."""
+    return [f"{row[name]:.2f}" if name in row else "" for name in columns]

@@ -64,6 +64,11 @@ class Protocol:
     text: str = ""
     pairs: str = "every listed training query once an epoch"
 
+    @property
+    def recalls(self) -> list[str]:
+        """Names of Recall@k, as papers print them."""
+        return [f"R@{k}" for k in self.recall_at]
+
     def sentence(self) -> str:
         """The protocol in words that a paper could quote."""
         correct = {

@@ -22,6 +22,8 @@ from cqr.atomic import replacing
 from cqr.errors import UserError
 from cqr.trainer.models import build
 from cqr.trainer.models.interface import RetrievalModel
+from cqr.trainer.models.learners import Learners
+from cqr.trainer.models.snr import SNR
 from cqr.trainer.settings import Settings
 from cqr.trainer.text import TextReader, Vocabulary
 from cqr.trainer.text_encoders import Identity, load
@@ -81,13 +83,28 @@ class Run:
         return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
 
     def model(self) -> RetrievalModel:
-        """The model, freshly initialised."""
-        return build(
-            self.settings.model,
-            self.settings.options,
-            region_dim=self.region_dim,
-            text=self._text.spec,
-        )
+        """The model, freshly initialised, and what the settings put around it."""
+        settings, dim = self.settings, self.region_dim
+        options = dict(settings.options)
+        if settings.learners > 1:
+            options["embed_dim"] //= settings.learners
+        model = build(settings.model, options, region_dim=dim, text=self._text.spec)
+        if settings.learners > 1:
+            model = Learners(
+                model,
+                region_dim=dim,
+                learners=settings.learners,
+                divergence=settings.divergence,
+                margin=settings.divergence_margin,
+            )
+        if settings.snr:
+            model = SNR(
+                model,
+                region_dim=dim,
+                causality=settings.causality,
+                distance=settings.causality_distance,
+            )
+        return model
 
     @property
     def _text(self) -> Vocabulary | Identity:

@@ -8,6 +8,7 @@ from cqr.errors import UserError
 from cqr.trainer.features import Input
 from cqr.trainer.losses import LOSSES, Kappa
 from cqr.trainer.models import MODELS, options_of
+from cqr.trainer.models.snr import Distance
 
 Select = Literal["validation", "test", "last"]
 
@@ -21,6 +22,13 @@ class Settings:
         options: the model's own choices, all of them.
         input: what the model is given of an image; `settle` fills in the model's own.
         k: regions of each image that are read; None for all.
+        learners: how many share the model and its embed_dim, see `models.learners`; 1 is
+            the model itself.
+        divergence: weight of the loss that keeps the learners apart.  Ours.
+        divergence_margin: squared distance beyond which they are apart enough.  Ours.
+        snr: whether the features are normalised and restituted first, see `models.snr`.
+        causality: weight of each of its two losses.  Ours.
+        causality_distance: d in them.  Ours.
         text_encoder: the pretrained one that reads the texts, as for
             `pretrained.find`; None for a vocabulary of the training texts.
         max_words: of a text that are read (an encoder's word pieces); longer
@@ -29,6 +37,8 @@ class Settings:
         kappa: the similarity inside the loss.
         epochs: passes over the training queries.
         batch: queries a step, over all devices.
+        together: queries of one reference that meet in a batch, where training
+            queries are a list; see `pairs.Listed`.
         lr: peak learning rate of AdamW; warmed up linearly, then cosine to 0.
         warmup: steps until the peak, at most a tenth of all.
         weight_decay: of AdamW.
@@ -43,12 +53,19 @@ class Settings:
     options: dict[str, Any] = field(default_factory=dict)
     input: Input = "regions"
     k: int | None = None
+    learners: int = 1
+    divergence: float = 1.0
+    divergence_margin: float = 1.0
+    snr: bool = False
+    causality: float = 0.1
+    causality_distance: Distance = "half-cosine"
     text_encoder: str | None = None
     max_words: int = 32
     loss: str = "batch-classification"
     kappa: Kappa = "dot"
     epochs: int = 20
     batch: int = 128
+    together: int = 1
     lr: float = 1e-3
     warmup: int = 200
     weight_decay: float = 0.01
@@ -58,24 +75,44 @@ class Settings:
     select: Select = "validation"
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch", 2), ("warmup", 1), ("max_words", 1)):
-            if getattr(self, name) < least:
-                flag = name.replace("_", "-")
-                raise UserError(f"--{flag} {getattr(self, name)} is less than {least}")
+        least_of = {
+            "epochs": 1, "batch": 2, "together": 1, "warmup": 1, "max_words": 1, "learners": 1
+        }  # fmt: skip
+        least_of |= dict.fromkeys(("divergence", "divergence_margin", "causality"), 0)
+        for name, least in least_of.items():
+            if not getattr(self, name) >= least:
+                raise UserError(f"{_flag(name)} {getattr(self, name)} is less than {least}")
         if not 0 <= self.seed < 2**31:
             raise UserError(f"--seed {self.seed} is not in [0, 2^31)")
         if not self.lr > 0:
             raise UserError(f"--lr {self.lr} is not greater than 0")
         if not 0 <= self.validation < 1:
             raise UserError(f"--validation {self.validation} is not in [0, 1)")
-        literals = {"input": Input, "kappa": Kappa, "select": Select}
+        literals = {
+            "input": Input, "kappa": Kappa, "select": Select, "causality_distance": Distance
+        }  # fmt: skip
         for name, choices in ((name, get_args(kind)) for name, kind in literals.items()):
             if getattr(self, name) not in choices:
                 raise UserError(
-                    f"--{name} {getattr(self, name)} is not one of {', '.join(choices)}"
+                    f"{_flag(name)} {getattr(self, name)} is not one of {', '.join(choices)}"
                 )
         if self.loss not in LOSSES:
             raise UserError(f"no loss is called {self.loss!r}; there are {', '.join(LOSSES)}")
+        width = self.options.get("embed_dim", 0)
+        if self.learners > 1 and (not width or width % self.learners):
+            raise UserError(
+                f"--learners {self.learners} cannot share vectors of embed_dim={width} evenly: "
+                "give --set embed_dim=N that is a multiple of it, or other --learners"
+            )
+        if self.snr and (self.input == "whole" or self.k == 1):
+            raise UserError(
+                "--snr normalises over the regions of an image, and here it has only one: "
+                "give --input regions, and a --k of 2 or more"
+            )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def settle(

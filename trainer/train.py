@@ -77,9 +77,14 @@ def describe(path: Path, material: Material, settings: Settings, data: Path | No
     """A run that would be kept at `path`; nothing is written.
 
     Raises:
-        UserError: the text encoder cannot be had.
+        UserError: the text encoder cannot be had, or there are too few regions.
     """
     reader = material.reader
+    if settings.snr and reader.k < 2:
+        raise UserError(
+            f"--snr needs two or more regions of an image, and {reader.file.path} holds one: "
+            "extract with `cqr extract --k 36`"
+        )
     source, _ = divide(material.dataset, settings)
     name, max_words = settings.text_encoder, settings.max_words
     encoder = text_encoders.load(name, max_words).identity if name else None
@@ -274,11 +279,18 @@ def _step(t: _Training, batch: Batch) -> tuple[float, dict[str, float]]:
 
 
 def _loss(t: _Training, query: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Of B x E vectors; of B x M x E, the mean of the M learners' losses."""
     settings, fabric = t.run.settings, t.fabric
     if fabric.world_size > 1:  # every query against the targets of all devices
         gathered = fabric.all_gather((query, target), sync_grads=True)
         query, target = (vectors.flatten(0, 1) for vectors in gathered)
-    return LOSSES[settings.loss](query.float(), target.float(), settings.kappa)
+    if query.dim() == 2:
+        query, target = query[:, None], target[:, None]
+    losses = [
+        LOSSES[settings.loss](*learner, settings.kappa)
+        for learner in zip(query.float().unbind(1), target.float().unbind(1), strict=True)
+    ]
+    return torch.stack(losses).mean()
 
 
 def _validate(t: _Training) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 A class-agnostic Faster R-CNN over a small network, with three linear heads that
 read colour, shape and size from the feature of a region (attribute heads as in
 Anderson et al., "Bottom-Up and Top-Down Attention", 2018).  The heads are what
-makes the features tell objects apart; stage one stores the features alone.
-`bundled_training` trains it.
+makes the features tell objects apart, and what they say is part of a region's
+feature: a colour reads the same whatever shape it comes with, also in pairs that
+no training has shown.  `bundled_training` trains it.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -32,6 +34,9 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "size": ("small", "large"),
 }
 """What each head tells apart, in the words of a scenes folder and in the order of its outputs."""
+
+CONFIGS = ("attributes", "visual")
+"""What a region's feature is: with what the heads say, or without."""
 
 SIZE = (224, 168)
 """(width, height) to which every picture is resized: that of the 3D pictures.
@@ -130,37 +135,57 @@ class Network(FasterRCNN):
 
 
 class Bundled(Torchvision):
-    """The network as a `regional.Backend`."""
+    """The network as a `regional.Backend`.
+
+    A region's feature is the box head's, DIM wide, and behind it, unless the config is
+    "visual", the probability of each value of each of ATTRIBUTES in order.
+    """
 
     network: Network
 
     def __init__(self, network: Network, device: torch.device, identity: dict[str, object]) -> None:
         super().__init__(network, device, identity)
+        self._said = identity["config"] == "attributes"
+        if self._said:
+            self.dim = DIM + sum(map(len, ATTRIBUTES.values()))
         # Generated scenes are unambiguous: looser steps would only add boxes of nothing.
         self.selection = Selection(nms=(0.5,), min_score=(0.05,))
 
     def network_size(self, width: int, height: int) -> tuple[int, int]:
         return SIZE
 
-    def attributes(self, features: Tensor) -> dict[str, Tensor]:
-        """Logits of each of ATTRIBUTES, N x its values, of N x DIM features, on one device."""
-        return {name: head(features) for name, head in self.network.attributes.items()}
+    def pool(self, maps: Any, boxes: list[Tensor]) -> Tensor:
+        features = self._box_features(maps, boxes)
+        if not self._said:
+            return features
+        said = [head(features).softmax(-1) for head in self.network.attributes.values()]
+        return torch.cat([features, *said], -1)
+
+
+def attributes(features: Tensor) -> dict[str, Tensor]:
+    """What features of the config "attributes" say: for each of ATTRIBUTES, N x its values."""
+    widths = [len(values) for values in ATTRIBUTES.values()]
+    return dict(zip(ATTRIBUTES, features[:, DIM:].split(widths, -1), strict=True))
 
 
 def backend(config: str | None, weights: Path | None, device: torch.device) -> Bundled:
     """The network with the weights of this package, or those of a file.
 
     Raises:
-        UserError: a config is named, or the weights cannot be read.
+        UserError: there is no such config, or the weights cannot be read.
     """
-    if config is not None:
-        raise UserError(f"the bundled detector has no config {config}; leave --config out")
+    config = config or CONFIGS[0]
+    if config not in CONFIGS:
+        raise UserError(
+            f"the bundled detector has no config {config}; choose --config from "
+            f"{', '.join(CONFIGS)}"
+        )
     path = weights or WEIGHTS
     network = Network()
     fit(network, read(path), path, "the bundled detector")
     identity = {
         "name": "bundled",
-        "config": None,
+        "config": config,
         "version": torchvision.__version__.split("+")[0],
         "weights": digest(path),
     }

@@ -117,7 +117,7 @@ class Torchvision:
     def find(self, maps: _Maps, k: int) -> list[Candidates]:
         heads = self.network.roi_heads
         proposals, _ = self.network.rpn(maps.images, maps.features)
-        logits, deltas = heads.box_predictor(self.pool(maps, proposals))
+        logits, deltas = heads.box_predictor(self._box_features(maps, proposals))
         boxes = heads.box_coder.decode(deltas, proposals)[:, 1:]  # column 0 is the background
         scores = logits.softmax(-1)[:, 1:]
         classes = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
@@ -130,6 +130,10 @@ class Torchvision:
         ]
 
     def pool(self, maps: _Maps, boxes: list[Tensor]) -> Tensor:
+        return self._box_features(maps, boxes)
+
+    def _box_features(self, maps: _Maps, boxes: list[Tensor]) -> Tensor:
+        """What the box head makes of each box, and the box predictor reads."""
         heads = self.network.roi_heads
         return heads.box_head(heads.box_roi_pool(maps.features, boxes, maps.images.image_sizes))
 

@@ -56,6 +56,10 @@ PAIRS = {
 }
 
 
+PLACE = r"\b((?:top|middle|bottom)-(?:left|center|right))\b"
+"""The cell that a text names, if it does."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How training pairs are drawn, and which picture a query asks with.
@@ -106,8 +110,11 @@ def read(folder: Path, pictures: Pictures, options: Options) -> Dataset:
         )
     else:
         dataset = _original(folder)
+    queries = dataset.queries
     return replace(
         dataset,
+        queries=queries.assign(place=queries["text"].str.extract(PLACE)[0]),
+        breakdown=(*dataset.breakdown, "place"),
         protocol=replace(dataset.protocol, pairs=PAIRS[rules]),
         pairs=Listed if rules == "listed" else css_original.Modifications,
     )

@@ -103,6 +103,7 @@ def read(root: Path, pictures: Pictures, options: Options) -> Dataset:
         protocol=replace(PROTOCOL, pairs=PAIRS[options.rules]),
         pairs=partial(Changes, clean=options.rules == "clean"),
         recommended={"loss": "soft-triplet"},
+        breakdown=("noun",),
         notes=(*notes, *_lone(images)),
     )
 
@@ -219,6 +220,7 @@ def _queries(tests: pd.DataFrame) -> pd.DataFrame:
         "text": pairs["adjective_new"].to_numpy(),
         "target": pairs["path_new"].to_numpy(),
         "split": "test",
+        "noun": pairs["noun"].to_numpy(),
     }
     return pd.DataFrame(columns, dtype=object)
 

@@ -40,7 +40,7 @@ class RandomForm(Listed):
         self._forms = np.array(forms, dtype=object).reshape(-1, 4)
 
     def draw(self, rng: np.random.Generator) -> Drawn:
-        order = rng.permutation(len(self))
+        order = self.order(rng)
         form = rng.integers(4, size=len(self))
         reference, target = (
             self.queries[name].to_numpy(object)[order] for name in ("reference", "target")

@@ -15,7 +15,7 @@ class Extra(NamedTuple):
     Attributes:
         weight: its factor in the sum of losses.
         value: a scalar loss of the model's own, a mean over the batch; or further
-            queries and their targets, each B x E, for the training's loss.
+            queries and their targets, as in `Output`, for the training's loss.
     """
 
     weight: float
@@ -26,7 +26,8 @@ class Output(NamedTuple):
     """What a training step is given.
 
     Attributes:
-        query, target: B x E unit vectors, times the scale.
+        query, target: B x E unit vectors, times the scale; or B x M x E of M learners,
+            of which each has the training's loss, and their mean counts.
         extra: by the name under which it is logged.
     """
 
@@ -41,11 +42,13 @@ class RetrievalModel(nn.Module):
     Args:
         scale: initial value of the learnable scale that multiplies both vectors
             in training (TIRG's, which starts at 4, so that logits start at 16 cos).
+            None: the model is around another, which has it.
     """
 
-    def __init__(self, scale: float = 4.0) -> None:
+    def __init__(self, scale: float | None = 4.0) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.tensor(scale))
+        if scale is not None:
+            self.scale = nn.Parameter(torch.tensor(scale))
 
     def encode_image(self, regions: RegionBatch) -> Tensor:
         """B x E unit vectors of images to be found."""
@@ -59,3 +62,16 @@ class RetrievalModel(nn.Module):
         """Query and target vectors, times the scale; a model may add losses of its own."""
         query, image = self.encode_query(reference, words), self.encode_image(target)
         return Output(query * self.scale, image * self.scale, {})
+
+    @property
+    def attends(self) -> bool:
+        """Whether its words attend to regions, so that `attention` has something to say."""
+        return False
+
+    def attention(self, regions: RegionBatch, words: WordBatch) -> Tensor:
+        """B x N x K: how much each word attends to each region, rows summing to 1.
+
+        Raises:
+            ValueError: the model has no such attention.
+        """
+        raise ValueError("this model's words do not attend to regions")

@@ -151,6 +151,10 @@ class LBF(RetrievalModel):
                 language = self.read[layer](read, language_mask, seen, visual_mask)
         return visual, language
 
+    @property
+    def attends(self) -> bool:
+        return bool(self.read)
+
     @torch.no_grad()
     def attention(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x N x K: how much each word attends to each region, rows summing to 1.

@@ -1,7 +1,7 @@
 """Draw the pictures of docs/serve.md: the page of a running `cqr serve`, in headless Chromium.
 
     cqr serve --port 8000                       # in another window, after `make demo`
-    python docs/screenshots.py [http://127.0.0.1:8000/] [--image ROW] [--text TEXT]
+    python benchmarks/serve_screenshots.py [http://127.0.0.1:8000/] [--image ROW] [--text TEXT]
 
 Writes docs/page-*.webp.  Needs chromium and the package playwright.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-HERE = Path(__file__).parent
+DOCS = Path(__file__).parent.parent / "docs"
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 
@@ -45,7 +45,7 @@ def main() -> None:
             draw(page, options)
             page.wait_for_load_state("networkidle")
             page.wait_for_timeout(600)  # what moves has come to rest
-            save(page.screenshot(), HERE / f"page-{name}.webp")
+            save(page.screenshot(), DOCS / f"page-{name}.webp")
             page.close()
         browser.close()
 

@@ -1,0 +1,141 @@
+"""The page about one evaluation: report.html."""
+
+import json
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from cqr.report import cards, plots
+from cqr.report.examples import of_evaluation
+from cqr.report.page import by_kind, paragraph, table, write_page
+from cqr.trainer.evaluate import Evaluation
+from cqr.trainer.material import Material
+from cqr.trainer.published import cells, columns
+from cqr.trainer.runs import Run
+
+Published = Mapping[str, Mapping[str, Any]]
+
+
+def write(
+    evaluation: Evaluation,
+    run: Run,
+    material: Material,
+    folder: Path,
+    *,
+    examples: int = 12,
+    published: Published | None = None,
+) -> Path:
+    """Write report.html and return its path.
+
+    Args:
+        evaluation: of the run on the material.
+        examples: queries that are shown, see `examples.of_evaluation`.
+        published: see `published.read`.
+    """
+    m = evaluation.metrics
+    groups = of_evaluation(evaluation.per_query, run, material, examples)
+    settings = json.dumps(vars(run.settings), indent=1)
+    body = [
+        f'<header class="top"><h1>{escape(m["run"])}</h1>',
+        paragraph(f"{m['model']} on {m['dataset']}, {m['split']} split", "lead"),
+        _tiles(m),
+        "</header>",
+        paragraph(
+            f"{m['queries']:,} queries, a gallery of {m['gallery']:,} images, {m['k']} regions an "
+            f"image, epoch chosen by: {m['select']}.  {m['protocol']}"
+        ),
+        *_recall(m, published or {}),
+        _measures(m),
+        *_breakdown(m),
+        *cards.section(groups, material.reader.file),
+        *_training(run),
+        "<h2>Settings</h2>",
+        f'<pre tabindex="0">{escape(settings)}</pre>',
+        paragraph(f"cqr {m['cqr']}, torch {m['torch']}.", "rule"),
+    ]
+    path = folder / "report.html"
+    write_page(path, m["run"], body)
+    return path
+
+
+def _tiles(metrics: Mapping[str, Any]) -> str:
+    """Recall in large figures, chance below."""
+    tiles = "".join(
+        f'<div class="tile"><b>{value:.1f}</b><span>R@{k}, %</span>'
+        f"<small>chance {metrics['chance'][k]:.2f}</small></div>"
+        for k, value in metrics["recall"].items()
+    )
+    return f'<div class="tiles">{tiles}</div>'
+
+
+def _recall(metrics: Mapping[str, Any], published: Published) -> list[str]:
+    """The run and chance; what was published stands in columns of its own, never among these."""
+    names = [f"R@{k}" for k in metrics["recall"]]
+    known = columns(published.values(), names)
+    found, chance = ([f"{v:.2f}" for v in metrics[key].values()] for key in ("recall", "chance"))
+    own = cells(published.get(metrics["model"], {}), known)
+    others = {label: row for label, row in published.items() if label != metrics["model"]}
+    nothing = [""] * len(names)
+    rows = [
+        [metrics["model"], f"{metrics['queries']:,}", *found, *own],
+        ["chance", "", *chance, *([""] * len(known))],
+        *([label, "", *nothing, *cells(row, known)] for label, row in others.items()),
+    ]
+    head = ["", "queries", *names, *(f"{name} published" for name in known)]
+    sources = "; ".join(f"{label}: {row['source']}" for label, row in published.items())
+    return [
+        "<h2>Recall</h2>",
+        table(head, rows, classes=["model", "soft", *([""] * len(others))]),
+        paragraph(f"Published: {sources}." if sources else "", "rule"),
+    ]
+
+
+def _measures(metrics: Mapping[str, Any]) -> str:
+    """What the protocol asks for beside recall, if anything."""
+    values = dict(metrics["measures"])
+    if metrics["average"]:
+        values[f"average of {' and '.join(metrics['average']['of'])}"] = metrics["average"]["value"]
+    rows = [[name, f"{value:.2f}"] for name, value in values.items()]
+    return table(["measure", "%"], rows) if rows else ""
+
+
+def _breakdown(metrics: Mapping[str, Any]) -> list[str]:
+    """A table for each column by which recall is reported."""
+    columns = {
+        column: [
+            (value, part["queries"], [f"{recall:.2f}" for recall in part["recall"].values()])
+            for value, part in parts.items()
+        ]
+        for column, parts in metrics["breakdown"].items()
+    }
+    return by_kind("By kind of query", [f"R@{k}" for k in metrics["recall"]], columns)
+
+
+def _training(run: Run) -> list[str]:
+    """Losses over the epochs, and recall on the queries that chose one."""
+    history = run.history()
+    if not history:
+        return []
+    where = "test" if run.settings.select == "test" else "held-out"
+    losses = [name for name in history[0] if name == "loss" or name.endswith("_loss")]
+    scored = [line for line in history if "recall" in line]
+    drawn = {
+        "training loss": (
+            {name: [(line["epoch"], line[name]) for line in history] for name in losses},
+            None,
+        ),
+        f"recall on the {where} queries, %": (
+            {
+                f"R@{k}": [(line["epoch"], line["recall"][k]) for line in scored]
+                for k in (scored[0]["recall"] if scored else ())
+            },
+            103,
+        ),
+    }
+    figures = [
+        plots.inline(plots.epochs(title, series, top), f"{title}, by epoch")
+        for title, (series, top) in drawn.items()
+        if series
+    ]
+    return ["<h2>Training</h2>", f'<div class="plots">{"".join(figures)}</div>']

@@ -1,0 +1,61 @@
+"""The order in which listed queries are trained on."""
+
+from collections import Counter
+from itertools import groupby
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cqr.errors import UserError
+from cqr.trainer.holdout import divide
+from cqr.trainer.material import Wanted, collect
+from cqr.trainer.pairs import Listed
+from cqr.trainer.settings import Settings
+
+
+def listed(references, together):
+    names = [str(i) for i in range(len(references))]
+    source = Listed(pd.DataFrame({"reference": references, "text": names, "target": names}))
+    source.together = together
+    return source
+
+
+@given(
+    references=st.lists(st.sampled_from("abcd"), min_size=1, max_size=40),
+    together=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
+def test_each_query_comes_once_and_those_of_a_reference_together(references, together, seed):
+    source = listed(references, together)
+    drawn = source.draw(np.random.default_rng(seed))
+    assert sorted(drawn.text, key=int) == [str(i) for i in range(len(references))]
+    assert [references[int(i)] for i in drawn.target] == list(drawn.reference)
+    again = source.draw(np.random.default_rng(seed))
+    assert list(again.text) == list(drawn.text)
+    # Each reference's queries stand in the fewest groups: all full but at most one.
+    for reference, count in Counter(references).items():
+        runs = [len(list(run)) for name, run in groupby(drawn.reference) if name == reference]
+        full, rest = divmod(count, together)
+        assert len(runs) <= full + bool(rest)
+        assert sum(length % together for length in runs) % together == rest
+
+
+def test_groups_and_what_is_in_them_are_shuffled():
+    source = listed(list("aaaabbbbcccc"), 2)
+    orders = {tuple(source.draw(np.random.default_rng(seed)).text) for seed in range(20)}
+    assert len(orders) == 20
+    partners = {frozenset(order[:2]) for order in orders}
+    assert len(partners) > 5
+
+
+def test_a_training_puts_them_together_where_its_queries_are_a_list(drawn_scenes):
+    material = collect(drawn_scenes(references=8, modifications=4))
+    source, _ = divide(material.dataset, Settings(together=4, validation=0.2))
+    references = source.draw(np.random.default_rng(0)).reference
+    assert all(len(set(references[i : i + 4])) == 1 for i in range(0, len(references), 4))
+    tirg = collect(material.reader.file.path, Wanted(chosen=("rules=tirg",)))
+    with pytest.raises(UserError, match="--together 4: css draws its training pairs"):
+        divide(tirg.dataset, Settings(together=4))
