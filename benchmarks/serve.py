@@ -56,7 +56,8 @@ def main() -> None:
         )
         pictures = json.dumps([str(engine.file(row)) for row in range(20)])
         with listening("127.0.0.1", 0) as listener:
-            app = application(engine, Suggestions(), Limits(), hosts=None)
+            limits = Limits(seconds=300)  # the first upload loads the detector
+            app = application(engine, Suggestions(), limits, hosts=None)
             server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning"))
             address = f"127.0.0.1:{listener.getsockname()[1]}"
             command = [sys.executable, __file__, "--queries", str(options.queries)]

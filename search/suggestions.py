@@ -37,9 +37,9 @@ def suggestions(run: Run, features: Path | None) -> Suggestions:
     except UserError:  # a gallery need not have queries
         return Suggestions()
     queries = material.dataset.queries
-    own = queries.groupby("reference", sort=False)["text"].agg(varied)
-    counted = queries["text"].value_counts(sort=True).index
-    return Suggestions(own.to_dict(), varied(counted))
+    by_picture = queries.groupby("reference", sort=False)["text"]
+    own = {str(path): varied(texts) for path, texts in by_picture}
+    return Suggestions(own, varied(queries["text"].value_counts().index))
 
 
 def varied(texts: Iterable[str]) -> list[str]:

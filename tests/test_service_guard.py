@@ -230,6 +230,14 @@ def test_a_port_that_is_taken_is_said(engine):
             serving.serve(engine, None, "127.0.0.1", port)
 
 
+def test_an_answer_is_sent_at_once():
+    with serving.listening("127.0.0.1", 0) as listener:
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 # --- How much, how many, how long ----------------------------------------------------------------
 
 
