@@ -3,8 +3,9 @@
 #
 #   sh benchmarks/ablations.sh [FOLDER] [--seeds 3 ...]   what follows FOLDER goes to `cqr compare`
 #
-# At full size (1,000 references, 20 epochs, 5 seeds) this is 70 trainings; an interrupted
-# one goes on.  REFERENCES=40 with `--set epochs=2 --seeds 2` shows in minutes that it works.
+# At full size (1,000 references, 40 epochs, 5 seeds) this is a hundred trainings of a quarter of
+# an hour on a core; an interrupted one goes on.  REFERENCES=40 with `--set epochs=2 --seeds 2`
+# shows in minutes that it works.
 set -eu
 place=${1:-artifacts/css}
 [ $# -gt 0 ] && shift
@@ -12,8 +13,12 @@ mkdir -p "$place"
 cd "$place"
 cqr scenes --out fashion --no-drawings --references "${REFERENCES:-1000}"
 cqr extract --images fashion --k 36
+cqr extract --images fashion --k 36 --detector bundled --config visual --out artifacts/visual.h5
+cqr extract --images fashion --k 36 --detector grid --out artifacts/grid.h5
 cqr compare --features artifacts/fashion.h5 --out artifacts/comparisons/ablations \
-  --models lbf --against lbf \
+  --models "lbf,visual=lbf:features=artifacts/visual.h5" \
+  --models "grid=lbf:features=artifacts/grid.h5" --against lbf \
+  --set epochs=40 --set batch=512 --set together=4 --set lr=0.002 \
   --vary k=1,4,9,18,36 \
   --vary position=none \
   --vary vep_depth=0 \
@@ -22,4 +27,7 @@ cqr compare --features artifacts/fashion.h5 --out artifacts/comparisons/ablation
   --vary fusion_depth=1,2,3 \
   --vary pool=max \
   --vary loss=soft-triplet \
+  --vary together=1,2,4,8 \
+  --vary learners=4 \
+  --vary snr=true \
   "$@"

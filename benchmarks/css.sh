@@ -11,5 +11,6 @@ mkdir -p "$place"
 cd "$place"
 cqr scenes --out fashion --no-drawings
 cqr extract --images fashion --k 36
-cqr train --features artifacts/fashion.h5 "$@"
+cqr train --features artifacts/fashion.h5 \
+  --epochs 40 --batch 512 --together 4 --lr 0.002 "$@"
 cqr evaluate
