@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := pipeline report scenes search trainer
 
-.PHONY: setup gl test style types demo clean
+.PHONY: setup gl chromium test style types demo clean
 .ONESHELL:
 .SHELLFLAGS := -eu -c
 
@@ -30,7 +30,17 @@ gl:
 	  fi
 	fi
 
-test: setup style types
+# Chromium for the tests of the page; without it they are skipped, and say so.
+chromium:
+	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null; then
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	    apt-get update -qq && apt-get install -y -qq chromium >/dev/null
+	  else
+	    echo "For the tests of the page install: chromium" >&2
+	  fi
+	fi
+
+test: setup chromium style types
 	$(BIN)/python -m pytest
 
 style: setup

@@ -73,6 +73,9 @@ RunFeaturesOption = Annotated[
 MovedEncoderOption = Annotated[
     str | None, typer.Option(help="Where the run's text encoder lies now, if it was moved.")
 ]
+MovedWeightsOption = Annotated[
+    Path | None, typer.Option(help="Where the detector's weights lie now, if they were moved.")
+]
 PublishedOption = Annotated[
     Path | None,
     typer.Option(
@@ -797,9 +800,7 @@ def search(
     features: RunFeaturesOption = None,
     index: IndexOption = None,
     text_encoder: MovedEncoderOption = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Where the detector's weights lie now, if they were moved.")
-    ] = None,
+    weights: MovedWeightsOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Find pictures: like these, but changed as the text says.
@@ -829,6 +830,48 @@ def search(
         console.print_json(answer, question, engine)
     else:
         console.print_answer(answer, engine)
+
+
+@command
+def serve(
+    run: RunOption = None,
+    features: RunFeaturesOption = None,
+    index: IndexOption = None,
+    text_encoder: MovedEncoderOption = None,
+    weights: MovedWeightsOption = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 127.0.0.1 is for this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Show the page in the browser of this machine.")
+    ] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Answer questions over HTTP, with a page to ask them on.
+
+    Pick or drop a picture, say what should be different, go on from what was found.  Brings the
+    gallery up to date first, as `cqr index` does; new pictures are searched once it is started
+    anew.  docs/serve.md describes the JSON API.
+
+    Reads a run, its features, and the pictures themselves.  Writes what `cqr index` writes;
+    uploaded pictures are kept in memory alone.
+
+    Example: `cqr serve --run artifacts/runs/fashion-lbf-001`
+    """
+    from cqr.search import console
+    from cqr.search.command import index as bring_up_to_date
+    from cqr.search.engine import Engine
+    from cqr.search.serve import needed
+    from cqr.search.serve import serve as answer
+    from cqr.search.suggestions import suggestions
+
+    needed()  # said before anything is computed
+    with console.bars() as progress:
+        bring_up_to_date(run, features, index, None, device, progress)
+    engine = Engine.open(run, features, index, device, text_encoder=text_encoder, weights=weights)
+    texts = suggestions(engine.run, features)
+    answer(engine, texts, host, port, show=open_)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

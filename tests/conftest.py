@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -115,6 +116,18 @@ def drawn_scenes(tmp_path, write_features):
         return write_features(file, paths, features, boxes, count, root=folder)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def drawn_run(tmp_path_factory):
+    """A run, trained for an epoch on drawings that are on disk; `drawn_gallery` says what is where.
+
+    It is shared: tests leave it as it is.
+    """
+    sys.path.insert(0, str(Path(__file__).parent))
+    import drawn_gallery
+
+    return drawn_gallery.make(tmp_path_factory.mktemp("drawn"))
 
 
 @pytest.fixture

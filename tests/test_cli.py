@@ -15,7 +15,7 @@ from cqr.trainer.settings import Settings
 
 COMMANDS = (
     "scenes", "extract", "import", "export", "inspect", "data", "train", "evaluate",
-    "compare", "submit", "index", "search",
+    "compare", "submit", "index", "search", "serve",
 )  # fmt: skip
 
 

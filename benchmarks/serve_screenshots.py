@@ -1,0 +1,85 @@
+"""Draw the pictures of docs/serve.md: the page of a running `cqr serve`, in headless Chromium.
+
+    cqr serve --port 8000                       # in another window, after `make demo`
+    python benchmarks/serve_screenshots.py [http://127.0.0.1:8000/] [--image ROW] [--text TEXT]
+
+Writes docs/page-*.webp.  Needs chromium and the package playwright.
+"""
+
+import argparse
+import io
+import shutil
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+DOCS = Path(__file__).parent.parent / "docs"
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("address", nargs="?", default="http://127.0.0.1:8000/")
+    parser.add_argument("--image", default="0")
+    parser.add_argument("--text", default=None, help="the first that the page suggests if absent")
+    options = parser.parse_args()
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        raise SystemExit("there is no chromium here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        for name, view, scheme, draw in (
+            ("gallery", DESKTOP, "light", gallery),
+            ("results", DESKTOP, "light", results),
+            ("dark", DESKTOP, "dark", steps),
+            ("phone", PHONE, "light", results),
+        ):
+            page = browser.new_page(
+                viewport=view, color_scheme=scheme, device_scale_factor=1 + (view is PHONE)
+            )
+            page.on("console", lambda message: print("console:", message.text))
+            page.on("pageerror", lambda error: print("error:", error))
+            draw(page, options)
+            page.wait_for_load_state("networkidle")
+            page.wait_for_timeout(600)  # what moves has come to rest
+            save(page.screenshot(), DOCS / f"page-{name}.webp")
+            page.close()
+        browser.close()
+
+
+def gallery(page: Page, options: argparse.Namespace) -> None:
+    page.goto(options.address)
+    page.wait_for_selector("#grid img.here")
+
+
+def results(page: Page, options: argparse.Namespace) -> None:
+    """One query, and the word whose region is lit."""
+    page.goto(f"{options.address}?image={options.image}&text=")
+    if options.text is None:
+        page.locator("#tries button").first.click()
+    else:
+        page.fill("#text", options.text)
+        page.press("#text", "Enter")
+    page.wait_for_selector("#words button")
+    page.locator("#words button").nth(1).click()
+
+
+def steps(page: Page, options: argparse.Namespace) -> None:
+    """A query from what another one found."""
+    results(page, options)
+    page.locator("#grid a").first.click()
+    page.locator("#tries button").nth(1).click()
+    page.wait_for_selector("#words button")
+    page.locator("#words button").last.hover()
+
+
+def save(png: bytes, path: Path) -> None:
+    Image.open(io.BytesIO(png)).convert("RGB").save(path, "WEBP", quality=82, method=6)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

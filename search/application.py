@@ -1,0 +1,109 @@
+"""The service put together: routes, page, errors, and the guard before them."""
+
+import hashlib
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from cqr.errors import UserError
+from cqr.search.engine import Engine
+from cqr.search.guard import Guard, Limits, Refusal
+from cqr.search.routes import UPLOADS, problems, router
+from cqr.search.service import Service, tagged
+from cqr.search.suggestions import Suggestions
+
+PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/style.css": ("style.css", "text/css; charset=utf-8"),
+    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/reference.js": ("reference.js", "text/javascript; charset=utf-8"),
+    "/grid.js": ("grid.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+"""All that the page is made of, by its address: nothing else on disk can be asked for."""
+
+NOT_JSON = "the body is not JSON in UTF-8"
+
+
+def application(
+    engine: Engine,
+    suggestions: Suggestions,
+    limits: Limits,
+    hosts: frozenset[str] | None,
+) -> Guard:
+    """The service, as an ASGI application.
+
+    Args:
+        hosts: see `Guard`.
+    """
+    app = FastAPI(
+        title="cqr",
+        version=version("cqr"),
+        description="Find an image with an image and a sentence.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # their pages load scripts from elsewhere
+        redoc_url=None,
+        responses=problems(421, 503),
+    )
+    app.state.service = Service(engine, suggestions, limits)
+    app.include_router(router)
+    _serve_page(app)
+    _speak_in_sentences(app)
+    return Guard(app, limits, hosts, frozenset({UPLOADS}))
+
+
+def _serve_page(app: FastAPI) -> None:
+    def add(address: str, content: bytes, kind: str) -> None:
+        tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+
+        @app.get(address, include_in_schema=False)
+        async def part(request: Request) -> Response:
+            known = request.headers.get("if-none-match", "")
+            fresh = Response(status_code=304) if tag in known else Response(content)
+            fresh.headers["Content-Type"] = kind
+            return tagged(tag, fresh)
+
+    folder = files("cqr.search") / "page"
+    for address, (name, kind) in PAGE.items():
+        add(address, (folder / name).read_bytes(), kind)
+
+
+def _speak_in_sentences(app: FastAPI) -> None:
+    """Every error is {"detail": one sentence}."""
+
+    def answer(status: int, why: str, headers: Any = None) -> JSONResponse:
+        return JSONResponse({"detail": why}, status, headers)
+
+    @app.exception_handler(Refusal)
+    async def refused(_: Request, error: Refusal) -> JSONResponse:
+        return answer(error.status, str(error), {"Retry-After": "1"} if error.status == 503 else {})
+
+    @app.exception_handler(UserError)
+    async def caused(_: Request, error: UserError) -> JSONResponse:
+        return answer(422, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return answer(400, NOT_JSON)
+        where = ".".join(str(part) for part in first["loc"][1:]) or first["loc"][0]
+        return answer(422, f"{where}: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> JSONResponse:
+        why = {
+            400: NOT_JSON,  # FastAPI's, where the body is not even text
+            404: f"there is nothing at {request.url.path}",
+            405: f"{request.url.path} does not take {request.method}",
+        }
+        return answer(error.status_code, why.get(error.status_code, error.detail), error.headers)
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> JSONResponse:
+        return answer(500, "the service failed; what it printed says why")

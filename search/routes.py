@@ -1,0 +1,152 @@
+"""The JSON API, route by route."""
+
+from functools import partial
+from importlib.metadata import version
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Path as InPath
+
+from cqr.search import messages as say
+from cqr.search.service import Service
+from cqr.search.shown import LARGE, THUMB
+
+UPLOADS = "/api/uploads"
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of answers that are no success."""
+    why = {
+        400: "Not JSON.",
+        403: "Asked by a page of another site.",
+        404: "No such picture.",
+        408: "The request did not arrive in time.",
+        413: "The request is too large.",
+        421: "Not a name of this service.",
+        422: "Not a question that can be answered.",
+        503: "Busy, or it took too long; Retry-After says when to try again.",
+    }
+    return {status: {"model": say.Problem, "description": why[status]} for status in statuses}
+
+
+_JPEG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
+    304: {"description": "As the caller has it."},
+}
+
+
+def _service(request: Request) -> Service:
+    return request.app.state.service
+
+
+Serving = Annotated[Service, Depends(_service)]
+RowInPath = Annotated[int, InPath(ge=0, lt=say.ROWS)]
+router = APIRouter(prefix="/api")
+asked = problems(403, 404, 408, 413, 422)
+"""What may become of a request that asks for work."""
+
+
+@router.get("/health")
+async def health() -> say.Health:
+    """That the service answers."""
+    return say.Health(status="ok")
+
+
+@router.get("/info")
+async def info(service: Serving) -> say.Info:
+    """What is asked, and what may be asked of it."""
+    engine, limits = service.engine, service.limits
+    return say.Info(
+        version=version("cqr"),
+        run=engine.run.path.name,
+        model=engine.run.settings.model,
+        dataset=engine.run.dataset,
+        pictures=len(engine.gallery),
+        index=engine.index.name,
+        attends=engine.attends,
+        limits=say.Limits(
+            upload_bytes=limits.upload_bytes,
+            upload_pixels=limits.upload_pixels,
+            uploads=limits.uploads,
+            seconds=limits.seconds,
+        ),
+    )
+
+
+@router.get("/gallery", responses=problems(422))
+async def gallery(
+    service: Serving,
+    start: Annotated[int, Query(ge=0, lt=say.ROWS)] = 0,
+    count: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> say.GalleryPart:
+    """Some of the gallery's pictures, in its order."""
+    engine = service.engine
+    pictures = []
+    for row in range(start, min(start + count, len(engine.gallery))):
+        width, height = engine.size(row)
+        path = engine.gallery.paths[row]
+        pictures.append(say.Picture(row=row, path=path, width=width, height=height))
+    return say.GalleryPart(total=len(engine.gallery), pictures=pictures)
+
+
+@router.get("/images/{row}", responses=_JPEG | problems(404, 422), response_class=Response)
+async def image(row: RowInPath, request: Request, service: Serving) -> Response:
+    """A picture of the gallery, at most 1024 pixels long, as JPEG."""
+    known = request.headers.get("if-none-match", "")
+    return await service.showing.do(partial(service.small, row, LARGE, known))
+
+
+@router.get("/images/{row}/thumb", responses=_JPEG | problems(404, 422), response_class=Response)
+async def thumb(row: RowInPath, request: Request, service: Serving) -> Response:
+    """A picture of the gallery, at most 256 pixels long, as JPEG."""
+    known = request.headers.get("if-none-match", "")
+    return await service.showing.do(partial(service.small, row, THUMB, known))
+
+
+@router.post(
+    "/uploads",
+    status_code=201,
+    responses=asked,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+            },
+        }
+    },
+)
+async def upload(request: Request, service: Serving) -> say.Upload:
+    """Give a picture file as the body; its id stands for it in questions, while it is kept."""
+    body = await request.body()
+    return await service.asking.do(partial(service.receive, body))
+
+
+@router.get("/uploads/{name}", responses=_JPEG | problems(404, 422), response_class=Response)
+async def uploaded(
+    name: Annotated[str, InPath(pattern=say.UPLOAD_ID)], service: Serving
+) -> Response:
+    """An uploaded picture, at most 1024 pixels long, as JPEG."""
+    large = service.upload(name).large
+    return Response(large, media_type="image/jpeg", headers={"Cache-Control": "private, no-cache"})
+
+
+@router.post("/search", responses=asked | problems(400))
+async def search(question: say.SearchQuestion, service: Serving) -> say.SearchAnswer:
+    """The pictures that are like these, but changed as the texts say."""
+    return await service.asking.do(partial(service.search, question))
+
+
+@router.post("/attention", responses=asked | problems(400))
+async def attention(question: say.AttentionQuestion, service: Serving) -> say.AttentionAnswer:
+    """Which regions of the picture each word of the text looks at."""
+    return await service.asking.do(partial(service.attention, question))
+
+
+@router.get("/suggestions", responses=problems(404, 422))
+async def suggest(
+    service: Serving, row: Annotated[int | None, Query(ge=0, lt=say.ROWS)] = None
+) -> say.SuggestionsAnswer:
+    """Texts to try with a picture of the gallery, or with any other."""
+    path = None if row is None else service.engine.gallery.paths[service.check_row(row)]
+    return say.SuggestionsAnswer(texts=service.suggestions.of(path))

@@ -1,0 +1,104 @@
+"""What `cqr serve` does."""
+
+import contextlib
+import ipaddress
+import socket
+import threading
+import webbrowser
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from cqr.errors import UserError
+from cqr.search.engine import Engine
+from cqr.search.guard import Limits
+from cqr.search.suggestions import Suggestions
+
+NAMES = frozenset({"127.0.0.1", "::1", "localhost"})
+"""What this machine calls itself."""
+
+CONNECTIONS = 200
+
+
+def needed() -> None:
+    """Raises UserError where the packages of the service are not installed."""
+    if not (find_spec("fastapi") and find_spec("uvicorn")):
+        raise UserError("the service needs FastAPI and uvicorn: pip install 'cqr[serve]'")
+
+
+def serve(
+    engine: Engine, suggestions: Suggestions, host: str, port: int, *, show: bool = False
+) -> None:
+    """Answer until interrupted.
+
+    Args:
+        host: a name or an address of this machine; a loopback one also keeps out requests
+            whose Host header is another (see `Guard`).
+        port: 0 for any that is free.
+        show: also open the page in the user's browser.
+
+    Raises:
+        UserError: nobody may listen there, or somebody does already.
+    """
+    import uvicorn
+
+    from cqr.search.application import application
+
+    private = loopback(host)
+    hosts = NAMES | {host.lower()} if private else None
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application(engine, suggestions, Limits(), hosts),
+            lifespan="off",
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_keep_alive=10,
+            timeout_graceful_shutdown=2,
+        )
+    )
+    with listening(host, port) as listener:
+        name = f"[{host}]" if ":" in host else host
+        address = f"http://{name}:{listener.getsockname()[1]}/"
+        print(f"{engine.run.path}: {len(engine.gallery):,} pictures, {engine.index.name} index")
+        if not private:
+            print(f"Whoever reaches {host} can search and see these pictures: nobody is asked who")
+        print(f"Open {address}  (Ctrl-C ends it)", flush=True)
+        if show:  # it may take seconds, and waits for the first answer
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+        with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it has ended
+            server.run(sockets=[listener])
+
+
+def loopback(host: str) -> bool:
+    """Whether only this machine can reach that address of it."""
+    if host.lower() == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+@contextlib.contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens there.
+
+    Raises:
+        UserError: nobody may, or somebody does already.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        listener = socket.create_server(address[:2], family=family, backlog=128)
+    except OSError as error:
+        raise UserError(
+            f"cannot listen at {host}, port {port} ({error.strerror or error}): choose another "
+            "with --host or --port"
+        ) from None
+    with listener:
+        # Passed on to each connection.  asyncio sets it only for sockets that say their protocol,
+        # which these do not; without it the end of an answer waits 40 ms for a packet to fill.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield listener

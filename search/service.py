@@ -1,0 +1,129 @@
+"""What the routes share: an engine, the pictures that are shown, and the threads that work."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
+from typing import TypeVar
+
+from fastapi import Response
+
+from cqr.pipeline import images
+from cqr.search import messages as say
+from cqr.search.engine import Engine
+from cqr.search.guard import Limits, Refusal
+from cqr.search.question import Question, Reference, WeightedText
+from cqr.search.shown import LARGE, Shown, Upload, Uploads, jpeg
+from cqr.search.suggestions import Suggestions
+
+T = TypeVar("T")
+
+
+class Threads:
+    """Work in a few threads, of which each piece is waited for so long and no longer.
+
+    A piece that has begun goes on to its end and keeps its thread; one that waits is dropped.
+    """
+
+    def __init__(self, number: int, seconds: float) -> None:
+        self._pool = ThreadPoolExecutor(number)
+        self._seconds = seconds
+
+    async def do(self, work: Callable[[], T]) -> T:
+        waiting = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        try:
+            return await asyncio.wait_for(waiting, self._seconds)
+        except TimeoutError:
+            raise Refusal(503, f"this took longer than {self._seconds:g} s: try again") from None
+
+
+class Service:
+    """All that the routes do, but for HTTP.
+
+    Attributes:
+        engine: what is asked.
+        suggestions: texts to try.
+        limits: on what callers may ask.
+        asking, showing: the threads for questions, and for small pictures.
+    """
+
+    def __init__(self, engine: Engine, suggestions: Suggestions, limits: Limits) -> None:
+        self.engine, self.suggestions, self.limits = engine, suggestions, limits
+        self.uploads = Uploads(limits.uploads)
+        self.shown = Shown(limits.cache_bytes)
+        self.asking = Threads(limits.threads, limits.seconds)
+        self.showing = Threads(limits.threads, limits.seconds)
+
+    def check_row(self, row: int) -> int:
+        """Raises Refusal where the gallery has no such row."""
+        if row >= len(self.engine.gallery):
+            raise Refusal(404, f"the gallery has no picture {row}")
+        return row
+
+    def upload(self, name: str) -> Upload:
+        """Raises Refusal where there is none of that name."""
+        found = self.uploads.get(name)
+        if found is None:
+            raise Refusal(404, "this uploaded picture is no longer kept: upload it again")
+        return found
+
+    def reference(self, image: int | str) -> Reference:
+        """The picture of a row or of an upload."""
+        if isinstance(image, str):
+            return self.upload(image).reference
+        return self.engine.row(self.check_row(image))
+
+    def receive(self, body: bytes) -> say.Upload:
+        """Take in a picture that a caller gave."""
+        began = time.perf_counter()
+        try:
+            pixels = images.decode(body, self.limits.upload_pixels)
+        except images.Refused as error:
+            raise Refusal(422, f"this file {error}") from None
+        decoded = time.perf_counter() - began
+        reference = self.engine.picture(pixels)
+        seconds = {**reference.seconds, "decode": decoded}
+        height, width = pixels.shape[:2]
+        name = self.uploads.add(Upload(reference, jpeg(pixels, LARGE), width, height))
+        return say.Upload(id=name, width=width, height=height, seconds=seconds)
+
+    def search(self, asked: say.SearchQuestion) -> say.SearchAnswer:
+        answer = self.engine.ask(
+            Question(
+                references=tuple(map(self.reference, asked.images)),
+                texts=tuple(WeightedText(text.text, text.weight) for text in asked.texts),
+                nots=tuple(asked.nots),
+                k=asked.k,
+                keep_references=asked.keep_references,
+                where=asked.where,
+            )
+        )
+        hits = [say.Found(row=hit.row, path=hit.path, score=hit.score) for hit in answer.hits]
+        return say.SearchAnswer(hits=hits, seconds=answer.seconds)
+
+    def attention(self, asked: say.AttentionQuestion) -> say.AttentionAnswer:
+        found = self.engine.attended(self.reference(asked.image), asked.text)
+        boxes, weights = (array.round(5).tolist() for array in (found.boxes, found.weights))
+        return say.AttentionAnswer(words=found.words, boxes=boxes, weights=weights)
+
+    def small(self, row: int, edge: int, known: str) -> Response:
+        """A gallery's picture; only its tag, where the caller has it already."""
+        path = PurePosixPath(self.engine.gallery.paths[self.check_row(row)])
+        if path.is_absolute() or ".." in path.parts:  # `cqr extract` writes no such path
+            raise Refusal(404, f"picture {row} does not lie in the folder of the pictures")
+        file = self.engine.file(row)
+        try:
+            tag = f'"{self.shown.tag(file, edge)}"'
+            if tag in known:
+                return tagged(tag, Response(status_code=304))
+            made = self.shown.picture(file, edge)
+        except images.Refused as error:
+            raise Refusal(404, f"picture {row} {error}") from None
+        return tagged(tag, Response(made, media_type="image/jpeg"))
+
+
+def tagged(tag: str, response: Response) -> Response:
+    # A row may be another picture once the service was started anew: always ask.
+    response.headers.update({"ETag": tag, "Cache-Control": "private, no-cache"})
+    return response
