@@ -158,6 +158,8 @@ def test_sigkill_at_any_moment_ends_in_the_same_weights(drawn_scenes, tmp_path):
         "3e-3",
         "--validation",
         "0.2",
+        "--together",
+        "1",
     ]
     command += [part for item in SMALL for part in ("--set", item)]
     place = tmp_path / "killed"
@@ -196,6 +198,16 @@ def test_a_finished_run_is_not_continued_and_other_settings_start_anew(drawn_sce
     assert start(material, small(epochs=2)).path.name == "css-lbf-003"
     assert start(material, small(epochs=1), fresh=True).path.name == "css-lbf-004"
     assert runs.newest().path.name == "css-lbf-004"
+
+
+def test_of_processes_that_train_together_one_makes_the_run(drawn_scenes, monkeypatch):
+    material = collect(drawn_scenes())
+    monkeypatch.setenv("RANK", "1")
+    assert not start(material, small()).path.exists()
+    monkeypatch.setenv("RANK", "0")
+    made = start(material, small())
+    monkeypatch.setenv("RANK", "1")
+    assert start(material, small()) == made
 
 
 @pytest.mark.parametrize("select", ["validation", "test", "last"])
@@ -422,7 +434,7 @@ def test_two_processes_train_as_one_does(drawn_scenes, tmp_path):
     ]
     command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "-m", "cqr.cli", "train"]
     command += ["--features", str(features), "--device", "cpu", "--select", "last"]
-    command += ["--epochs", "2", "--batch", "16", "--warmup", "5"]
+    command += ["--epochs", "2", "--batch", "16", "--warmup", "5", "--together", "1"]
     command += [part for item in options for part in ("--set", item)]
     place = tmp_path / "two"
     place.mkdir()

@@ -69,7 +69,8 @@ def start(
     for old in [] if fresh else reversed(runs.all_runs(folder)):
         if replace(old, path=run.path, created=run.created) == run and not finished(old):
             return old
-    run.save()
+    if os.environ.get("RANK", "0") == "0":  # of processes that train together, one makes the run
+        run.save()
     return run
 
 
