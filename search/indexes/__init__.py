@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cqr.errors import UserError
 from cqr.search.gallery import Gallery
 
-LARGE = 200_000
+LARGE = 50_000
 """From so many vectors on, `cqr index` builds an approximate index if it is not told otherwise."""
 
 Rows = NDArray[np.int64]
