@@ -1,4 +1,4 @@
-"""What the tests of learners and of SNR share: small models, batches, trainings."""
+"""What tests of models share: small models, batches, trainings."""
 
 import signal
 
@@ -94,4 +94,9 @@ def resumed(features, chosen):
         a, b = (load_file(getattr(r, file)) for r in (whole, run))
         assert a.keys() == b.keys()
         assert all(torch.equal(a[key], b[key]) for key in a)
+    timeless = [
+        [{k: v for k, v in line.items() if "second" not in k} for line in r.history()]
+        for r in (whole, run)
+    ]
+    assert timeless[0] == timeless[1]
     return run

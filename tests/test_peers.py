@@ -2,7 +2,8 @@
 
 import dataclasses
 import inspect
-import signal
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from cqr.trainer.models.tirg import on_grid
 from cqr.trainer.queries import LIGHT
 from cqr.trainer.settings import settle
 from cqr.trainer.text import TextSpec, WordBatch
-from cqr.trainer.train import start, train
+
+sys.path.insert(0, str(Path(__file__).parent))
+from around_models import resumed, trained
 
 PEERS = [name for name in MODELS if name != "lbf"]
 SEE_BOTH = [name for name in PEERS if not name.endswith("-only")]
@@ -509,13 +512,6 @@ def settings(name, *options, **given):
     return settle({}, {"model": name, **given}, ["embed_dim=32", *options])
 
 
-def trained(features, chosen, **more):
-    material = collect(features).seen_as(chosen.input)
-    run = start(material, chosen, fresh=True)
-    train(run, material, device="cpu", **more)
-    return run, material
-
-
 def test_by_default_a_peer_is_given_the_whole_image():
     assert {settings(name).input for name in PEERS} == {"whole"}
     assert settings("tirg", input="regions").input == "regions"
@@ -537,28 +533,7 @@ def test_those_that_see_both_beat_chance(many, name):
 
 @pytest.mark.parametrize("name", PEERS)
 def test_a_stopped_training_goes_on_to_the_same_weights(drawn_scenes, name):
-    features = drawn_scenes()
-    chosen = settings(name)
-    whole, material = trained(features, chosen)
-    run, steps = start(material, chosen, fresh=True), []
-
-    def stop(*_):
-        steps.append(0)
-        if len(steps) == 2:
-            signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(run, material, on_step=stop, device="cpu")
-    train(run, material, device="cpu")
-    for file in ("weights", "checkpoint"):
-        a, b = (load_file(getattr(r, file)) for r in (whole, run))
-        assert a.keys() == b.keys()
-        assert all(torch.equal(a[key], b[key]) for key in a)
-    timeless = [
-        [{k: v for k, v in line.items() if "second" not in k} for line in r.history()]
-        for r in (whole, run)
-    ]
-    assert timeless[0] == timeless[1]
+    run = resumed(drawn_scenes(), settings(name))
     buffers = dict(run.trained_model().named_buffers())
     assert all(value != 0 for key, value in buffers.items() if key.endswith("batches_tracked"))
 
