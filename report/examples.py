@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cqr.errors import UserError
-from cqr.trainer.attended import Attended, attended, attends
+from cqr.trainer.attended import Attended, attended
 from cqr.trainer.comparison import Cell, Comparison
 from cqr.trainer.material import Material
 from cqr.trainer.queries import Dataset, tasks
@@ -188,7 +188,7 @@ def first_done(comparison: Comparison) -> list[Cell]:
 
 
 def _attends(cell: Cell) -> bool:
-    return attends(Run.load(cell.path).model())
+    return Run.load(cell.path).model().attends
 
 
 def _read(cell: Cell, columns: Sequence[str]) -> pa.Table:
@@ -279,7 +279,7 @@ def _regions(
     batch = reader.gather(rows[known])
     model = run.trained_model()
     looked: list[Attended | None] = [None] * len(known)
-    if attends(model):
+    if model.attends:
         texts = asked["text"].iloc[known].tolist()
         looked = [*attended(model, run.words(), batch, texts, torch.device("cpu"))]
     boxes = [some[mask].numpy() for some, mask in zip(batch.boxes, batch.mask, strict=True)]

@@ -17,7 +17,7 @@ from cqr.search.indexes import Index, open_index
 from cqr.search.pictures import NewPictures
 from cqr.search.question import Question, Reference
 from cqr.search.vector import vector_of
-from cqr.trainer.attended import Attended, attended, attends
+from cqr.trainer.attended import Attended, attended
 from cqr.trainer.features import RegionReader
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.runs import Run, newest, torch_device
@@ -118,7 +118,7 @@ class Engine:
     @property
     def attends(self) -> bool:
         """Whether `attended` has something to say."""
-        return attends(self.model)
+        return self.model.attends
 
     def file(self, row: int) -> Path:
         """The picture of a row of the gallery."""

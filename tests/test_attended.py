@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cqr.errors import UserError
-from cqr.trainer.attended import attended, attends
+from cqr.trainer.attended import attended
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models import build
 from cqr.trainer.text import Vocabulary
@@ -52,6 +52,6 @@ def test_models_without_such_attention_are_refused(regions):
         model(directions="visual"),
         build("image-only", {}, region_dim=5, text=WORDS.spec),
     ):
-        assert not attends(other)
+        assert not other.attends
         with pytest.raises(UserError, match="only lbf's"):
             attended(other, WORDS, regions, TEXTS, CPU)

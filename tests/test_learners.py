@@ -10,7 +10,7 @@ import torch
 
 from cqr.errors import UserError
 from cqr.trainer import evaluate
-from cqr.trainer.attended import attended, attends
+from cqr.trainer.attended import attended
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.learners import Learners, divergence
 from cqr.trainer.settings import Settings
@@ -204,7 +204,7 @@ def test_mixed_precision_trains_and_scores(drawn_scenes):
 def test_attention_is_the_mean_of_the_learners(drawn_scenes):
     run, material = trained(drawn_scenes(), settings("lbf", learners=2, epochs=1))
     made, reader, text = run.trained_model(), material.reader, ["make top-left red"]
-    assert attends(made)
+    assert made.attends
     [found] = attended(made, run.words(), reader.gather(np.array([0])), text, CPU)
     np.testing.assert_allclose(found.weights.sum(1), 1, rtol=1e-5)
     read = run.words().encode(text)

@@ -13,7 +13,7 @@ import torch
 
 from cqr.errors import UserError
 from cqr.trainer import evaluate
-from cqr.trainer.attended import attended, attends
+from cqr.trainer.attended import attended
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.material import collect
 from cqr.trainer.models.learners import Learners
@@ -254,7 +254,7 @@ def test_attention_is_the_models_over_the_same_regions(drawn_scenes):
     run, material = trained(drawn_scenes(), settings("lbf", snr=True, epochs=1))
     made, batch = run.trained_model(), material.reader.gather(np.array([3]))
     text = ["make top-left red"]
-    assert attends(made)
+    assert made.attends
     [found] = attended(made, run.words(), batch, text, CPU)
     plus = with_features(batch, parts(made, batch)[0])
     expected = made.model.attention(plus, run.words().encode(text))[0]

@@ -27,11 +27,6 @@ class Attended:
     weights: NDArray[np.float32]
 
 
-def attends(model: RetrievalModel) -> bool:
-    """Whether the model's words attend to regions, so that `attended` has something to say."""
-    return model.attends
-
-
 @torch.inference_mode()
 def attended(
     model: RetrievalModel,
@@ -50,7 +45,7 @@ def attended(
     Raises:
         UserError: the model has no such attention.
     """
-    if not attends(model):
+    if not model.attends:
         raise UserError("the words of this model do not attend to regions: only lbf's do")
     weights = model.attention(regions.to(device), words.encode(texts).to(device)).float().cpu()
     out = []
