@@ -131,7 +131,7 @@ def build(folder: Path, way: str) -> dict[str, float]:
         if way == "faiss-hnsw":
             index = faiss.IndexHNSWFlat(DIM, hnsw.CONNECTIVITY, faiss.METRIC_INNER_PRODUCT)
             index.hnsw.efConstruction = hnsw.BUILD_WIDTH
-            index.hnsw.efSearch = hnsw.SEARCH_WIDTH
+            index.hnsw.efSearch = hnsw.search_width(len(gallery))
         for first in range(0, len(gallery), 10_000):
             index.add(gallery.vectors[first : first + 10_000].astype(np.float32))
         faiss.write_index(index, str(file))

@@ -7,6 +7,7 @@
 The graph proposes; the gallery's own vectors decide the order and the scores.
 """
 
+import math
 import os
 import threading
 import time
@@ -24,11 +25,19 @@ from cqr.search.indexes import Progress, Rows, Scores
 from cqr.search.indexes.exact import PROPOSED, Exact, best
 
 CONNECTIVITY, BUILD_WIDTH, SEARCH_WIDTH = 16, 128, 96
-"""Links of a node, and candidates kept while building and while searching."""
+"""Links of a node, and candidates kept while building and, see `search_width`, while searching."""
 
 BLOCK = 4096
 SAVE_EVERY = 60.0
 """Seconds of building that a kill may cost."""
+
+
+def search_width(size: int) -> int:
+    """Candidates kept while searching: from 100,000 vectors on twice as many each tenfold.
+
+    With as many at every size, recall falls as the gallery grows: `benchmarks/search.py`.
+    """
+    return round(SEARCH_WIDTH * 2 ** max(0.0, math.log10(size / 100_000)))
 
 
 def file_of(gallery: Gallery) -> Path:
@@ -67,7 +76,7 @@ class Hnsw:
             raise UserError(f"{file} is damaged ({error}): {_AGAIN}") from error
         if size != gallery.vectors.shape:
             raise UserError(f"{file} is not of {gallery.folder}: {_AGAIN}")
-        self._graph.expansion_search = SEARCH_WIDTH
+        self._graph.expansion_search = search_width(len(gallery))
 
     def search(
         self,
