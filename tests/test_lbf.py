@@ -194,3 +194,14 @@ def test_options_are_parsed_by_type_and_refused_by_name():
         UserError, match="width 10 is not a multiple of heads 4; change it with --set"
     ):
         build("lbf", {"width": 10, "heads": 4}, region_dim=3, text=IDS)
+
+
+@pytest.mark.parametrize("embed_dim", [0, 24])
+def test_a_vector_is_the_mean_of_the_mapped_states(regions, embed_dim):
+    """Whatever the order in which it is computed."""
+    lbf = model(embed_dim=embed_dim)
+    states, expected = lbf.image_states(regions), []
+    for row, real in zip(states, regions.mask, strict=True):
+        expected.append(torch.stack([lbf.out_regions(state) for state in row[real]]).mean(0))
+    expected = torch.nn.functional.normalize(torch.stack(expected), dim=-1)
+    torch.testing.assert_close(lbf.encode_image(regions), expected, rtol=1e-4, atol=1e-6)

@@ -104,7 +104,7 @@ class LBF(RetrievalModel):
 
     def encode_image(self, regions: RegionBatch) -> Tensor:
         """B x E unit vectors of images, to be found."""
-        vector = self._pool(self.out_regions(self.image_states(regions)), regions.mask)
+        vector = self._vector(self.out_regions, self.image_states(regions), regions.mask)
         return F.normalize(vector, dim=-1)
 
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
@@ -114,9 +114,9 @@ class LBF(RetrievalModel):
         )
         parts = []
         if self.config.joint != "language":
-            parts.append(self._pool(self.out_regions(visual), regions.mask))
+            parts.append(self._vector(self.out_regions, visual, regions.mask))
         if self.config.joint != "visual":
-            parts.append(self._pool(self.out_words(language), words.mask))
+            parts.append(self._vector(self.out_words, language, words.mask))
         return F.normalize(torch.stack(parts).mean(0), dim=-1)
 
     def image_states(self, regions: RegionBatch) -> Tensor:
@@ -185,10 +185,16 @@ class LBF(RetrievalModel):
             states = layer(states, regions.mask)
         return states
 
-    def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
+    def _vector(self, out: nn.Sequential, states: Tensor, mask: Tensor) -> Tensor:
+        """B x E: the states, each through `out`, pooled.
+
+        A mean and a linear map may change places: so the last map, which is most of the
+        work, is done once for all states of an image or text.
+        """
         if self.config.pool == "max":
-            return states.masked_fill(~mask[..., None], -torch.inf).amax(1)
-        return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+            return out(states).masked_fill(~mask[..., None], -torch.inf).amax(1)
+        states = out[:-1](states)
+        return out[-1:]((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
 
 
 class RegionEmbedding(nn.Module):
@@ -219,9 +225,9 @@ def _embedding(dim: int, config: LBFConfig) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, config.width), norm)
 
 
-def _output_map(config: LBFConfig) -> nn.Module:
+def _output_map(config: LBFConfig) -> nn.Sequential:
     if not config.embed_dim:
-        return nn.Identity()
+        return nn.Sequential()
     return nn.Sequential(
         nn.Linear(config.width, config.embed_dim),
         nn.GELU(),
