@@ -69,10 +69,10 @@ def settings(name, *options, embed=48, **given):
     return settle({}, {"model": name, **given}, [*small, f"embed_dim={embed}", *options])
 
 
-def trained(features, chosen, **more):
+def trained(features, chosen, device="cpu", **more):
     material = collect(features).seen_as(chosen.input)
     run = start(material, chosen, fresh=True)
-    train(run, material, device="cpu", **more)
+    train(run, material, device=device, **more)
     return run, material
 
 

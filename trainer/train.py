@@ -185,7 +185,7 @@ def _set_up(
     fabric = _fabric(device, precision)
     words = run.words(fabric.device)
     torch.manual_seed(settings.seed)
-    module = run.model()
+    module = run.model().to(fabric.device)  # before its optimizer, whose state is loaded there
     optimizer = torch.optim.AdamW(
         module.parameters(), settings.lr, weight_decay=settings.weight_decay
     )
