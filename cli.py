@@ -49,6 +49,13 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        help="As Lightning Fabric names it, e.g. 32-true, bf16-mixed.",
+        show_default="32-true, on a GPU bf16-mixed",
+    ),
+]
 DataOption = Annotated[
     Path | None, typer.Option(help="Data set folder, or table of reference,text,target[,split].")
 ]
@@ -488,9 +495,7 @@ def train(
         bool, typer.Option("--fresh", help="Start anew, even if a run could go on.")
     ] = False,
     device: DeviceOption = "auto",
-    precision: Annotated[
-        str | None, typer.Option(help="As Lightning Fabric names it, e.g. 32-true, bf16-mixed.")
-    ] = None,
+    precision: PrecisionOption = None,
 ) -> None:
     """Train a model on the regions of a feature file.
 
@@ -645,6 +650,7 @@ def compare(
     ] = None,
     max_missing: MaxMissingOption = 0.01,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
 ) -> None:
     """Train and score models or variants side by side, with several seeds each.
 
@@ -677,6 +683,7 @@ def compare(
         against=against,
         published=published,
         max_missing=max_missing,
+        precision=precision,
     )
     jobs = jobs or (1 if on_gpu else len(os.sched_getaffinity(0)))
     comparison_console.announce(comparison, jobs)

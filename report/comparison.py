@@ -46,6 +46,9 @@ def write(content: dict[str, Any], comparison: Comparison, *, examples: int = 8)
             temporary.write_text(plots.alone(svg), encoding="utf-8")
     title = f"{folder.name}: {len(content['rows'])} rows on {content['dataset']}"
     figures = "".join(plots.inline(svg, f"Recall by {name}") for name, svg in drawn.items())
+    made_by = [f"cqr {content['cqr']}", f"torch {content['torch']}", content["machine"]]
+    if content["precision"]:
+        made_by.append(content["precision"])
     body = [
         f'<header class="top"><h1>{escape(title)}</h1></header>',
         paragraph(
@@ -69,7 +72,7 @@ def write(content: dict[str, Any], comparison: Comparison, *, examples: int = 8)
         ),
         "<h2>Rows</h2>",
         _choices(content),
-        paragraph(f"cqr {content['cqr']}, torch {content['torch']}, {content['machine']}.", "rule"),
+        paragraph(", ".join(made_by) + ".", "rule"),
     ]
     write_page(paths[0], title, body)
     return paths

@@ -1,4 +1,6 @@
-"""One cell of a comparison, in a process of its own: `python -m cqr.trainer.cell RUN DEVICE SHARE`.
+"""One cell of a comparison, in a process of its own.
+
+    python -m cqr.trainer.cell RUN DEVICE SHARE [PRECISION]
 
 Trains the run that is in the folder RUN, from where it was, and scores it.  Ends at once when
 its standard input closes, which is when the process that started it ends.
@@ -17,7 +19,7 @@ from cqr.trainer.material import Wanted, collect_for
 from cqr.trainer.train import train
 
 
-def work(path: Path, device: str, max_missing: float) -> None:
+def work(path: Path, device: str, max_missing: float, precision: str | None = None) -> None:
     """Train and score a run.
 
     Raises:
@@ -26,7 +28,7 @@ def work(path: Path, device: str, max_missing: float) -> None:
     torch.set_num_threads(1)
     run = runs.Run.load(path)
     material = collect_for(run, None, Wanted(), split=None, max_missing=max_missing)
-    train(run, material, device=device)
+    train(run, material, device=device, precision=precision)
     evaluation = evaluate.evaluate(run, material, runs.torch_device(device))
     evaluate.write(evaluation, run.evaluation(material.dataset.name))
 
@@ -40,7 +42,7 @@ def _end_with_parent() -> None:
 def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        work(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]))
+        work(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), *sys.argv[4:])
     except UserError as error:
         sys.exit(f"Error: {error}")
 

@@ -79,9 +79,11 @@ def _launch(comparison: Comparison, cell: Cell, device: str) -> "subprocess.Pope
     for left in [cell.path / "error.txt", *cell.path.rglob(".*.partial")]:  # by one that ended
         left.unlink(missing_ok=True)
     command = [sys.executable, "-m", "cqr.trainer.cell", str(cell.path), device]
+    command += [str(comparison.max_missing)]
+    command += [comparison.precision] if comparison.precision else []
     with (cell.path / "stderr.txt").open("wb") as said:
         return subprocess.Popen(
-            [*command, str(comparison.max_missing)],
+            command,
             stdin=subprocess.PIPE,  # closes when this process ends, which ends that one
             stdout=subprocess.DEVNULL,
             stderr=said,

@@ -27,7 +27,7 @@ from cqr.trainer.runs import Run
 Floats = NDArray[np.float64]
 _ABOUT = {
     *("row", "model", "seed", "features", "input", "k", "settings", "run"),
-    *("parameters", "seconds", "epochs", "error"),
+    *("parameters", "seconds", "epochs", "device", "error"),
 }
 
 
@@ -134,6 +134,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
             "parameters": sum(p.numel() for p in run.model().parameters()),
             "seconds": sum(line["seconds"] for line in log),
             "epochs": len(log),
+            "device": ", ".join(sorted({line.get("device", "CPU") for line in log})),
             "error": None,
         }
     )
@@ -173,10 +174,19 @@ def summary(results: Results) -> dict[str, Any]:
         "rows": [_row(results, row) for row in comparison.rows],
         "curves": [asdict(curve) for curve in comparison.curves],
         "bootstrap": {"resamples": bootstrap.RESAMPLES, "seed": 0},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "precision": comparison.precision,
+        "machine": _machine(results),
         "cqr": version("cqr"),
         "torch": torch.__version__,
     }
+
+
+def _machine(results: Results) -> str:
+    """This one, and what the trainings ran on beside its CPU."""
+    cells = results.cells
+    named = cells["device"].dropna() if "device" in cells else []
+    gpus = sorted({name for names in named for name in names.split(", ")} - {"CPU"})
+    return ", ".join([platform.machine(), f"{os.cpu_count()} cores", *gpus])
 
 
 def _differing(comparison: Comparison) -> list[str]:

@@ -97,6 +97,7 @@ class Comparison:
         seeds: how many; they are 0, 1, ...
         against: label of the row that each is held against; None for the best other one.
         published: see `published.read`; of rows that are not here, too.
+        precision: of every training, see `train.train`.
     """
 
     folder: Path
@@ -107,6 +108,7 @@ class Comparison:
     published: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     data: Path | None = None
     max_missing: float = 0.01
+    precision: str | None = None
 
     def cells(self) -> list[Cell]:
         """Every row with seed 0, then every row with seed 1, ..."""
@@ -126,6 +128,7 @@ class Comparison:
             "data": str(self.data.resolve()) if self.data else None,
             "protocol": dict(dataset.options),
             "seeds": self.seeds,
+            "precision": self.precision,
             "features": {
                 str(row.features): row.material.reader.file.header.set_id for row in self.rows
             },
@@ -167,6 +170,7 @@ def prepare(
     against: str | None = None,
     published: Path | None = None,
     max_missing: float = 0.01,
+    precision: str | None = None,
 ) -> Comparison:
     """Everything that is to be compared, read and checked; nothing is written.
 
@@ -177,6 +181,7 @@ def prepare(
         folder: where to keep it; None for artifacts/comparisons/NAME.
         against: label of the row that each is held against; None for the best other one.
         published: a file of published numbers, see `published.read`.
+        precision: of every training, see `train.train`.
 
     Raises:
         UserError: what was typed makes no rows, a feature file or the data set cannot
@@ -212,7 +217,9 @@ def prepare(
         raise UserError(f"--against {against}: there is no such row; there are {', '.join(labels)}")
     folder = folder or COMPARISONS / features.stem
     said = read_published(published, rows[0].material.dataset.protocol.recalls)
-    return Comparison(folder, rows, seeds, curves, against, said, wanted.data, max_missing)
+    return Comparison(
+        folder, rows, seeds, curves, against, said, wanted.data, max_missing, precision
+    )
 
 
 def _check_same_queries(one: Material, two: Material) -> None:
@@ -252,9 +259,9 @@ def begin(comparison: Comparison) -> None:
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     """The first thing that an old plan has otherwise, in words."""
-    for name in ("data set", "data", "protocol"):
-        if old[name] != new[name]:
-            return f"{name} {old[name]}, not {new[name]}"
+    for name in ("data set", "data", "protocol", "precision"):
+        if old.get(name) != new[name]:
+            return f"{name} {old.get(name)}, not {new[name]}"
     if old["seeds"] > new["seeds"]:
         return f"{old['seeds']} seeds, not {new['seeds']}"
     for label, settings in old["rows"].items():

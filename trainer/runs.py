@@ -230,6 +230,11 @@ def torch_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def device_name(device: torch.device) -> str:
+    """ "NVIDIA H100 80GB HBM3", say, or "CPU"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
 def now() -> str:
     return datetime.now(UTC).isoformat()
 

@@ -234,6 +234,7 @@ def _epoch(
         "seconds": round(seconds, 3),
         "loader_seconds": round(waited, 3),
         "queries_per_second": round((t.steps - first) * t.batch / seconds, 1),
+        "device": runs.device_name(t.fabric.device),
     }
 
 
