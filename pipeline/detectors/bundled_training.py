@@ -1,6 +1,6 @@
 """Trains the bundled detector on a folder of generated scenes.
 
-    cqr scenes --out scenes --references 2500 --modifications 1 --seed 1
+    cqr scenes --out scenes --references 5000 --modifications 1 --seed 1
     python -m cqr.pipeline.detectors.bundled_training --scenes scenes --out bundled.safetensors
 
 Reads only the folder's train split, so the detector never sees a colour-shape
@@ -34,7 +34,7 @@ from cqr.atomic import replacing
 from cqr.errors import UserError
 from cqr.pipeline.detectors.bundled import ATTRIBUTES, Network
 
-STEPS = 1700
+STEPS = 4000
 PICTURES, DRAWINGS = 6, 2
 """Of each kind in a batch."""
 RATE = 1.5e-3
