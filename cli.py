@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -94,6 +95,21 @@ ExamplesOption = Annotated[
     typer.Option(min=0, max=50, help="Queries that the page shows with pictures, chosen by rule."),
 ]
 MaxMissingOption = Annotated[float, typer.Option(help="Share of the images that may lack regions.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cqr {version('cqr')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _cqr(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it and end."),
+    ] = False,
+) -> None: ...
 
 
 @command

@@ -1,6 +1,7 @@
 """Plots as SVG: see-through, and inked in the colour of the text around them."""
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -16,6 +17,9 @@ INK = "#010203"
 
 COLORS = ("#3b78d8", "#e0713a", "#2a9d72", "#b0569f", "#c9952b", "#7a83d6")
 """Told apart by colour-blind readers too, on white as on black."""
+
+MOST_INSIDE = 6
+"""Lines that a legend within the plot may name; one of more would hide them."""
 
 Series = list[tuple[int, float]]
 """Epoch, from 1, and value."""
@@ -65,7 +69,11 @@ def epochs(title: str, series: Mapping[str, Series], top: float | None = None) -
         axis.set_xlim(min(every) - 0.5, max(every) + 0.5)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.2, color=INK)
-        if len(series) > 1:
+        if len(series) > MOST_INSIDE:
+            columns = 2 if max(map(len, series)) < 24 else 1
+            figure.set_figheight(3.3 + 0.24 * math.ceil(len(series) / columns))
+            figure.legend(loc="outside lower center", ncols=columns)
+        elif len(series) > 1:
             axis.legend()
         return _svg(figure, title)
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import typer
@@ -26,6 +27,11 @@ def cqr(*words, **environment):
         text=True,
         env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1", **environment},
     )
+
+
+def test_the_version_is_that_of_the_package():
+    done = cqr("--version")
+    assert (done.returncode, done.stdout) == (0, f"cqr {version('cqr')}\n")
 
 
 def test_help_lists_every_command():
@@ -54,7 +60,7 @@ def test_the_defaults_in_the_help_are_those_of_the_settings():
         "text_encoder": "none",
         "snr": "off",
     }
-    del shown["as_"]  # no setting
+    del shown["as_"], shown["precision"]  # no settings
     shown["input"] = shown.pop("input_")
     assert shown == {name: str(settings[name]) for name in shown}
     assert set(shown) == {f.name for f in dataclasses.fields(Settings)} - {"options"}

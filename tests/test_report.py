@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -306,6 +307,15 @@ def test_a_plot_takes_the_ink_of_the_page_and_no_name_for_a_formula():
     assert "currentColor" in plots.inline(svg, "loss")
     assert "metadata" not in svg
     assert svg == plots.epochs("loss $", {"$\\bad$": [(1, 0.5)], "two": [(1, 1.0), (2, 0.0)]})
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_plot_of_many_lines_names_them_below_it(wide):
+    names = [f"{'a row of a long name ' * wide}{i}" for i in range(24)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns where the legend leaves no room
+        svg = plots.epochs("loss", {name: [(1, 0.5), (2, 0.1)] for name in names})
+    assert all(f">{name}<" in svg for name in names)
 
 
 def test_other_queries_than_those_that_were_scored_are_refused(scenes):

@@ -184,7 +184,7 @@ def summary(results: Results) -> dict[str, Any]:
 def _machine(results: Results) -> str:
     """This one, and what the trainings ran on beside its CPU."""
     cells = results.cells
-    named = cells["device"].dropna() if "device" in cells else []
+    named = list(cells["device"].dropna()) if "device" in cells else []
     gpus = sorted({name for names in named for name in names.split(", ")} - {"CPU"})
     return ", ".join([platform.machine(), f"{os.cpu_count()} cores", *gpus])
 

@@ -86,8 +86,9 @@ def budget(content: dict[str, Any]) -> str:
         "test": "the best on the test queries, which flatters",
         "last": "the last",
     }[equal["select"]]
+    epochs = "1 epoch" if equal["epochs"] == 1 else f"{equal['epochs']} epochs"
     said = (
-        f"Equal for every row: {equal['epochs']} epochs over {content['training_queries']:,} "
+        f"Equal for every row: {epochs} over {content['training_queries']:,} "
         f"training queries in batches of {equal['batch']}, epoch kept: {chosen}; {which}; "
         "nothing is tuned here."
     )

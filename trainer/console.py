@@ -74,8 +74,9 @@ def announce(run: Run, material: Material, split: str | None = None) -> None:
     if settings.snr:
         _say(f"SNR       causality {settings.causality}, {settings.causality_distance}")
     together = f" ({settings.together} of a reference together)" if settings.together > 1 else ""
+    epochs = "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
     _say(
-        f"Run       {run.path}: {settings.epochs} epochs in batches of {settings.batch}{together}, "
+        f"Run       {run.path}: {epochs} in batches of {settings.batch}{together}, "
         f"loss {settings.loss}, seed {settings.seed}"
     )
 
