@@ -828,7 +828,8 @@ def search(
 ) -> None:
     """Find pictures: like these, but changed as the text says.
 
-    Reads a run, its features and what `cqr index` wrote.  Prints ranked paths with scores.
+    Reads a run, its features and what `cqr index` wrote.  Prints ranked paths with scores, and
+    small pictures where the terminal has the colours (COLORTERM=truecolor; NO_COLOR=1: none).
     A picture of the gallery is known by its path there, its place on disk or its file name, and
     its regions are read; of any other file, the detector that made the features finds them.
     Writes nothing.

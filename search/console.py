@@ -6,16 +6,23 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
+from PIL import Image
+from rich.columns import Columns
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich_pixels import Pixels
 
+from cqr.pipeline import images
 from cqr.search.build import Built
 from cqr.search.engine import Answer, Engine
 from cqr.search.question import Question
 
 results = Console(highlight=False, markup=False)
 notes = Console(stderr=True, highlight=False, markup=False)
+
+THUMB = 28
+"""Characters across a picture in the terminal, and its pixels at most either way."""
 
 
 @contextlib.contextmanager
@@ -60,10 +67,27 @@ def print_answer(answer: Answer, engine: Engine) -> None:
     results.print(table)
     if not answer.hits:
         notes.print("Nothing was found: no picture of the gallery meets the conditions")
+    elif results.is_terminal and results.color_system == "truecolor":
+        results.print(_thumbnails(answer, engine))
     parts = ", ".join(f"{part} {1000 * spent:.1f} ms" for part, spent in answer.seconds.items())
     notes.print(
         f"{len(engine.gallery):,} pictures, {engine.index.name} index: {parts}", soft_wrap=True
     )
+
+
+def _thumbnails(answer: Answer, engine: Engine) -> Columns:
+    """The pictures in coloured half characters, side by side, each under its rank."""
+    shown: list[Group] = []
+    for rank, hit in enumerate(answer.hits, start=1):
+        try:
+            image = Image.fromarray(images.decode(engine.file(hit.row)))
+        except images.Refused as error:
+            shown.append(Group(str(rank), str(error)))
+            continue
+        image.thumbnail((THUMB, THUMB))
+        even = image.width, image.height + image.height % 2  # two pixels to a character
+        shown.append(Group(str(rank), Pixels.from_image(image.resize(even))))
+    return Columns(shown, width=THUMB)
 
 
 def print_json(answer: Answer, question: Question, engine: Engine) -> None:

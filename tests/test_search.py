@@ -1,5 +1,6 @@
 """Asking: `cqr index` and `cqr search` as typed, new pictures, and the evaluator's ranking."""
 
+import io
 import json
 import os
 import re
@@ -14,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cqr import cli
 from cqr.errors import UserError
 from cqr.pipeline.detectors import DetectorSpec
 from cqr.pipeline.extract import Job, extract
+from cqr.search import console
 from cqr.search.engine import Engine
 from cqr.search.pictures import NewPictures, detector
 from cqr.search.question import Question, WeightedText
@@ -113,6 +116,34 @@ def test_the_commands_as_typed(here):
     assert [hit["rank"] for hit in said["hits"]] == [1, 2, 3]
     assert all(Path(hit["file"]).is_file() for hit in said["hits"])
     assert said["seconds"].keys() == {"encode", "search"}
+
+
+def test_a_terminal_of_true_colours_shows_the_pictures(engine, monkeypatch):
+    """Each pixel of a thumbnail is the colour of a half character."""
+    answer = engine.ask(Question((engine.named("a/0.png"),), k=2))
+    shown = {}
+    for colors in ("truecolor", "standard"):
+        out = io.StringIO()
+        terminal = Console(file=out, force_terminal=True, color_system=colors, width=100)
+        monkeypatch.setattr(console, "results", terminal)
+        console.print_answer(answer, engine)
+        shown[colors] = out.getvalue()
+    colors = re.findall(r"38;2;(\d+);(\d+);(\d+)", shown["truecolor"])
+    assert len(colors) >= 2 * console.THUMB
+    for hit in answer.hits:
+        with Image.open(engine.file(hit.row)) as picture:
+            assert tuple(map(str, picture.getpixel((2, 2)))) in colors
+    assert "38;2" not in shown["standard"]
+
+
+def test_a_picture_that_cannot_be_shown_says_why(engine, monkeypatch):
+    answer = engine.ask(Question((engine.named("a/0.png"),), k=2))
+    out = io.StringIO()
+    terminal = Console(file=out, force_terminal=True, color_system="truecolor", width=100)
+    monkeypatch.setattr(console, "results", terminal)
+    monkeypatch.setattr(Engine, "file", lambda *_: Path("gone.png"))
+    console.print_answer(answer, engine)
+    assert out.getvalue().count("cannot be opened") == 2
 
 
 @pytest.mark.parametrize(
