@@ -17,7 +17,7 @@ from cqr.pipeline.detectors.weights import digest
 from cqr.search import gallery
 from cqr.search.gallery import Gallery, Vectors
 from cqr.search.metadata import read_metadata
-from cqr.trainer.encode import encode_images
+from cqr.trainer.encode import encode_images, require_finite
 from cqr.trainer.evaluate import check_fits
 from cqr.trainer.features import RegionReader
 from cqr.trainer.runs import Run
@@ -198,13 +198,9 @@ def _encoded(
     progress(0, len(lacking))
     for first in range(0, len(lacking), BLOCK):
         part = lacking[first : first + BLOCK]
-        found = encode_images(model, reader, rows[part], device).float().cpu().numpy()
-        bad = part[~np.isfinite(found).all(1)]
-        if len(bad):
-            raise UserError(
-                f"the vectors of {len(bad)} pictures are not finite, first {paths[bad[0]]}: "
-                f"check the features with `cqr inspect {reader.file.path}`"
-            )
+        encoded = encode_images(model, reader, rows[part], device)
+        require_finite(encoded, [paths[row] for row in part], reader)
+        found = encoded.float().cpu().numpy()
         if vectors is None:
             vectors = np.zeros((len(paths), found.shape[1]), np.float16)
         vectors[part] = found

@@ -306,7 +306,7 @@ def test_vectors_that_are_not_finite_are_refused(run):
     with torch.no_grad():
         next(model.out_regions.parameters()).fill_(torch.nan)
     save_weights(run.weights, model)
-    with pytest.raises(UserError, match=r"the vectors of 20 pictures are not finite, first 0.png"):
+    with pytest.raises(UserError, match=r"the vectors of 20 images are not finite, first 0.png"):
         built(run)
 
 

@@ -1,6 +1,6 @@
 """Images and queries to vectors, in batches, in evaluation mode."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,14 +105,19 @@ def encode(
             model, reader, words, rows[known], texts, device
         )
     model.train(was_training)
-    for vectors, names in ((gallery, work.gallery), (queries, work.queries["reference"].tolist())):
-        bad = (~torch.isfinite(vectors).all(1)).nonzero().flatten().tolist()
-        if bad:
-            raise UserError(
-                f"the vectors of {len(bad)} images are not finite, first {names[bad[0]]}: "
-                f"check the features with `cqr inspect {reader.file.path}`"
-            )
+    require_finite(gallery, work.gallery, reader)
+    require_finite(queries, work.queries["reference"].tolist(), reader)
     return Vectors(queries, known, gallery)
+
+
+def require_finite(vectors: Tensor, names: Sequence[str], reader: RegionReader) -> None:
+    """Raises UserError when some of the vectors, which are of the images `names`, are not."""
+    bad = (~torch.isfinite(vectors).all(1)).nonzero().flatten().tolist()
+    if bad:
+        raise UserError(
+            f"the vectors of {len(bad)} images are not finite, first {names[bad[0]]}: "
+            f"check the features with `cqr inspect {reader.file.path}`"
+        )
 
 
 def _batches(size: int) -> Iterator[slice]:
