@@ -284,3 +284,10 @@ def test_without_the_extra_it_says_how_to_have_it(write, monkeypatch):
     for name, extra in (("hnsw", "index"), ("milvus://x:1/a", "milvus")):
         with pytest.raises(UserError, match=rf"pip install 'cqr\[{extra}\]'"):
             open_index(name, g)
+
+
+@pytest.mark.parametrize(
+    ("size", "width"), [(1, 96), (100_000, 96), (1_000_000, 192), (10_000_000, 384)]
+)
+def test_a_graph_is_searched_twice_as_widely_each_tenfold(hnsw, size, width):
+    assert hnsw.search_width(size) == width
