@@ -100,17 +100,19 @@ class ImageEncoder(nn.Module):
             self.map = nn.Sequential(nn.Linear(region_dim + 4, d), nn.GELU(), nn.Linear(d, d))
 
     def forward(self, regions: RegionBatch) -> Tensor:
-        """B x d."""
-        if self.boxes:
-            return masked_mean(self.local(regions), regions.mask)
-        return self.map(masked_mean(regions.features.float(), regions.mask))
+        """B x d.  The last map, being linear, is of the mean: once an image, not a region."""
+        inputs = self._inputs(regions)
+        if isinstance(self.map, nn.Sequential):
+            return self.map[-1](masked_mean(self.map[:-1](inputs), regions.mask))
+        return self.map(masked_mean(inputs, regions.mask))
 
     def local(self, regions: RegionBatch) -> Tensor:
         """B x K x d, whose mean over the real regions is phi_x."""
+        return self.map(self._inputs(regions))
+
+    def _inputs(self, regions: RegionBatch) -> Tensor:
         features = regions.features.float()
-        if self.boxes:
-            features = torch.cat([features, regions.boxes], -1)
-        return self.map(features)
+        return torch.cat([features, regions.boxes], -1) if self.boxes else features
 
 
 class TextEncoder(nn.Module):
