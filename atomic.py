@@ -1,6 +1,7 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and folders that one process writes at a time."""
 
 import contextlib
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -35,6 +36,32 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, doing: str, otherwise: str = "") -> Iterator[None]:
+    """Keep other processes of ours from a folder, which is made if it is not there.
+
+    Args:
+        doing: what another process is at that is there already, for the message.
+        otherwise: what its reader can do instead of waiting.
+
+    Raises:
+        UserError: another is at it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        advice = otherwise or "make room or choose another place"
+        raise UserError(f"cannot write {folder}: {error.strerror}; {advice}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            advice = f", or {otherwise}" if otherwise else ""
+            raise UserError(f"another cqr is {doing}; wait for it{advice}") from None
+        yield
 
 
 def _flush(path: Path) -> None:

@@ -7,13 +7,12 @@ whole shards and nothing else, so that a kill at any instant costs one shard.
 import contextlib
 import csv
 import dataclasses
-import fcntl
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cqr.atomic import replacing
+from cqr.atomic import alone, replacing
 from cqr.errors import UserError
 from cqr.listing import Failure, is_utf8, readable
 from cqr.pipeline.feature_file import join, shards_folder
@@ -117,20 +116,7 @@ def locked(out: Path) -> Iterator[None]:
         UserError: another process is at it, or the folder cannot be written.
     """
     folder = shards_folder(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(
-            f"cannot write {folder}: {error.strerror}; choose another place with --out"
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"another cqr is writing {out}; wait for it, or choose another --out"
-            ) from None
+    with alone(folder, f"writing {out}", "choose another --out"):
         try:
             _remove_leftovers(folder, out)
             yield

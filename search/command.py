@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from cqr.atomic import alone
 from cqr.search import build as galleries
 from cqr.search.build import Built
 from cqr.search.engine import read_regions
+from cqr.search.gallery import folder_of
 from cqr.search.indexes import build_index
 from cqr.trainer.runs import Run, newest, torch_device
 
@@ -26,17 +28,19 @@ def index(
         What became of the gallery, and the name of the index.
 
     Raises:
-        UserError: see `build.build` and `indexes.build_index`.
+        UserError: another process is at it; see `build.build` and `indexes.build_index`.
     """
     chosen = Run.load(run) if run else newest()
     on = torch_device(device)
     reader = read_regions(chosen, features)
-    built = galleries.build(
-        chosen,
-        reader,
-        metadata=metadata,
-        device=on,
-        progress=lambda done, total: progress("encode", done, total),
-    )
-    name = build_index(index, built.gallery, lambda done, total: progress("index", done, total))
+    folder = folder_of(chosen, reader.file.path)
+    with alone(folder, f"indexing into {folder}"):
+        built = galleries.build(
+            chosen,
+            reader,
+            metadata=metadata,
+            device=on,
+            progress=lambda done, total: progress("encode", done, total),
+        )
+        name = build_index(index, built.gallery, lambda done, total: progress("index", done, total))
     return built, name

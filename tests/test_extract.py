@@ -459,7 +459,7 @@ def test_arguments_that_cannot_be(folder, tmp_path):
     (tmp_path / "file").touch()
     below = tmp_path / "file" / "x.h5"
     assert refusal(job(folder, out=below)) == (
-        f"cannot write {shards_folder(below)}: Not a directory; choose another place with --out"
+        f"cannot write {shards_folder(below)}: Not a directory; choose another --out"
     )
     bad = tmp_path / os.fsdecode(b"bad\xff")
     picture_files(bad, 1)

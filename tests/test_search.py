@@ -1,5 +1,6 @@
 """Asking: `cqr index` and `cqr search` as typed, new pictures, and the evaluator's ranking."""
 
+import fcntl
 import io
 import json
 import os
@@ -172,6 +173,17 @@ def test_without_an_index_it_says_so(here, tmp_path):
     shutil.rmtree(run / "index")
     with pytest.raises(UserError, match=r"there is no index in .* yet: build it with `cqr index`"):
         Engine.open(run, device="cpu")
+
+
+def test_two_at_once_are_refused(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(shutil.copytree(made, tmp_path / "made"))
+    [run] = Path("artifacts/runs").iterdir()
+    with (run / "index/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = cqr("index", "--device", "cpu")
+    assert done.returncode == 1
+    sentence = f"Error: another cqr is indexing into {run}/index; wait for it"
+    assert done.stderr.splitlines()[-1] == sentence
 
 
 def test_an_index_of_other_weights_is_refused(here, tmp_path):

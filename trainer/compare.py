@@ -5,18 +5,16 @@ ends with this one, however this one ends: its standard input closes then.  So w
 costs is at most the epoch in which each of the cells was.
 """
 
-import contextlib
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cqr.atomic import replacing
+from cqr.atomic import alone, replacing
 from cqr.errors import UserError
 from cqr.trainer.comparison import Cell, Comparison, begin
 from cqr.trainer.runs import Run
@@ -40,7 +38,7 @@ def run(
     Raises:
         UserError: the folder holds another comparison, or another process is at it.
     """
-    with _locked(comparison.folder):
+    with alone(comparison.folder, f"at work in {comparison.folder}", "choose another --out"):
         begin(comparison)
         waiting = [cell for cell in comparison.cells() if not cell.done]
         running: dict[Path, tuple[Cell, subprocess.Popen[bytes]]] = {}
@@ -109,27 +107,3 @@ def _settle(cell: Cell, process: "subprocess.Popen[bytes]") -> None:
 def _fail(cell: Cell, reason: str) -> None:
     with replacing(cell.path / "error.txt") as temporary:
         temporary.write_text(reason, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from the folder.
-
-    Raises:
-        UserError: another is at it, or it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(
-            f"cannot write {folder}: {error.strerror}; choose another place with --out"
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"another cqr is at work in {folder}; wait for it, or choose another --out"
-            ) from None
-        yield
