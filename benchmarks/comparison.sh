@@ -25,7 +25,8 @@ compare() {
 whole=image-only,text-only,concatenation,show-and-tell,parameter-hashing,relationship,film,mrn,tirg
 mapped="tirg on mapped regions=tirg:input=regions,local=mlp"  # a region's feature and box, mapped
 compare --out artifacts/comparisons/models \
-  --models "lbf,$whole,compose-ae,tirg on regions=tirg:input=regions,$mapped" \
+  --models "lbf,max pooled=lbf:pool=max,$whole,compose-ae" \
+  --models "tirg on regions=tirg:input=regions,$mapped" \
   --models "tirg on a map=tirg:form=last-conv,input=regions,features=artifacts/map.h5" "$@"
 compare --out artifacts/comparisons/drawings --protocol reference=drawing \
   --models "lbf,separate=lbf:separate_reference=true,$mapped" "$@"
