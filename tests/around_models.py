@@ -76,10 +76,9 @@ def trained(features, chosen, device="cpu", **more):
     return run, material
 
 
-def resumed(features, chosen):
-    """Hold a training that was stopped within an epoch against one that was not."""
-    whole, material = trained(features, chosen)
-    run, steps = start(material, chosen, fresh=True), []
+def interrupted(run, material, **how):
+    """Train a run for two steps, then interrupt it."""
+    steps = []
 
     def stop(*_):
         steps.append(0)
@@ -87,7 +86,14 @@ def resumed(features, chosen):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        train(run, material, on_step=stop, device="cpu")
+        train(run, material, on_step=stop, **how)
+
+
+def resumed(features, chosen):
+    """Hold a training that was stopped within an epoch against one that was not."""
+    whole, material = trained(features, chosen)
+    run = start(material, chosen, fresh=True)
+    interrupted(run, material, device="cpu")
     assert Run.load(run.path) == start(material, chosen) == run
     train(run, material, device="cpu")
     for file in ("weights", "checkpoint"):

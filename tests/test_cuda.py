@@ -6,7 +6,6 @@ precision too.
 
 import json
 import math
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ from cqr.trainer import evaluate
 from cqr.trainer.train import start, train
 
 sys.path.insert(0, str(Path(__file__).parent))
-from around_models import NAMES, settings, trained
+from around_models import NAMES, interrupted, settings, trained
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
 
@@ -96,18 +95,11 @@ def test_training_in_32_bits_is_that_of_the_cpu(drawn_scenes):
 
 def test_a_stopped_training_goes_on(drawn_scenes):
     """To the same weights but for the order in which a GPU adds."""
-    features, chosen = drawn_scenes(), settings("lbf")
-    whole, material = trained(features, chosen, device="cuda", precision="32-true")
-    run, steps = start(material, chosen, fresh=True), []
-
-    def stop(*_):
-        steps.append(0)
-        if len(steps) == 2:
-            signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(run, material, on_step=stop, device="cuda", precision="32-true")
-    train(run, material, device="cuda", precision="32-true")
+    features, chosen, how = drawn_scenes(), settings("lbf"), {"precision": "32-true"}
+    whole, material = trained(features, chosen, device="cuda", **how)
+    run = start(material, chosen, fresh=True)
+    interrupted(run, material, device="cuda", **how)
+    train(run, material, device="cuda", **how)
     for a, b in zip(whole.history(), run.history(), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
 
