@@ -22,6 +22,7 @@ cqr extract --images fashion --k 36 --detector grid --config bundled --out artif
 cqr compare --features artifacts/fashion.h5 --out artifacts/comparisons/ablations \
   --models "lbf,visual=lbf:features=artifacts/visual.h5" \
   --models "grid=lbf:features=artifacts/grid.h5,grid of 18=lbf:features=artifacts/grid.h5,k=18" \
+  --models "mean of a grid=lbf:features=artifacts/grid.h5,pool=mean" \
   --models "pooling alone=lbf:vep_depth=0,tep_depth=0,fusion_depth=0" --against lbf \
   --set epochs=40 --set batch=512 --set together=4 --set lr=0.002 \
   --vary k=1,2,4,6,36 \
@@ -30,7 +31,7 @@ cqr compare --features artifacts/fashion.h5 --out artifacts/comparisons/ablation
   --vary tep_depth=0 \
   --vary directions=visual,language \
   --vary fusion_depth=0,1,2,3 \
-  --vary pool=max \
+  --vary pool=mean \
   --vary loss=soft-triplet \
   --vary together=1,2,4,8 \
   --vary learners=4 \

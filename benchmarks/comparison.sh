@@ -22,11 +22,16 @@ compare() {
   cqr compare --features artifacts/fashion.h5 \
     --set epochs=40 --set batch=512 --set together=4 --set lr=0.002 "$@"
 }
-whole=image-only,text-only,concatenation,show-and-tell,parameter-hashing,relationship,film,mrn,tirg
-mapped="tirg on mapped regions=tirg:input=regions,local=mlp"  # a region's feature and box, mapped
+mapped=input=regions,local=mlp  # the mean of the regions, each mapped with its box
+# Learning rates other than 0.002 are those that did best in benchmarks/tune.sh.
 compare --out artifacts/comparisons/models \
-  --models "lbf,max pooled=lbf:pool=max,$whole,compose-ae" \
-  --models "tirg on regions=tirg:input=regions,$mapped" \
-  --models "tirg on a map=tirg:form=last-conv,input=regions,features=artifacts/map.h5" "$@"
+  --models "lbf,mean pooled=lbf:pool=mean" \
+  --models "tirg on mapped regions=tirg:$mapped,mrn on mapped regions=mrn:$mapped" \
+  --models "compose-ae on mapped regions=compose-ae:$mapped,lr=0.0005" \
+  --models "tirg on regions=tirg:input=regions,lr=0.005" \
+  --models "tirg on a map=tirg:form=last-conv,input=regions,features=artifacts/map.h5" \
+  --models "compose-ae,tirg,mrn,film,relationship,parameter-hashing:lr=0.005" \
+  --models "show-and-tell,concatenation,image-only,text-only:lr=0.0005" "$@"
 compare --out artifacts/comparisons/drawings --protocol reference=drawing \
-  --models "lbf,separate=lbf:separate_reference=true,$mapped" "$@"
+  --models "lbf,separate=lbf:separate_reference=true" \
+  --models "tirg on mapped regions=tirg:$mapped,mrn,image-only" "$@"
