@@ -21,6 +21,8 @@ PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/address.js": ("address.js", "text/javascript; charset=utf-8"),
+    "/service.js": ("service.js", "text/javascript; charset=utf-8"),
     "/reference.js": ("reference.js", "text/javascript; charset=utf-8"),
     "/grid.js": ("grid.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),

@@ -1,12 +1,13 @@
 // The page: what is asked is in the address; everything shown follows from it.
 
+import { isRow, isUpload, large, last, read, small, write } from "./address.js";
 import { Grid } from "./grid.js";
 import { Reference } from "./reference.js";
+import { call, post } from "./service.js";
 
 const RESULTS = 60;
 const CHUNK = 100; // pictures of the gallery whose names are asked for at once
 const KEPT = 30; // answers, so that going back is instant
-const TRIES = 3; // of a service that is busy
 const SUGGESTED = 4;
 
 const $ = (id) => document.getElementById(id);
@@ -19,54 +20,6 @@ let aspect = 4 / 3; // of the gallery's pictures
 let shown = { steps: [], image: null }; // what the address says; image: of the last step
 let drawn = null; // the image that the reference shows
 
-// --- The service --------------------------------------------------------------------------------
-
-// Call the service; throws an Error whose message is a sentence for the reader.
-async function call(address, options = {}) {
-  for (let left = TRIES; ; left--) {
-    let answer;
-    try {
-      answer = await fetch(address, options);
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      throw new Error("The service does not answer: is `cqr serve` still running?");
-    }
-    if (answer.ok) return answer.json();
-    if (answer.status === 503 && left > 1) {
-      await new Promise((later) => setTimeout(later, 1000 * answer.headers.get("Retry-After")));
-      continue;
-    }
-    const { detail } = await answer.json().catch(() => ({ detail: answer.statusText }));
-    throw new Error(sentence(detail || "the service failed"));
-  }
-}
-
-const post = (address, content, signal) =>
-  call(address, {
-    method: "POST", signal,
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(content),
-  });
-
-const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.?!]$/.test(text) ? "" : ".");
-
-// --- The address: a step is a picture and a text; the last one is what is asked ------------------
-
-function read(address) {
-  const query = new URL(address, location).searchParams;
-  const texts = query.getAll("text");
-  return query.getAll("image").map((image, i) => ({ image, text: texts[i] ?? "" }));
-}
-
-function write(steps) {
-  const query = new URLSearchParams();
-  for (const { image, text } of steps) {
-    query.append("image", image);
-    query.append("text", text);
-  }
-  return steps.length ? `/?${query}` : "/";
-}
-
 function go(steps) {
   if (write(steps) === shown.address) return show();
   history.replaceState({ scroll: scrollY }, "");
@@ -74,11 +27,6 @@ function go(steps) {
   show();
 }
 
-const last = (steps) => steps[steps.length - 1];
-const isRow = (image) => /^\d{1,10}$/.test(image);
-const isUpload = (image) => /^[0-9a-f]{32}$/.test(image);
-const large = (image) => (isRow(image) ? `/api/images/${image}` : `/api/uploads/${encodeURIComponent(image)}`);
-const small = (image) => (isRow(image) ? `${large(image)}/thumb` : large(image));
 const label = (image) => (isRow(image) ? paths[image] ?? `Picture ${image}` : "Your picture");
 
 // --- What is shown ------------------------------------------------------------------------------
