@@ -6,11 +6,11 @@ pictures are our own; figures on them do not compare with the paper's.
 
 TIRG trains CSS with the soft triplet loss, which is the default on its own files.
 On generated scenes the default stays batch classification: on 200 references, 15
-epochs, all else equal, R@1 was 71.4 with it and 39.0 with the soft triplet (`make demo`,
-with `--together 1`, and with `--loss soft-triplet` besides).
+epochs, two seeds, all else equal, R@1 was 82.8 with it and 50.3 with the soft triplet
+(benchmarks/ablations.sh).
 
 Where every query is listed, two of a reference meet in a batch, as by TIRG's rule: in
-the same setting R@1 is 74.1 with `--together 2` and 71.4 without.
+the same setting R@1 is 82.8 with `--together 2` and 75.8 without.
 
 TIRG's 2D-to-3D asks with the flat drawing of the reference's scene, of the same
 queries, for the same 3D pictures.  Its scorer (test_retrieval.py) takes the image of
