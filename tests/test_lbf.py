@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -36,6 +37,10 @@ def words(ids):
     return WordBatch(ids, ids != 0)
 
 
+def affine(linear, x):
+    return x @ linear.weight.detach().numpy().T + linear.bias.detach().numpy()
+
+
 WORDS = words(torch.tensor([[2, 3, 4, 0], [5, 0, 0, 0], [6, 7, 8, 9], [2, 2, 0, 0]]))
 
 
@@ -49,8 +54,9 @@ def test_vectors_are_of_unit_length_and_scaled_in_training(regions):
     torch.testing.assert_close(image, 4 * lbf.encode_image(regions))
 
 
-def test_neither_the_order_of_regions_nor_padding_matters(regions):
-    lbf = model()
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_neither_the_order_of_regions_nor_padding_matters(regions, pool):
+    lbf = model(pool=pool)
     order = torch.tensor([3, 1, 0, 5, 4, 2])
     shuffled = RegionBatch(*(getattr(regions, f)[:, order] for f in ("features", "boxes", "mask")))
     longer = RegionBatch(
@@ -113,13 +119,26 @@ def test_visual_and_positional_embeddings_are_normed_and_averaged(regions):
     def layer_norm(x):
         return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
 
-    def affine(linear, x):
-        return x @ linear.weight.detach().numpy().T + linear.bias.detach().numpy()
-
     visual = layer_norm(affine(embedding.visual[0], regions.features.numpy()))
     position = layer_norm(affine(embedding.position[0], regions.boxes.numpy()))
     ours = embedding(regions).detach().numpy()
     np.testing.assert_allclose(ours, (visual + position) / 2, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_an_image_is_its_regions_each_mapped_then_pooled(regions, pool):
+    lbf = model(pool=pool)
+    first, _, second = lbf.out_regions
+    gelu = np.vectorize(lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2)
+    for states, mask, ours in zip(
+        lbf.image_states(regions).detach().numpy(),
+        regions.mask.numpy(),
+        lbf.encode_image(regions).detach().numpy(),
+        strict=True,
+    ):
+        mapped = affine(second, gelu(affine(first, states[mask])))
+        pooled = {"mean": np.mean, "max": np.max}[pool](mapped, axis=0)
+        np.testing.assert_allclose(ours, pooled / np.linalg.norm(pooled), rtol=1e-4, atol=1e-5)
 
 
 def test_each_word_attends_to_the_real_regions_with_weights_that_sum_to_one(regions):
