@@ -188,13 +188,17 @@ class LBF(RetrievalModel):
     def _vector(self, out: nn.Sequential, states: Tensor, mask: Tensor) -> Tensor:
         """B x E: the states, each through `out`, pooled.
 
-        A mean and a linear map may change places: so the last map, which is most of the
-        work, is done once for all states of an image or text.
+        Padding is not mapped, which is most of the work: in a batch of generated scenes half of
+        the rows are.  A mean and a linear map may change places, so there the last map is done
+        once for all states of an image or text.
         """
-        if self.config.pool == "max":
-            return out(states).masked_fill(~mask[..., None], -torch.inf).amax(1)
-        states = out[:-1](states)
-        return out[-1:]((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+        pools = self.config.pool == "max"
+        mapped = (out if pools else out[:-1])(states[mask])
+        empty = mapped.new_full((*mask.shape, mapped.shape[-1]), -torch.inf if pools else 0)
+        padded = empty.index_put((mask,), mapped)
+        if pools:
+            return padded.amax(1)
+        return out[-1:](padded.sum(1) / mask.sum(1, keepdim=True))
 
 
 class RegionEmbedding(nn.Module):
