@@ -527,7 +527,7 @@ def train(
     from cqr.trainer.material import Wanted, collect
     from cqr.trainer.runs import torch_device
     from cqr.trainer.settings import settle
-    from cqr.trainer.train import start
+    from cqr.trainer.start import start
     from cqr.trainer.train import train as run_training
 
     torch_device(device)  # a wrong one is said before a run is made

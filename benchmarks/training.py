@@ -66,7 +66,7 @@ def train(place: Path) -> None:
 
     from cqr.trainer.material import Wanted, collect
     from cqr.trainer.settings import settle
-    from cqr.trainer.train import start
+    from cqr.trainer.start import start
     from cqr.trainer.train import train as run_training
 
     torch.set_num_threads(1)

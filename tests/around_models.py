@@ -12,8 +12,9 @@ from cqr.trainer.material import collect
 from cqr.trainer.models import MODELS, build
 from cqr.trainer.runs import Run
 from cqr.trainer.settings import settle
+from cqr.trainer.start import start
 from cqr.trainer.text import TextSpec, WordBatch
-from cqr.trainer.train import start, train
+from cqr.trainer.train import train
 
 NAMES = list(MODELS)
 B, D, E = 4, 20, 128

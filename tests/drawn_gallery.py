@@ -15,7 +15,8 @@ from cqr.search.command import index
 from cqr.search.engine import Engine
 from cqr.trainer.material import collect
 from cqr.trainer.settings import settle
-from cqr.trainer.train import start, train
+from cqr.trainer.start import start
+from cqr.trainer.train import train
 
 TINY = ["width=16", "heads=2", "vep_depth=1", "tep_depth=1", "fusion_depth=1", "embed_dim=16"]
 

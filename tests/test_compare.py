@@ -25,7 +25,8 @@ from cqr.trainer.comparison import _file_name, begin, prepare
 from cqr.trainer.material import Wanted, collect
 from cqr.trainer.published import read as read_published
 from cqr.trainer.runs import Run
-from cqr.trainer.train import describe, train
+from cqr.trainer.start import describe
+from cqr.trainer.train import train
 
 TINY = [
     *("epochs=2", "batch=16", "warmup=5", "lr=0.003", "validation=0.2"),

@@ -17,7 +17,8 @@ from cqr.trainer.datasets.layout import Pictures
 from cqr.trainer.material import Wanted, collect, collect_for
 from cqr.trainer.queries import tasks
 from cqr.trainer.settings import settle
-from cqr.trainer.train import start, train
+from cqr.trainer.start import start
+from cqr.trainer.train import train
 
 INFO = "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json"
 CPU = torch.device("cpu")

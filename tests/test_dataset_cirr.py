@@ -23,7 +23,8 @@ from cqr.trainer.datasets.layout import Pictures
 from cqr.trainer.material import Wanted, collect, collect_for
 from cqr.trainer.queries import tasks
 from cqr.trainer.settings import settle
-from cqr.trainer.train import start, train
+from cqr.trainer.start import start
+from cqr.trainer.train import train
 
 FOLDERS = {"train": "train/34", "val": "dev", "test1": "test1"}
 CPU = torch.device("cpu")

@@ -21,7 +21,8 @@ from cqr.trainer.holdout import divide
 from cqr.trainer.material import collect
 from cqr.trainer.pairs import Listed
 from cqr.trainer.settings import Settings, settle
-from cqr.trainer.train import start, train
+from cqr.trainer.start import start
+from cqr.trainer.train import train
 
 # ---- a pickle of protocol 2 as Python 2.7 with numpy 1.x writes it, opcode by opcode
 

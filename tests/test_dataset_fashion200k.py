@@ -19,7 +19,8 @@ from cqr.trainer.datasets.layout import Pictures
 from cqr.trainer.holdout import divide
 from cqr.trainer.material import collect
 from cqr.trainer.settings import Settings, settle
-from cqr.trainer.train import start, train
+from cqr.trainer.start import start
+from cqr.trainer.train import train
 
 TRAIN = [
     ("women/dresses/gowns/11/11_0.jpeg", "black lace gown"),

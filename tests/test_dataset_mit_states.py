@@ -18,7 +18,8 @@ from cqr.trainer.datasets.mit_states_pairs import Changes
 from cqr.trainer.holdout import divide
 from cqr.trainer.material import collect
 from cqr.trainer.settings import Settings, settle
-from cqr.trainer.train import start, train
+from cqr.trainer.start import start
+from cqr.trainer.train import train
 
 FILES = [
     "sliced apple/a,_b+c,_2006.jpg",

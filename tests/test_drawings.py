@@ -13,8 +13,9 @@ from cqr.trainer.holdout import divide
 from cqr.trainer.material import Wanted, collect, collect_for
 from cqr.trainer.queries import tasks
 from cqr.trainer.settings import Settings, settle
+from cqr.trainer.start import start
 from cqr.trainer.survey import survey
-from cqr.trainer.train import start, train
+from cqr.trainer.train import train
 
 ASKED = Wanted(chosen=("reference=drawing",))
 SMALL = ["width=32", "heads=2", "vep_depth=1", "tep_depth=1", "fusion_depth=1", "embed_dim=48"]

@@ -26,7 +26,8 @@ from cqr.report import examples, page, pictures, plots
 from cqr.trainer import evaluate
 from cqr.trainer.material import collect
 from cqr.trainer.settings import settle
-from cqr.trainer.train import start, train
+from cqr.trainer.start import start
+from cqr.trainer.train import train
 
 TINY = ["width=32", "heads=2", "fusion_depth=1", "embed_dim=48"]
 VOID = {"meta", "br", "img", "input", "link"}

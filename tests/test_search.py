@@ -31,7 +31,8 @@ from cqr.trainer.encode import encode
 from cqr.trainer.material import Wanted, collect, collect_for
 from cqr.trainer.queries import tasks
 from cqr.trainer.settings import settle
-from cqr.trainer.train import start, train
+from cqr.trainer.start import start
+from cqr.trainer.train import train
 
 CPU = torch.device("cpu")
 SMALL = ["width=16", "heads=2", "vep_depth=1", "tep_depth=1", "fusion_depth=1", "embed_dim=24"]

@@ -20,7 +20,7 @@ from cqr.trainer.models.learners import Learners
 from cqr.trainer.models.snr import SNR
 from cqr.trainer.runs import Run
 from cqr.trainer.settings import Settings
-from cqr.trainer.train import start
+from cqr.trainer.start import start
 
 sys.path.insert(0, str(Path(__file__).parent))
 from around_models import (

@@ -20,10 +20,12 @@ from cqr.scenes import protocol
 from cqr.trainer import checkpoint, console, evaluate, runs, text_encoders
 from cqr.trainer.material import collect
 from cqr.trainer.settings import Settings, settle
+from cqr.trainer.start import finished, start
 from cqr.trainer.text import TextSpec
-from cqr.trainer.train import finished, start, train
+from cqr.trainer.train import train
 
 SMALL = ["width=32", "heads=2", "vep_depth=1", "tep_depth=1", "fusion_depth=1", "embed_dim=48"]
+SMALL += ["pool=max"]  # what css recommends, so what the command takes by itself
 CPU = torch.device("cpu")
 
 

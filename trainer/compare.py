@@ -18,7 +18,7 @@ from cqr.atomic import alone, replacing
 from cqr.errors import UserError
 from cqr.trainer.comparison import Cell, Comparison, begin
 from cqr.trainer.runs import Run
-from cqr.trainer.train import describe
+from cqr.trainer.start import describe
 
 POLL = 0.1
 """Seconds between two looks at the cells that run."""
