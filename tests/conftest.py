@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from cqr.pipeline import feature_file, shards
 from cqr.scenes import protocol
 
 torch.set_num_threads(1)
+
+# A background job of a script ignores Ctrl-C, and what it starts would ignore it too.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
