@@ -4,7 +4,7 @@
 #   sh benchmarks/comparison.sh [FOLDER] [--seeds 3 ...]   what follows FOLDER goes to `cqr compare`
 #
 # At full size (1,000 references, 5 seeds) a run of LBF takes ten minutes of a core, one of a peer
-# half a minute to fifteen; an interrupted comparison goes on.  REFERENCES=40 with
+# half a minute to forty, on a map two hours; an interrupted comparison goes on.  REFERENCES=40 with
 # `--set epochs=2 --seeds 2` shows in minutes that it works.
 set -eu
 place=${1:-artifacts/css}
