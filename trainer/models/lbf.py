@@ -188,15 +188,15 @@ class LBF(RetrievalModel):
     def _vector(self, out: nn.Sequential, states: Tensor, mask: Tensor) -> Tensor:
         """B x E: the states, each through `out`, pooled.
 
-        Padding is not mapped, which is most of the work: in a batch of generated scenes half of
-        the rows are.  A mean and a linear map may change places, so there the last map is done
-        once for all states of an image or text.
+        The maps are most of the work, so padding, half of the rows in a batch of generated scenes,
+        is left out of them.  A mean and a linear map may change places, so there the last map is
+        done once for all states of an image or text.
         """
-        pools = self.config.pool == "max"
-        mapped = (out if pools else out[:-1])(states[mask])
-        empty = mapped.new_full((*mask.shape, mapped.shape[-1]), -torch.inf if pools else 0)
+        greatest = self.config.pool == "max"
+        mapped = (out if greatest else out[:-1])(states[mask])
+        empty = mapped.new_full((*mask.shape, mapped.shape[-1]), -torch.inf if greatest else 0)
         padded = empty.index_put((mask,), mapped)
-        if pools:
+        if greatest:
             return padded.amax(1)
         return out[-1:](padded.sum(1) / mask.sum(1, keepdim=True))
 
