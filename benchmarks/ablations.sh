@@ -4,8 +4,9 @@
 #   sh benchmarks/ablations.sh [FOLDER] [--seeds 3 ...]   what follows FOLDER goes to `cqr compare`
 #
 # At full size (1,000 references, 40 epochs, 5 seeds) this is a hundred trainings of ten minutes on
-# a core; an interrupted one goes on.  docs/results.md has REFERENCES=200 with `--seeds 1 --set
-# epochs=20`; REFERENCES=40 with `--set epochs=2 --seeds 2` shows in minutes that it works.
+# a core; an interrupted one goes on.  docs/results.md has REFERENCES=200 with `--seeds 2`
+# and the settings of a plain `cqr train`; REFERENCES=40 with `--set epochs=2 --seeds 2` shows in
+# minutes that it works.
 #
 # The text encoder needs `pip install '.[text]'`; without it that row fails, and the rest goes on.
 # The grid lies over the bundled detector's own network.  No scene has more than nine objects, so
