@@ -369,7 +369,7 @@ def data(
     Example: `cqr data fashion --list fashion.txt`
     """
     from cqr.trainer import console
-    from cqr.trainer.survey import survey, write_list
+    from cqr.trainer.datasets.survey import survey, write_list
 
     found = survey(place, images, as_, protocol, compare)
     console.survey(found)
@@ -524,11 +524,11 @@ def train(
     Example: `cqr train --features artifacts/fashion.h5`
     """
     from cqr.trainer import console
-    from cqr.trainer.material import Wanted, collect
-    from cqr.trainer.runs import torch_device
-    from cqr.trainer.settings import settle
-    from cqr.trainer.start import start
-    from cqr.trainer.train import train as run_training
+    from cqr.trainer.training.material import Wanted, collect
+    from cqr.trainer.training.runs import torch_device
+    from cqr.trainer.training.settings import settle
+    from cqr.trainer.training.start import start
+    from cqr.trainer.training.train import train as run_training
 
     torch_device(device)  # a wrong one is said before a run is made
     material = collect(features, Wanted(data, as_, tuple(protocol)), k=k, max_missing=max_missing)
@@ -593,11 +593,12 @@ def evaluate(
     Example: `cqr evaluate`
     """
     from cqr.report import evaluation as report
-    from cqr.trainer import console, runs
-    from cqr.trainer.evaluate import evaluate as score_run
-    from cqr.trainer.evaluate import write
-    from cqr.trainer.material import Wanted, collect_for
-    from cqr.trainer.published import read as read_published
+    from cqr.trainer import console
+    from cqr.trainer.evaluation.evaluate import evaluate as score_run
+    from cqr.trainer.evaluation.evaluate import write
+    from cqr.trainer.evaluation.published import read as read_published
+    from cqr.trainer.training import runs
+    from cqr.trainer.training.material import Wanted, collect_for
 
     chosen = runs.Run.load(run) if run else runs.newest()
     if text_encoder:
@@ -681,11 +682,12 @@ def compare(
     Example: `cqr compare --features artifacts/fashion.h5 --models lbf,lbf:input=whole --seeds 3`
     """
     from cqr.report import comparison as report
-    from cqr.trainer import compare as comparing
-    from cqr.trainer import compared, comparison_console
-    from cqr.trainer.comparison import prepare
-    from cqr.trainer.material import Wanted
-    from cqr.trainer.runs import torch_device
+    from cqr.trainer.comparing import console as comparison_console
+    from cqr.trainer.comparing import results as compared
+    from cqr.trainer.comparing import run as comparing
+    from cqr.trainer.comparing.plan import prepare
+    from cqr.trainer.training.material import Wanted
+    from cqr.trainer.training.runs import torch_device
 
     on_gpu = torch_device(device).type == "cuda"
     comparison = prepare(
@@ -731,10 +733,11 @@ def submit(
 
     Example: `cqr submit --features artifacts/cirr.h5`
     """
-    from cqr.trainer import console, runs
-    from cqr.trainer.material import Wanted, collect_for
-    from cqr.trainer.submission import forms_of
-    from cqr.trainer.submission import submit as write_files
+    from cqr.trainer import console
+    from cqr.trainer.evaluation.submission import forms_of
+    from cqr.trainer.evaluation.submission import submit as write_files
+    from cqr.trainer.training import runs
+    from cqr.trainer.training.material import Wanted, collect_for
 
     chosen = runs.Run.load(run) if run else runs.newest()
     if text_encoder:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from cqr.trainer import checkpoint, runs
+from cqr.trainer.training import checkpoint, runs
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ import faiss
 import numpy as np
 import torch
 
-from cqr.trainer import metrics
+from cqr.trainer.ranking import metrics
 
 Way = Callable[[], tuple[Any, Any]]
 

@@ -68,8 +68,8 @@ def measure(root: Path, with_torch: bool) -> dict:
     clock = Clock()
     import numpy as np
 
-    from cqr.trainer.datasets import find, read
     from cqr.trainer.datasets.layout import Pictures
+    from cqr.trainer.datasets.recognise import find, read
 
     clock.ends("import")
     pictures = Pictures(root, paths)
@@ -172,7 +172,7 @@ def photographed(
 
 def mit_states(root: Path) -> None:
     """Empty files in folders; the paths of the pictures beside the folder."""
-    from cqr.trainer.datasets.mit_states import TEST_NOUNS
+    from cqr.trainer.datasets.readers.mit_states import TEST_NOUNS
 
     random = Random(0)
     tests = sorted(TEST_NOUNS)

@@ -64,10 +64,10 @@ def train(place: Path) -> None:
     """In a process of its own: one epoch, its times, and the peak of its own memory."""
     import torch
 
-    from cqr.trainer.material import Wanted, collect
-    from cqr.trainer.settings import settle
-    from cqr.trainer.start import start
-    from cqr.trainer.train import train as run_training
+    from cqr.trainer.training.material import Wanted, collect
+    from cqr.trainer.training.settings import settle
+    from cqr.trainer.training.start import start
+    from cqr.trainer.training.train import train as run_training
 
     torch.set_num_threads(1)
     material = collect(place / "bench.h5", Wanted(place / "bench.queries.csv"))

@@ -18,10 +18,10 @@ import torch
 
 from cqr.search import vector
 from cqr.search.question import Question, Reference, WeightedText
-from cqr.trainer.encode import encode_images
-from cqr.trainer.material import Wanted, collect_for
-from cqr.trainer.queries import tasks
-from cqr.trainer.runs import Run, newest
+from cqr.trainer.datasets.queries import tasks
+from cqr.trainer.ranking.encode import encode_images
+from cqr.trainer.training.material import Wanted, collect_for
+from cqr.trainer.training.runs import Run, newest
 
 CPU = torch.device("cpu")
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)

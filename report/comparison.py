@@ -11,8 +11,8 @@ from cqr.atomic import replacing
 from cqr.report import cards, plots
 from cqr.report.examples import first_done, of_comparison
 from cqr.report.page import by_kind, paragraph, table, write_page
-from cqr.trainer.comparison import Comparison
-from cqr.trainer.comparison_console import (
+from cqr.trainer.comparing.plan import Comparison
+from cqr.trainer.comparing.words import (
     budget,
     difference,
     headings,
@@ -21,7 +21,7 @@ from cqr.trainer.comparison_console import (
     published_columns,
     seeds_of,
 )
-from cqr.trainer.runs import Run
+from cqr.trainer.training.runs import Run
 
 
 def write(content: dict[str, Any], comparison: Comparison, *, examples: int = 8) -> list[Path]:

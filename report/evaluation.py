@@ -9,10 +9,10 @@ from typing import Any
 from cqr.report import cards, plots
 from cqr.report.examples import of_evaluation
 from cqr.report.page import by_kind, paragraph, table, write_page
-from cqr.trainer.evaluate import Evaluation
-from cqr.trainer.material import Material
-from cqr.trainer.published import cells, columns
-from cqr.trainer.runs import Run
+from cqr.trainer.evaluation.evaluate import Evaluation
+from cqr.trainer.evaluation.published import cells, columns
+from cqr.trainer.training.material import Material
+from cqr.trainer.training.runs import Run
 
 Published = Mapping[str, Mapping[str, Any]]
 

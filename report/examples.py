@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from cqr.errors import UserError
-from cqr.trainer.attended import Attended, attended
-from cqr.trainer.comparison import Cell, Comparison
-from cqr.trainer.material import Material
-from cqr.trainer.queries import Dataset, tasks
-from cqr.trainer.runs import Run
+from cqr.trainer.comparing.plan import Cell, Comparison
+from cqr.trainer.datasets.queries import Dataset, tasks
+from cqr.trainer.evaluation.attended import Attended, attended
+from cqr.trainer.training.material import Material
+from cqr.trainer.training.runs import Run
 
 Rows = NDArray[np.int64]
 

@@ -17,10 +17,10 @@ from cqr.pipeline.detectors.weights import digest
 from cqr.search import gallery
 from cqr.search.gallery import Gallery, Vectors
 from cqr.search.metadata import read_metadata
-from cqr.trainer.encode import encode_images, require_finite
-from cqr.trainer.evaluate import check_fits
+from cqr.trainer.evaluation.evaluate import check_fits
 from cqr.trainer.features import RegionReader
-from cqr.trainer.runs import Run
+from cqr.trainer.ranking.encode import encode_images, require_finite
+from cqr.trainer.training.runs import Run
 
 PARTIAL = "gallery.partial.safetensors"
 """What an interrupted build had encoded; the next one takes it from there."""

@@ -9,7 +9,7 @@ from cqr.search.build import Built
 from cqr.search.engine import read_regions
 from cqr.search.gallery import folder_of
 from cqr.search.indexes import build_index
-from cqr.trainer.runs import Run, newest, torch_device
+from cqr.trainer.training.runs import Run, newest, torch_device
 
 Progress = Callable[[str, int, int], None]
 

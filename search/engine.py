@@ -17,11 +17,11 @@ from cqr.search.indexes import Index, open_index
 from cqr.search.pictures import NewPictures
 from cqr.search.question import Question, Reference
 from cqr.search.vector import vector_of
-from cqr.trainer.attended import Attended, attended
+from cqr.trainer.evaluation.attended import Attended, attended
 from cqr.trainer.features import RegionReader
 from cqr.trainer.models.interface import RetrievalModel
-from cqr.trainer.runs import Run, newest, torch_device
-from cqr.trainer.text import TextReader
+from cqr.trainer.text.vocabulary import TextReader
+from cqr.trainer.training.runs import Run, newest, torch_device
 
 
 class Hit(NamedTuple):
@@ -193,7 +193,7 @@ class Engine:
         return Answer(hits, seconds)
 
     def attended(self, reference: Reference, text: str) -> Attended:
-        """Which regions each word looks at; see `cqr.trainer.attended`.
+        """Which regions each word looks at; see `cqr.trainer.evaluation.attended`.
 
         Raises:
             UserError: the model has no such attention.

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from cqr.errors import UserError
-from cqr.trainer.checkpoint import save_tensors
-from cqr.trainer.runs import Run
+from cqr.trainer.training.checkpoint import save_tensors
+from cqr.trainer.training.runs import Run
 
 FORMAT, VERSION = "cqr-gallery", "1"
 NAME = "gallery.safetensors"

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cqr.errors import UserError
-from cqr.trainer.material import Wanted, collect_for
-from cqr.trainer.runs import Run
-from cqr.trainer.text import words_of
+from cqr.trainer.text.vocabulary import words_of
+from cqr.trainer.training.material import Wanted, collect_for
+from cqr.trainer.training.runs import Run
 
 MOST = 6
 

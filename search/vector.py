@@ -20,7 +20,7 @@ from torch import Tensor
 from cqr.search.question import Question
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import RetrievalModel
-from cqr.trainer.text import TextReader
+from cqr.trainer.text.vocabulary import TextReader
 
 AWAY = 0.5
 """How much a text that is not wanted counts beside what is; see benchmarks/unwanted.py."""

@@ -7,14 +7,14 @@ import torch
 from safetensors.torch import load_file
 
 from cqr.trainer.features import RegionBatch
-from cqr.trainer.losses import batch_classification
-from cqr.trainer.material import collect
 from cqr.trainer.models import MODELS, build
-from cqr.trainer.runs import Run
-from cqr.trainer.settings import settle
-from cqr.trainer.start import start
-from cqr.trainer.text import TextSpec, WordBatch
-from cqr.trainer.train import train
+from cqr.trainer.text.vocabulary import TextSpec, WordBatch
+from cqr.trainer.training.losses import batch_classification
+from cqr.trainer.training.material import collect
+from cqr.trainer.training.runs import Run
+from cqr.trainer.training.settings import settle
+from cqr.trainer.training.start import start
+from cqr.trainer.training.train import train
 
 NAMES = list(MODELS)
 B, D, E = 4, 20, 128

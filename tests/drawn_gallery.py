@@ -13,10 +13,10 @@ from cqr.scenes.arrange import arrange
 from cqr.scenes.draw import draw
 from cqr.search.command import index
 from cqr.search.engine import Engine
-from cqr.trainer.material import collect
-from cqr.trainer.settings import settle
-from cqr.trainer.start import start
-from cqr.trainer.train import train
+from cqr.trainer.training.material import collect
+from cqr.trainer.training.settings import settle
+from cqr.trainer.training.start import start
+from cqr.trainer.training.train import train
 
 TINY = ["width=16", "heads=2", "vep_depth=1", "tep_depth=1", "fusion_depth=1", "embed_dim=16"]
 

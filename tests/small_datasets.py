@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from cqr.errors import UserError
-from cqr.trainer import evaluate
-from cqr.trainer.datasets import find, read
 from cqr.trainer.datasets.layout import Pictures
-from cqr.trainer.material import Wanted, collect
-from cqr.trainer.settings import settle
-from cqr.trainer.start import start
-from cqr.trainer.train import train
+from cqr.trainer.datasets.recognise import find, read
+from cqr.trainer.evaluation import evaluate
+from cqr.trainer.training.material import Wanted, collect
+from cqr.trainer.training.settings import settle
+from cqr.trainer.training.start import start
+from cqr.trainer.training.train import train
 
 TINY = ["width=16", "heads=2", "vep_depth=1", "tep_depth=1", "fusion_depth=1", "embed_dim=16"]
 

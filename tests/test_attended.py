@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from cqr.errors import UserError
-from cqr.trainer.attended import attended
+from cqr.trainer.evaluation.attended import attended
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models import build
-from cqr.trainer.text import Vocabulary
+from cqr.trainer.text.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")
 TEXTS = ["make red", "make it very red", "?!"]

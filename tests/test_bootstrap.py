@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cqr.trainer.bootstrap import in_deviations, paired
+from cqr.trainer.ranking.bootstrap import in_deviations, paired
 
 
 def every_resample(differences):

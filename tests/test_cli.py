@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from cqr import cli
-from cqr.trainer.settings import Settings
+from cqr.trainer.training.settings import Settings
 
 COMMANDS = (
     "scenes", "extract", "import", "export", "inspect", "data", "train", "evaluate",

@@ -19,14 +19,17 @@ from safetensors.torch import load_file
 
 from cqr.errors import UserError
 from cqr.report import comparison as report
-from cqr.trainer import cell as cells
-from cqr.trainer import compare, compared, comparison_console
-from cqr.trainer.comparison import _file_name, begin, prepare
-from cqr.trainer.material import Wanted, collect
-from cqr.trainer.published import read as read_published
-from cqr.trainer.runs import Run
-from cqr.trainer.start import describe
-from cqr.trainer.train import train
+from cqr.trainer.comparing import cell as cells
+from cqr.trainer.comparing import console as comparison_console
+from cqr.trainer.comparing import results as compared
+from cqr.trainer.comparing import run as compare
+from cqr.trainer.comparing import words
+from cqr.trainer.comparing.plan import _file_name, begin, prepare
+from cqr.trainer.evaluation.published import read as read_published
+from cqr.trainer.training.material import Wanted, collect
+from cqr.trainer.training.runs import Run
+from cqr.trainer.training.start import describe
+from cqr.trainer.training.train import train
 
 TINY = [
     *("epochs=2", "batch=16", "warmup=5", "lr=0.003", "validation=0.2"),
@@ -172,7 +175,7 @@ def test_the_page_and_the_tables_show_it(compared_rows, capsys):
     paths = report.write(content, compared_rows, examples=6)
     assert [path.name for path in paths] == ["comparison.html", "rows.svg", "k.svg"]
     page = paths[0].read_text()
-    cell = comparison_console.plus_minus(content["rows"][0]["recall"]["5"])
+    cell = words.plus_minus(content["rows"][0]["recall"]["5"])
     assert f"<td>{cell}</td>" in page
     assert "src=" not in page
     assert page.count("<svg xmlns") == 3

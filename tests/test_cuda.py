@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 
 from cqr.pipeline.feature_file import open_features
 from cqr.scenes.generate import Settings, generate
-from cqr.trainer import evaluate
-from cqr.trainer.start import start
-from cqr.trainer.train import train
+from cqr.trainer.evaluation import evaluate
+from cqr.trainer.training.start import start
+from cqr.trainer.training.train import train
 
 sys.path.insert(0, str(Path(__file__).parent))
 from around_models import NAMES, interrupted, settings, trained

@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cqr.errors import UserError
-from cqr.trainer import evaluate, submission
-from cqr.trainer.datasets import circo, find, read
 from cqr.trainer.datasets.layout import Pictures
-from cqr.trainer.material import Wanted, collect, collect_for
-from cqr.trainer.queries import tasks
-from cqr.trainer.settings import settle
-from cqr.trainer.start import start
-from cqr.trainer.train import train
+from cqr.trainer.datasets.queries import tasks
+from cqr.trainer.datasets.readers import circo
+from cqr.trainer.datasets.recognise import find, read
+from cqr.trainer.evaluation import evaluate, submission
+from cqr.trainer.training.material import Wanted, collect, collect_for
+from cqr.trainer.training.settings import settle
+from cqr.trainer.training.start import start
+from cqr.trainer.training.train import train
 
 INFO = "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json"
 CPU = torch.device("cpu")

@@ -16,15 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cqr.errors import UserError
-from cqr.trainer import evaluate, submission
-from cqr.trainer.datasets import cirr, find, read
 from cqr.trainer.datasets.forms import check_file
 from cqr.trainer.datasets.layout import Pictures
-from cqr.trainer.material import Wanted, collect, collect_for
-from cqr.trainer.queries import tasks
-from cqr.trainer.settings import settle
-from cqr.trainer.start import start
-from cqr.trainer.train import train
+from cqr.trainer.datasets.queries import tasks
+from cqr.trainer.datasets.readers import cirr
+from cqr.trainer.datasets.recognise import find, read
+from cqr.trainer.evaluation import evaluate, submission
+from cqr.trainer.training.material import Wanted, collect, collect_for
+from cqr.trainer.training.settings import settle
+from cqr.trainer.training.start import start
+from cqr.trainer.training.train import train
 
 FOLDERS = {"train": "train/34", "val": "dev", "test1": "test1"}
 CPU = torch.device("cpu")

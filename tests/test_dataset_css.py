@@ -13,16 +13,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cqr.errors import UserError
-from cqr.trainer import evaluate
-from cqr.trainer.datasets import css, css_npy, find, read
-from cqr.trainer.datasets.css_original import FILE, Modifications
 from cqr.trainer.datasets.layout import Pictures
-from cqr.trainer.holdout import divide
-from cqr.trainer.material import collect
-from cqr.trainer.pairs import Listed
-from cqr.trainer.settings import Settings, settle
-from cqr.trainer.start import start
-from cqr.trainer.train import train
+from cqr.trainer.datasets.pairs import Listed
+from cqr.trainer.datasets.readers import css, css_npy
+from cqr.trainer.datasets.readers.css_original import FILE, Modifications
+from cqr.trainer.datasets.recognise import find, read
+from cqr.trainer.evaluation import evaluate
+from cqr.trainer.training.holdout import divide
+from cqr.trainer.training.material import collect
+from cqr.trainer.training.settings import Settings, settle
+from cqr.trainer.training.start import start
+from cqr.trainer.training.train import train
 
 # ---- a pickle of protocol 2 as Python 2.7 with numpy 1.x writes it, opcode by opcode
 

@@ -12,15 +12,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cqr.errors import UserError
-from cqr.trainer import evaluate
-from cqr.trainer.datasets import fashion200k, find, read
-from cqr.trainer.datasets.fashion200k_pairs import Siblings, replacement
 from cqr.trainer.datasets.layout import Pictures
-from cqr.trainer.holdout import divide
-from cqr.trainer.material import collect
-from cqr.trainer.settings import Settings, settle
-from cqr.trainer.start import start
-from cqr.trainer.train import train
+from cqr.trainer.datasets.readers import fashion200k
+from cqr.trainer.datasets.readers.fashion200k_pairs import Siblings, replacement
+from cqr.trainer.datasets.recognise import find, read
+from cqr.trainer.evaluation import evaluate
+from cqr.trainer.training.holdout import divide
+from cqr.trainer.training.material import collect
+from cqr.trainer.training.settings import Settings, settle
+from cqr.trainer.training.start import start
+from cqr.trainer.training.train import train
 
 TRAIN = [
     ("women/dresses/gowns/11/11_0.jpeg", "black lace gown"),

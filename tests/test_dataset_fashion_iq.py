@@ -13,11 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cqr.trainer import evaluate, runs, submission
-from cqr.trainer.datasets import fashion_iq
-from cqr.trainer.material import Wanted, collect_for
-from cqr.trainer.queries import tasks
-from cqr.trainer.text import words_of
+from cqr.trainer.datasets.queries import tasks
+from cqr.trainer.datasets.readers import fashion_iq
+from cqr.trainer.evaluation import evaluate, submission
+from cqr.trainer.text.vocabulary import words_of
+from cqr.trainer.training import runs
+from cqr.trainer.training.material import Wanted, collect_for
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_datasets import evaluated, recognise, refusal, refusal_for, rows, write

@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 
 from cqr import listing
 from cqr.errors import UserError
-from cqr.trainer import evaluate
-from cqr.trainer.datasets import find, mit_states, read
 from cqr.trainer.datasets.layout import Pictures
-from cqr.trainer.datasets.mit_states_pairs import Changes
-from cqr.trainer.holdout import divide
-from cqr.trainer.material import collect
-from cqr.trainer.settings import Settings, settle
-from cqr.trainer.start import start
-from cqr.trainer.train import train
+from cqr.trainer.datasets.readers import mit_states
+from cqr.trainer.datasets.readers.mit_states_pairs import Changes
+from cqr.trainer.datasets.recognise import find, read
+from cqr.trainer.evaluation import evaluate
+from cqr.trainer.training.holdout import divide
+from cqr.trainer.training.material import collect
+from cqr.trainer.training.settings import Settings, settle
+from cqr.trainer.training.start import start
+from cqr.trainer.training.train import train
 
 FILES = [
     "sliced apple/a,_b+c,_2006.jpg",

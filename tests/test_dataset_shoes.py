@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cqr.trainer.datasets import shoes
-from cqr.trainer.queries import tasks
+from cqr.trainer.datasets.queries import tasks
+from cqr.trainer.datasets.readers import shoes
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_datasets import evaluated, recognise, refusal, refusal_for, rows, write

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from cqr.errors import UserError
-from cqr.trainer.datasets import READERS, find, read
 from cqr.trainer.datasets.layout import Pictures
+from cqr.trainer.datasets.recognise import READERS, find, read
 
 
 @pytest.fixture

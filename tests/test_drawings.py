@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from cqr.errors import UserError
-from cqr.trainer import evaluate
-from cqr.trainer.datasets.css_original import FILE
-from cqr.trainer.holdout import divide
-from cqr.trainer.material import Wanted, collect, collect_for
-from cqr.trainer.queries import tasks
-from cqr.trainer.settings import Settings, settle
-from cqr.trainer.start import start
-from cqr.trainer.survey import survey
-from cqr.trainer.train import train
+from cqr.trainer.datasets.queries import tasks
+from cqr.trainer.datasets.readers.css_original import FILE
+from cqr.trainer.datasets.survey import survey
+from cqr.trainer.evaluation import evaluate
+from cqr.trainer.training.holdout import divide
+from cqr.trainer.training.material import Wanted, collect, collect_for
+from cqr.trainer.training.settings import Settings, settle
+from cqr.trainer.training.start import start
+from cqr.trainer.training.train import train
 
 ASKED = Wanted(chosen=("reference=drawing",))
 SMALL = ["width=32", "heads=2", "vep_depth=1", "tep_depth=1", "fusion_depth=1", "embed_dim=48"]

@@ -10,7 +10,7 @@ from cqr.errors import UserError
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models import build, options_of
 from cqr.trainer.models.lbf import LBF, LBFConfig, RegionEmbedding
-from cqr.trainer.text import TextSpec, WordBatch
+from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
 SMALL = LBFConfig(
     width=16, heads=4, vep_depth=1, tep_depth=1, fusion_depth=2, embed_dim=24, dropout=0.0

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from cqr.errors import UserError
-from cqr.trainer import evaluate
-from cqr.trainer.attended import attended
+from cqr.trainer.evaluation import evaluate
+from cqr.trainer.evaluation.attended import attended
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.learners import Learners, divergence
-from cqr.trainer.settings import Settings
-from cqr.trainer.text import WordBatch
+from cqr.trainer.text.vocabulary import WordBatch
+from cqr.trainer.training.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 from around_models import (

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cqr.errors import UserError
-from cqr.trainer.datasets import table
 from cqr.trainer.datasets.locate import locate, located
-from cqr.trainer.queries import Dataset
+from cqr.trainer.datasets.queries import Dataset
+from cqr.trainer.datasets.readers import table
 
 SUFFIXES = ["", ".jpg", ".JPG", ".jpeg", ".png", ".txt"]
 FOLDERS = st.lists(st.sampled_from(["a", "b", "A", "a.jpg", "d e"]), max_size=3)

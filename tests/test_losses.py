@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cqr.trainer import losses
+from cqr.trainer.training import losses
 
 
 def kappa(kind, a, b):

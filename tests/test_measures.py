@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
-from cqr.trainer.encode import Vectors
-from cqr.trainer.measures import measure
-from cqr.trainer.queries import Dataset, Protocol, tasks
+from cqr.trainer.datasets.queries import Dataset, Protocol, tasks
+from cqr.trainer.ranking.encode import Vectors
+from cqr.trainer.ranking.measures import measure
 
 
 def test_a_query_whose_reference_has_no_regions_finds_no_member_and_no_correct_image():

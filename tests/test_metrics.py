@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cqr.trainer import metrics, scores
+from cqr.trainer.ranking import metrics, scores
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

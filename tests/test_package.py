@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,57 @@ def test_a_part_imports_no_other(part, allowed):
             assert words[1] in allowed, f"{path} imports {name}"
 
 
+FLOORS = (
+    {"features", "options"},
+    {"text", "datasets"},
+    {"models"},
+    {"ranking"},
+    {"training"},
+    {"evaluation"},
+    {"console"},
+    {"comparing"},
+)
+"""The rooms of the trainer, from the ground up: a room imports from itself and from below."""
+
+
+def floor_of(room):
+    (number,) = [i for i, rooms in enumerate(FLOORS) if room in rooms]
+    return number
+
+
+def test_the_rooms_of_the_trainer_import_downwards_only():
+    for path in (ROOT / "trainer").rglob("*.py"):
+        room = path.relative_to(ROOT / "trainer").with_suffix("").parts[0]
+        if room == "__init__":
+            continue
+        for name in imports(path):
+            words = name.split(".")
+            if words[:2] != ["cqr", "trainer"] or len(words) == 2 or words[2] == room:
+                continue
+            assert floor_of(words[2]) < floor_of(room), f"{path} imports {name}"
+
+
+def test_no_room_is_crowded():
+    for folder in {path.parent for part in PARTS for path in (ROOT / part).rglob("*.py")}:
+        rooms = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(rooms) <= 20, f"{folder} has {len(rooms)} modules: part it"
+
+
+def test_no_imports_run_in_a_circle():
+    """Not even by imports inside functions, in the trainer."""
+    known = {}
+    for path in (ROOT / "trainer").rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        known[".".join(("cqr", *(parts[:-1] if parts[-1] == "__init__" else parts)))] = path
+    below = {
+        name: {n for n in imports(path) if n in known} - {name} for name, path in known.items()
+    }
+    TopologicalSorter(below).prepare()  # raises CycleError, which names the circle
+
+
 def test_the_trainer_loads_no_detector_and_no_image_library():
     code = (
-        "import sys, cqr.cli, cqr.trainer.train, cqr.trainer.evaluate\n"
+        "import sys, cqr.cli, cqr.trainer.training.train, cqr.trainer.evaluation.evaluate\n"
         "loaded = {'PIL', 'torchvision', 'detectron2', 'moderngl', 'cqr.pipeline.detectors'}\n"
         "print(sorted(loaded & set(sys.modules)))"
     )

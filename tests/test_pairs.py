@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cqr.errors import UserError
-from cqr.trainer.holdout import divide
-from cqr.trainer.material import Wanted, collect
-from cqr.trainer.pairs import Listed
-from cqr.trainer.settings import Settings
+from cqr.trainer.datasets.pairs import Listed
+from cqr.trainer.training.holdout import divide
+from cqr.trainer.training.material import Wanted, collect
+from cqr.trainer.training.settings import Settings
 
 
 def listed(references, together):

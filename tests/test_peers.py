@@ -12,16 +12,17 @@ from safetensors.torch import load_file
 
 from cqr import cli
 from cqr.errors import UserError
-from cqr.trainer import evaluate, runs
+from cqr.trainer.datasets.queries import LIGHT
+from cqr.trainer.evaluation import evaluate
 from cqr.trainer.features import RegionBatch
-from cqr.trainer.losses import batch_classification
-from cqr.trainer.material import collect
 from cqr.trainer.models import MODELS, build, options_of
 from cqr.trainer.models.parameter_hashing import hashes
 from cqr.trainer.models.tirg import on_grid
-from cqr.trainer.queries import LIGHT
-from cqr.trainer.settings import settle
-from cqr.trainer.text import TextSpec, WordBatch
+from cqr.trainer.text.vocabulary import TextSpec, WordBatch
+from cqr.trainer.training import runs
+from cqr.trainer.training.losses import batch_classification
+from cqr.trainer.training.material import collect
+from cqr.trainer.training.settings import settle
 
 sys.path.insert(0, str(Path(__file__).parent))
 from around_models import resumed, trained

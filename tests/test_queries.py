@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cqr.trainer.datasets import css, table
-from cqr.trainer.pairs import cut
-from cqr.trainer.queries import Dataset, task
+from cqr.trainer.datasets.pairs import cut
+from cqr.trainer.datasets.queries import Dataset, task
+from cqr.trainer.datasets.readers import css, table
 
 
 def dataset(protocol):

@@ -23,11 +23,11 @@ from PIL import Image
 from cqr.errors import UserError
 from cqr.report import evaluation as report
 from cqr.report import examples, page, pictures, plots
-from cqr.trainer import evaluate
-from cqr.trainer.material import collect
-from cqr.trainer.settings import settle
-from cqr.trainer.start import start
-from cqr.trainer.train import train
+from cqr.trainer.evaluation import evaluate
+from cqr.trainer.training.material import collect
+from cqr.trainer.training.settings import settle
+from cqr.trainer.training.start import start
+from cqr.trainer.training.train import train
 
 TINY = ["width=32", "heads=2", "fusion_depth=1", "embed_dim=48"]
 VOID = {"meta", "br", "img", "input", "link"}

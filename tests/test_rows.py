@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cqr.errors import UserError
-from cqr.trainer.rows import Spec, settled, specs, vary
-from cqr.trainer.settings import settle
+from cqr.trainer.comparing.rows import Spec, settled, specs, vary
+from cqr.trainer.training.settings import settle
 
 
 def test_every_form():

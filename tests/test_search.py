@@ -27,12 +27,12 @@ from cqr.search import console
 from cqr.search.engine import Engine
 from cqr.search.pictures import NewPictures, detector
 from cqr.search.question import Question, WeightedText
-from cqr.trainer.encode import encode
-from cqr.trainer.material import Wanted, collect, collect_for
-from cqr.trainer.queries import tasks
-from cqr.trainer.settings import settle
-from cqr.trainer.start import start
-from cqr.trainer.train import train
+from cqr.trainer.datasets.queries import tasks
+from cqr.trainer.ranking.encode import encode
+from cqr.trainer.training.material import Wanted, collect, collect_for
+from cqr.trainer.training.settings import settle
+from cqr.trainer.training.start import start
+from cqr.trainer.training.train import train
 
 CPU = torch.device("cpu")
 SMALL = ["width=16", "heads=2", "vep_depth=1", "tep_depth=1", "fusion_depth=1", "embed_dim=24"]

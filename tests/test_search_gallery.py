@@ -18,12 +18,12 @@ from cqr.errors import UserError
 from cqr.search import build as building
 from cqr.search import gallery as galleries
 from cqr.search.build import build
-from cqr.trainer import encode
-from cqr.trainer.checkpoint import save_weights
 from cqr.trainer.features import RegionReader
-from cqr.trainer.runs import Run, now
-from cqr.trainer.settings import settle
-from cqr.trainer.text import Vocabulary
+from cqr.trainer.ranking import encode
+from cqr.trainer.text.vocabulary import Vocabulary
+from cqr.trainer.training.checkpoint import save_weights
+from cqr.trainer.training.runs import Run, now
+from cqr.trainer.training.settings import settle
 
 CPU = torch.device("cpu")
 K, DIM = 3, 5
@@ -200,9 +200,9 @@ KILLED = """
 import sys, time, torch
 from pathlib import Path
 from cqr.search import build as building, gallery
-from cqr.trainer.checkpoint import save_tensors
+from cqr.trainer.training.checkpoint import save_tensors
 from cqr.trainer.features import RegionReader
-from cqr.trainer.runs import Run
+from cqr.trainer.training.runs import Run
 building.BLOCK, building.SAVE_EVERY = 1, 0.0
 print("begun", flush=True)
 run = Run.load(Path(sys.argv[1]))

@@ -9,7 +9,7 @@ from cqr.errors import UserError
 from cqr.search import gallery as galleries
 from cqr.search.indexes import build_index, exact, open_index
 from cqr.search.metadata import matching
-from cqr.trainer import metrics
+from cqr.trainer.ranking import metrics
 
 NONE = np.empty(0, np.int64)
 

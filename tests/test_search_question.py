@@ -13,7 +13,7 @@ from cqr.search.question import Question, Reference, WeightedText, weighted
 from cqr.search.vector import AWAY, vector_of
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models import build
-from cqr.trainer.text import Vocabulary
+from cqr.trainer.text.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")
 WORDS = Vocabulary(("make", "it", "red", "blue", "large"), 8)

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from cqr.errors import UserError
-from cqr.trainer import evaluate
-from cqr.trainer.attended import attended
+from cqr.trainer.evaluation import evaluate
+from cqr.trainer.evaluation.attended import attended
 from cqr.trainer.features import RegionBatch
-from cqr.trainer.material import collect
 from cqr.trainer.models.learners import Learners
 from cqr.trainer.models.snr import SNR
-from cqr.trainer.runs import Run
-from cqr.trainer.settings import Settings
-from cqr.trainer.start import start
+from cqr.trainer.training.material import collect
+from cqr.trainer.training.runs import Run
+from cqr.trainer.training.settings import Settings
+from cqr.trainer.training.start import start
 
 sys.path.insert(0, str(Path(__file__).parent))
 from around_models import (

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cqr.errors import UserError
-from cqr.trainer.datasets import css
 from cqr.trainer.datasets.forms import Entries, Form, Keyed, check_file, check_text
-from cqr.trainer.queries import Dataset, Protocol
-from cqr.trainer.submission import forms_of
+from cqr.trainer.datasets.queries import Dataset, Protocol
+from cqr.trainer.datasets.readers import css
+from cqr.trainer.evaluation.submission import forms_of
 
 KEYED = Form(file="keyed.json", depth=3, layout=Keyed({"version": "rc2"}))
 SUBSET = replace(KEYED, depth=2, among_members=True)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from cqr.errors import UserError
-from cqr.trainer.survey import survey
+from cqr.trainer.datasets.survey import survey
 
 HEAD = "reference,text,target,split\n"
 ROWS = [

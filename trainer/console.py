@@ -18,13 +18,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from cqr.trainer.material import Material
-from cqr.trainer.published import cells, columns
-from cqr.trainer.queries import Dataset
-from cqr.trainer.runs import Run
-from cqr.trainer.settings import Settings
-from cqr.trainer.survey import Survey
-from cqr.trainer.train import OnEpoch, OnStep
+from cqr.trainer.datasets.queries import Dataset
+from cqr.trainer.datasets.survey import Survey
+from cqr.trainer.evaluation.published import cells, columns
+from cqr.trainer.training.material import Material
+from cqr.trainer.training.runs import Run
+from cqr.trainer.training.settings import Settings
+from cqr.trainer.training.train import OnEpoch, OnStep
 
 MOST_KINDS = 12
 """Values of a column for which recall is printed; a page has room for more."""

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cqr.errors import UserError
 from cqr.trainer.datasets.layout import text_of
-from cqr.trainer.queries import Dataset
+from cqr.trainer.datasets.queries import Dataset
 
 Answers = dict[str, list[Any]]
 """By query_id, the names of images, best first."""

@@ -17,7 +17,7 @@ import pandas as pd
 
 from cqr.errors import UserError
 from cqr.listing import SUFFIXES
-from cqr.trainer.queries import Dataset
+from cqr.trainer.datasets.queries import Dataset
 
 LISTS = ("members", "targets")
 """Columns of queries that hold lists of images."""

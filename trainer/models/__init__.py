@@ -23,7 +23,7 @@ from cqr.trainer.models.text_only import TextOnly
 from cqr.trainer.models.tirg import TIRG, TIRGConfig
 from cqr.trainer.models.whole import ImageConfig, WholeConfig
 from cqr.trainer.options import choose
-from cqr.trainer.text import TextSpec
+from cqr.trainer.text.vocabulary import TextSpec
 
 
 class Model(NamedTuple):

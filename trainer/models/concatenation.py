@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cqr.trainer.models.whole import WholeConfig, WholeModel
-from cqr.trainer.text import TextSpec
+from cqr.trainer.text.vocabulary import TextSpec
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.whole import WholeConfig, WholeModel, masked_mean
-from cqr.trainer.text import TextSpec, WordBatch
+from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
 
 @dataclass(frozen=True)

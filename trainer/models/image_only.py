@@ -11,7 +11,7 @@ from torch import Tensor
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.whole import ImageConfig, ImageEncoder
-from cqr.trainer.text import TextSpec, WordBatch
+from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
 
 class ImageOnly(RetrievalModel):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
-from cqr.trainer.text import WordBatch
+from cqr.trainer.text.vocabulary import WordBatch
 
 
 class Extra(NamedTuple):

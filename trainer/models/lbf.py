@@ -18,7 +18,7 @@ from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.attention import CrossBlock, SelfBlock
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.words import WordEmbedding
-from cqr.trainer.text import TextSpec, WordBatch
+from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import Extra, Output, RetrievalModel
-from cqr.trainer.text import WordBatch
+from cqr.trainer.text.vocabulary import WordBatch
 
 TRUNK = 256
 """Width of the trunk that the masks share.  Ours."""

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cqr.trainer.models.whole import WholeConfig, WholeModel
-from cqr.trainer.text import TextSpec
+from cqr.trainer.text.vocabulary import TextSpec
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.whole import WholeConfig, WholeModel
-from cqr.trainer.text import TextSpec, WordBatch
+from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
 
 class ShowAndTell(WholeModel):

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import Extra, Output, RetrievalModel
 from cqr.trainer.models.whole import masked_mean
-from cqr.trainer.text import WordBatch
+from cqr.trainer.text.vocabulary import WordBatch
 
 Distance = Literal["half-cosine", "cosine"]
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.words import word_layer
-from cqr.trainer.text import TextSpec, WordBatch
+from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
 
 @dataclass(frozen=True)

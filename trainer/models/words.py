@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cqr.trainer.text import PAD, TextSpec, WordBatch
+from cqr.trainer.text.vocabulary import PAD, TextSpec, WordBatch
 
 
 def word_layer(text: TextSpec, width: int) -> nn.Module:

@@ -1,0 +1,1 @@
+"""Rows of models and variants, trained and scored side by side."""

@@ -1,0 +1,207 @@
+"""CSS, as TIRG released it and as `cqr scenes` generates it.
+
+TIRG's protocol: the gallery is every image of the test split, the reference is
+removed, and any image of the same scene as the target is correct.  Generated
+pictures are our own; figures on them do not compare with the paper's.
+
+TIRG trains CSS with the soft triplet loss, which is the default on its own files.
+On generated scenes the default stays batch classification: on 200 references, 15
+epochs, two seeds, all else equal, R@1 was 82.8 with it and 50.3 with the soft triplet
+(benchmarks/ablations.sh).
+
+Where every query is listed, two of a reference meet in a batch, as by TIRG's rule: in
+the same setting R@1 is 82.8 with `--together 2` and 75.8 without.
+
+TIRG's 2D-to-3D asks with the flat drawing of the reference's scene, of the same
+queries, for the same 3D pictures.  Its scorer (test_retrieval.py) takes the image of
+the reference's number out of the gallery, drawn or not; so the reference's own 3D
+picture is removed here too.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from cqr.errors import UserError
+from cqr.trainer.datasets.layout import Pictures, first_folder
+from cqr.trainer.datasets.pairs import Listed
+from cqr.trainer.datasets.queries import LIGHT, Dataset, Protocol
+from cqr.trainer.datasets.readers import css_original
+
+NAME = "css"
+LAYOUT = f"scenes.json, made by `cqr scenes`, or TIRG's {css_original.FILE}"
+MARKER = "scenes.json"
+PUBLISHED = css_original.PUBLISHED
+
+PROTOCOL = Protocol(
+    name="css",
+    source="CSS protocol of TIRG (Vo et al., CVPR 2019) on generated scenes",
+    gallery="all images of the test split",
+    remove_reference=True,
+    correct="caption",
+    recall_at=(1, 5, 10, 50),
+)
+DRAWN = replace(
+    PROTOCOL,
+    source=f"{PROTOCOL.source}, 2D to 3D: a reference is the flat drawing of its scene",
+    own="the reference scene's own 3D picture",
+)
+
+PAIRS = {
+    "listed": PROTOCOL.pairs,
+    "tirg": (
+        "as many as there are training images, in twos: a random query of a random "
+        "modification, and a query of another modification of the same reference"
+    ),
+}
+
+
+RECOMMENDED = {**LIGHT, "pool": "max"}
+"""The maximum, since a scene is told by which objects are in it: see docs/results.md."""
+
+PLACE = r"\b((?:top|middle|bottom)-(?:left|center|right))\b"
+"""The cell that a text names, if it does."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How training pairs are drawn, and which picture a query asks with.
+
+    Attributes:
+        rules: how pairs are drawn; queries and scores are the same with each.  "tirg" is
+            the released code's: every second pair has the reference of the one before and
+            another text, so that the two meet in a batch; a query may come several times
+            an epoch, or not at all.  "listed" takes every training query once an epoch.
+            "auto" is "tirg" on TIRG's own files and "listed" on generated scenes.
+        reference: "picture" is the 3D picture of the reference's scene.  "drawing" is the
+            flat drawing of it (TIRG's 2D-to-3D), in training as in scoring; gallery,
+            targets and what is removed stay the same 3D pictures.  Generated scenes only.
+    """
+
+    rules: Literal["auto", "tirg", "listed"] = "auto"
+    reference: Literal["picture", "drawing"] = "picture"
+
+
+def find(pictures: Pictures, data: Path | None) -> Path | None:
+    markers = (MARKER, css_original.FILE)
+    return first_folder(
+        pictures, data, lambda folder: any((folder / name).is_file() for name in markers)
+    )
+
+
+def read(folder: Path, pictures: Pictures, options: Options) -> Dataset:
+    """The queries and images of a folder.
+
+    Raises:
+        UserError: the folder is of another version, a part of it is missing or broken, or
+            drawings are asked for and there are none.
+    """
+    generated, original = ((folder / name).is_file() for name in (MARKER, css_original.FILE))
+    if generated and original:
+        raise UserError(
+            f"{folder} has {MARKER} and {css_original.FILE}, two data sets: move one of them away"
+        )
+    rules = options.rules
+    if rules == "auto":
+        rules = "listed" if generated else "tirg"
+    if generated:
+        dataset = _generated(folder, options.reference)
+    elif options.reference == "drawing":
+        raise UserError(
+            f"{folder / css_original.FILE} comes without drawings, which TIRG's code makes as it "
+            "runs: leave out --protocol reference=drawing, or use scenes made by `cqr scenes`"
+        )
+    else:
+        dataset = _original(folder)
+    queries = dataset.queries
+    return replace(
+        dataset,
+        queries=queries.assign(place=queries["text"].str.extract(PLACE)[0]),
+        breakdown=(*dataset.breakdown, "place"),
+        protocol=replace(dataset.protocol, pairs=PAIRS[rules]),
+        recommended={**dataset.recommended, **({"together": 2} if rules == "listed" else {})},
+        pairs=Listed if rules == "listed" else css_original.Modifications,
+    )
+
+
+def counts(dataset: Dataset) -> dict[str, int]:
+    """None of generated scenes, which nobody has published."""
+    if "mod" not in dataset.queries:
+        return {}
+    return css_original.counts(dataset.queries, dataset.images)
+
+
+def _original(folder: Path) -> Dataset:
+    queries, images = css_original.read(folder)
+    return Dataset(
+        name=NAME,
+        root=folder,
+        queries=queries,
+        images=images,
+        protocol=replace(PROTOCOL, source="CSS protocol of TIRG (Vo et al., CVPR 2019)"),
+        recommended={**RECOMMENDED, "loss": "soft-triplet"},
+        breakdown=("kind",),
+    )
+
+
+def _generated(folder: Path, reference: str) -> Dataset:
+    manifest = _json(folder / MARKER)
+    kind, version = manifest.get("format"), manifest.get("version")
+    if (kind, version) != ("cqr-scenes", 1):
+        raise UserError(
+            f"{folder / MARKER} is {kind!r} version {version!r}, not 'cqr-scenes' version 1: "
+            "make the folder again with `cqr scenes --overwrite`"
+        )
+    parts = [_split(folder, split, reference) for split in ("train", "test")]
+    return Dataset(
+        name=NAME,
+        root=folder,
+        queries=pd.concat([queries for queries, _ in parts], ignore_index=True),
+        images=pd.concat([images for _, images in parts], ignore_index=True),
+        protocol=DRAWN if reference == "drawing" else PROTOCOL,
+        recommended=RECOMMENDED,
+        breakdown=("kind", "attribute"),
+    )
+
+
+def _split(folder: Path, split: str, reference: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    content = _json(folder / f"{split}.json")
+    images = pd.DataFrame(content["images"], columns=["file", "caption"])
+    images = images.rename(columns={"file": "path"}).assign(split=split)
+    queries = pd.DataFrame(
+        content["queries"], columns=["source", "target", "text", "kind", "attribute"]
+    )
+    path = images["path"].to_numpy()
+    own = path[queries["source"]]
+    read = pd.DataFrame(
+        {
+            "query_id": [f"{split}-{i}" for i in range(len(queries))],
+            "reference": own,
+            "text": queries["text"],
+            "target": path[queries["target"]],
+            "split": split,
+            "kind": queries["kind"],
+            "attribute": queries["attribute"],
+        }
+    )
+    if reference == "drawing":
+        drawings = [image.get("drawing") for image in content["images"]]
+        read = read.assign(reference=[drawings[i] for i in queries["source"]], own_image=own)
+        if read["reference"].isna().any():
+            raise UserError(
+                f"{folder} has no drawings: make it again with `cqr scenes --overwrite`, without "
+                "--no-drawings, or leave out --protocol reference=drawing"
+            )
+    return read, images
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot read {path} ({error}): make the folder again with `cqr scenes`"
+        ) from error

@@ -1,0 +1,92 @@
+"""Which data set a folder or a table is, and reading it with the choices that were made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cqr.errors import UserError
+from cqr.trainer.datasets.layout import Pictures
+from cqr.trainer.datasets.locate import located
+from cqr.trainer.datasets.queries import Dataset
+from cqr.trainer.datasets.readers import (
+    Reader,
+    circo,
+    cirr,
+    css,
+    fashion200k,
+    fashion_iq,
+    mit_states,
+    shoes,
+    table,
+)
+from cqr.trainer.options import choose
+
+READERS: tuple[Reader, ...] = (css, fashion200k, mit_states, fashion_iq, shoes, cirr, circo, table)
+"""The table is the last: it stands back where another fits."""
+
+NAMES = tuple(reader.NAME for reader in READERS)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set that was recognised and not yet read."""
+
+    reader: Reader
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.reader.NAME
+
+
+def find(pictures: Pictures, data: Path | None = None, name: str | None = None) -> Found:
+    """The data set that goes with some pictures.
+
+    Args:
+        pictures: that have regions, or that lie in a folder.
+        data: a folder or a table; None looks in the image folder, then in the
+            folder above it, then, for a table, beside the feature file.
+        name: of the data set; None finds out.
+
+    Raises:
+        UserError: nothing was recognised (the message lists what was looked
+            for), or two data sets were.
+    """
+    if data is not None and not data.exists():
+        raise UserError(f"--data {data} does not exist")
+    if name is not None and name not in NAMES:
+        raise UserError(f"--as {name} is no data set; there are {', '.join(NAMES)}")
+    readers = [reader for reader in READERS if name in (None, reader.NAME)]
+    found = [Found(r, root) for r in readers if (root := r.find(pictures, data)) is not None]
+    if len(found) > 1:
+        found = [one for one in found if one.reader is not table]
+    if len(found) > 1:
+        fitting = " and ".join(f"{one.name} ({one.reader.LAYOUT})" for one in found)
+        raise UserError(f"{found[0].root} looks like {fitting}: choose one with --as NAME")
+    if found:
+        return found[0]
+    where = data or pictures.root
+    looked = "; ".join(f"{reader.NAME}: {reader.LAYOUT}" for reader in readers)
+    raise UserError(
+        f"no data set found in {where}; looked for {looked}; "
+        "name the folder of a data set, or write a table of queries"
+    )
+
+
+def read(
+    found: Found, pictures: Pictures, base: Mapping[str, Any] | None = None, given: tuple = ()
+) -> Dataset:
+    """Read what was found, its images named as the pictures are.
+
+    Args:
+        base: choices made before, by name.
+        given: "NAME=VALUE" each, as typed after --protocol.
+
+    Raises:
+        UserError: it is broken, or a choice is unknown.
+    """
+    reader = found.reader
+    options = choose("--protocol", found.name, reader.Options, base or {}, list(given))
+    dataset = reader.read(found.root, pictures, reader.Options(**options))
+    return located(replace(dataset, options=options), pictures.paths)

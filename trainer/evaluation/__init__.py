@@ -1,0 +1,1 @@
+"""What a run is worth: scores, and files for the servers that score."""

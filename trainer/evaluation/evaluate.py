@@ -1,0 +1,96 @@
+"""Score a model under a data set's protocol: the one evaluator for all data sets."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from cqr.atomic import replacing
+from cqr.errors import UserError
+from cqr.trainer.datasets.queries import tasks
+from cqr.trainer.features import RegionReader
+from cqr.trainer.ranking.encode import encode
+from cqr.trainer.ranking.measures import combined, measure
+from cqr.trainer.training.material import Material
+from cqr.trainer.training.runs import Run
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Recall of one run on one split.
+
+    Attributes:
+        metrics: what metrics.json holds.
+        per_query: the queries with rank, found, scores.
+    """
+
+    metrics: dict[str, Any]
+    per_query: pd.DataFrame
+
+
+def evaluate(run: Run, material: Material, device: torch.device) -> Evaluation:
+    """Score a run's chosen weights on the split that the data set's protocol scores.
+
+    Raises:
+        UserError: the run has no weights, they do not fit, no query is to be
+            scored, no image of a gallery has regions, or the run's text encoder
+            cannot be had.
+    """
+    dataset, reader = material.dataset, material.reader
+    protocol = dataset.protocol
+    check_fits(run, reader)
+    model = run.trained_model().to(device)
+    if dataset.split(protocol.scored).empty:
+        raise UserError(f"{dataset.root} has no queries of its {protocol.scored} split to score")
+    words = run.words(device)
+    parts = []
+    for work in tasks(dataset, protocol.scored):
+        if not work.gallery:
+            raise UserError(
+                f"none of the {protocol.scored} images has regions in {reader.file.path}"
+            )
+        parts.append(measure(dataset, work, encode(model, reader, words, work, device)))
+    per_query = pd.concat([part.per_query for part in parts])
+    texts = per_query["text"]
+    unknown = run.vocabulary.unknown(texts) if run.vocabulary else Counter()
+    return Evaluation(
+        {
+            "run": run.path.name,
+            "model": run.settings.model,
+            "dataset": dataset.name,
+            "split": protocol.scored,
+            "protocol": protocol.sentence(),
+            "options": dict(dataset.options),
+            "select": run.settings.select,
+            "k": reader.k,
+            **combined(dataset, parts),
+            "text_encoder": run.text_encoder.name if run.text_encoder else None,
+            "texts_cut": words.cut(texts),
+            "unknown_words": dict(unknown.most_common(20)),
+            "cqr": version("cqr"),
+            "torch": torch.__version__,
+        },
+        per_query,
+    )
+
+
+def check_fits(run: Run, reader: RegionReader) -> None:
+    """Raises UserError when a run was trained on regions of another width."""
+    if reader.dim != run.region_dim:
+        raise UserError(
+            f"{run.path} was trained on regions of {run.region_dim} numbers, {reader.file.path} "
+            f"has {reader.dim}: extract with the same detector, {run.detector.get('name', '?')}"
+        )
+
+
+def write(evaluation: Evaluation, folder: Path) -> None:
+    """metrics.json and queries.parquet."""
+    with replacing(folder / "queries.parquet") as temporary:
+        evaluation.per_query.to_parquet(temporary, index=False)
+    with replacing(folder / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(evaluation.metrics, indent=1), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Vectors, ranks and measures: from a model's output to Recall@K."""

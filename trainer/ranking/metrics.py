@@ -1,0 +1,213 @@
+"""Ranks, and the measures of what was found: exactly, in bounded memory.
+
+Equal scores rank in gallery order, so a result never depends on how a sort
+breaks ties.  Images with the same vector, bit for bit, have equal scores.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cqr.trainer.ranking import scores
+
+GROUP = 64
+"""Gallery images that are looked at as one while the best are sought."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What Q queries found.
+
+    Attributes:
+        rank: Q int64, 1-based rank of the first correct image; 0 if the gallery
+            has none.
+        top: Q x T int64, the best gallery places, best first; -1 where the
+            gallery is shorter.
+        scores: Q x T float32, theirs; NaN where the gallery is shorter.
+    """
+
+    rank: NDArray[np.int64]
+    top: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+
+def rank(
+    queries: Tensor,
+    gallery: Tensor,
+    reference: NDArray[np.int64],
+    correct: list[NDArray[np.int64]],
+    depth: int = 50,
+) -> Ranking:
+    """Rank the gallery for every query by dot product, in float32.
+
+    Never holds more than scores.BLOCK scores (or those of one query).
+
+    Args:
+        queries: Q x E, finite.
+        gallery: G x E, finite, on the same device.
+        reference: Q; the place to remove from the gallery, or -1.
+        correct: Q arrays of correct places; a removed place must not be among them.
+        depth: T, how many of the best to return; at least 1.
+    """
+    found = Ranking(
+        np.zeros(len(queries), np.int64),
+        np.full((len(queries), depth), -1, np.int64),
+        np.full((len(queries), depth), np.nan, np.float32),
+    )
+    if not len(gallery):
+        return found
+    wanted = min(depth, len(gallery))
+    group = min(GROUP, len(gallery) // wanted)
+    for first, block in scores.blocks(queries, gallery, reference, group):
+        least = _reached(block, wanted, group)
+        for row, line in enumerate(block.cpu().numpy()):
+            best = _best(line, least[row], wanted)
+            found.top[first + row, : len(best)] = best
+            found.scores[first + row, : len(best)] = line[best]
+            found.rank[first + row] = _first_correct(line, correct[first + row])
+    return found
+
+
+def rank_among(
+    queries: Tensor,
+    gallery: Tensor,
+    members: NDArray[np.int64],
+    correct: list[NDArray[np.int64]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rank a few given images for each query by dot product, in float32.
+
+    This is CIRR's Recall_subset: the six members of the reference's image set
+    without the reference, in the order of their scores (Liu et al., "Image
+    Retrieval on Real-life Images with Pre-trained Vision-and-Language Models",
+    ICCV 2021; CIRPLANT's eval_test_scoring_step_CIRR and CLIP4Cir's
+    compute_cirr_val_metrics, which keep the members in the sorted gallery).
+
+    Args:
+        queries: Q x E, finite.
+        gallery: G x E, finite, on the same device.
+        members: Q x M places, distinct within a query; -1 for one that the
+            gallery lacks or that is removed.
+        correct: Q arrays of correct places.
+
+    Returns:
+        Q int64, 1-based rank of the first correct member, 0 if none is correct;
+        Q x M int64, the members best first, -1 at the end.
+
+    Raises:
+        ValueError: a query has a member twice.
+    """
+    _check_distinct(members)
+    queries, gallery = queries.detach().float(), gallery.detach().float()
+    places = torch.tensor(members, device=gallery.device)
+    order = np.empty_like(members)
+    rows = max(1, scores.BLOCK // max(1, members.shape[1] * gallery.shape[1]))
+    for first in range(0, len(queries), rows):
+        part = slice(first, first + rows)
+        # not a matrix product: a sum is the same for the same vector wherever it stands
+        reached = (queries[part, None] * gallery[places[part].clamp(min=0)]).sum(2)
+        reached[places[part] < 0] = -torch.inf
+        order[part] = np.lexsort((members[part], -reached.cpu().numpy()), axis=1)
+    ranked = np.take_along_axis(members, order, 1)
+    hits = _hits(ranked, correct)
+    return np.where(hits.any(1), hits.argmax(1) + 1, 0), ranked
+
+
+def recall_at(ranks: NDArray[np.int64], k: int) -> float:
+    """Percent of queries whose first correct image is among the first k; 0 for no query."""
+    return 100 * float(np.mean((ranks >= 1) & (ranks <= k))) if len(ranks) else 0.0
+
+
+def chance_at(correct: NDArray[np.int64], size: NDArray[np.int64], k: int) -> float:
+    """Percent that a random order of the gallery would reach.
+
+    Args:
+        correct: Q, how many images are correct.
+        size: Q, how many images the gallery has, the removed ones not counted.
+
+    1 - C(n-c, k) / C(n, k), the chance that k draws without repetition hit one
+    of c among n, averaged over the queries.
+    """
+    miss = np.ones(len(correct))
+    for drawn in range(k):
+        left = np.maximum(size - drawn, 0)
+        miss *= np.where(left > 0, np.clip(left - correct, 0, None) / np.maximum(left, 1), 1)
+    return 100 * float(np.mean(1 - miss)) if len(correct) else 0.0
+
+
+def map_at(top: NDArray[np.int64], correct: list[NDArray[np.int64]], k: int) -> float:
+    """Percent: the mean over queries of `average_precision`, mAP@k; 0 for no query."""
+    return 100 * float(np.mean(average_precision(top, correct, k))) if len(top) else 0.0
+
+
+def average_precision(
+    top: NDArray[np.int64], correct: list[NDArray[np.int64]], k: int
+) -> NDArray[np.float64]:
+    """AP@k of each query, 0 to 1, as CIRCO defines it.
+
+        AP@k = sum over i <= k of P@i * rel(i) / min(number of correct images, k)
+
+    where rel(i) is 1 if the i-th image is correct, else 0, and P@i the share of
+    correct ones among the first i (Baldrati et al., "Zero-Shot Composed Image
+    Retrieval with Textual Inversion", ICCV 2023; compute_metrics in CIRCO's
+    src/evaluation.py).  A query without a correct image has 0.
+
+    Args:
+        top: Q x T places, best first; -1 is no image. Only T of k count if T < k.
+        correct: Q arrays of distinct correct places. An image that the gallery
+            lacks is a negative place: it counts as correct and is never found.
+
+    Raises:
+        ValueError: a query has a place twice.
+    """
+    _check_distinct(top)
+    hits = _hits(top, correct)[:, :k]
+    precision = hits.cumsum(1) / np.arange(1, hits.shape[1] + 1)
+    number = np.array([len(c) for c in correct], np.int64)
+    return (precision * hits).sum(1) / np.clip(number, 1, k)
+
+
+def _hits(top: NDArray[np.int64], correct: list[NDArray[np.int64]]) -> NDArray[np.bool_]:
+    """Q x T, which of the places are correct."""
+    hits = np.zeros(top.shape, bool)
+    for row, places in enumerate(correct):
+        hits[row] = np.isin(top[row], places) & (top[row] >= 0)
+    return hits
+
+
+def _check_distinct(places: NDArray[np.int64]) -> None:
+    ordered = np.sort(places, axis=1)
+    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    if twice.any():
+        row, column = np.argwhere(twice)[0]
+        raise ValueError(f"query {row} has the place {ordered[row, column]} twice")
+
+
+def _reached(block: Tensor, wanted: int, group: int) -> NDArray[np.float32]:
+    """For each row, a score that at least `wanted` images reach, and not many more.
+
+    It is the `wanted`-th greatest of the groups' maxima.  Finite, so that no
+    removed image reaches it.
+    """
+    maxima = block.unflatten(1, (-1, group)).amax(2)
+    least = maxima.topk(wanted, sorted=False).values.amin(1)
+    return least.clamp(min=torch.finfo(block.dtype).min).cpu().numpy()
+
+
+def _best(line: NDArray[np.float32], least: np.float32, wanted: int) -> NDArray[np.int64]:
+    """The places of the `wanted` best of those that reach `least`, by (score, place)."""
+    places = np.flatnonzero(line >= least)
+    return places[np.argsort(-line[places], kind="stable")[:wanted]]
+
+
+def _first_correct(line: NDArray[np.float32], correct: NDArray[np.int64]) -> int:
+    """One more than the number of images ahead of the best correct one; 0 for none."""
+    if not len(correct):
+        return 0
+    values = line[correct]
+    best = values.max()
+    at = correct[values == best].min()
+    ahead = np.count_nonzero(line[:at] >= best) + np.count_nonzero(line[at + 1 :] > best)
+    return int(ahead) + 1

@@ -1,0 +1,1 @@
+"""From settings and regions to a run."""

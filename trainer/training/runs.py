@@ -1,0 +1,245 @@
+"""A run: the folder that a training writes and everything later reads.
+
+run.json              what was trained, on what, with which settings and words
+weights.safetensors   the chosen weights
+checkpoint.safetensors  all that resuming needs
+log.jsonl             a line an epoch
+evaluation/           what `cqr evaluate` writes; evaluation-NAME/ for other data sets
+submission/           what `cqr submit` writes
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors.torch import load_file
+
+from cqr.atomic import replacing
+from cqr.errors import UserError
+from cqr.trainer.models import build
+from cqr.trainer.models.interface import RetrievalModel
+from cqr.trainer.models.learners import Learners
+from cqr.trainer.models.snr import SNR
+from cqr.trainer.text.encoder import Identity, load
+from cqr.trainer.text.vocabulary import TextReader, Vocabulary
+from cqr.trainer.training.settings import Settings
+
+FORMAT, VERSION = "cqr-run", 1
+RUNS = Path("artifacts/runs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What run.json says.
+
+    Attributes:
+        path: the folder.
+        features, data: as given to the training; features absolute.
+        dataset: name of the data set.
+        protocol: what was chosen among the data set's options.
+        region_dim: width of a region's feature.
+        detector: identity of the detector behind the features.
+        vocabulary: of the training texts; None where a text encoder reads them.
+        text_encoder: that one.
+        created: ISO 8601, UTC.
+    """
+
+    path: Path
+    features: Path
+    data: Path | None
+    dataset: str
+    protocol: dict[str, Any]
+    region_dim: int
+    detector: dict[str, Any]
+    settings: Settings
+    vocabulary: Vocabulary | None
+    text_encoder: Identity | None
+    created: str
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.jsonl"
+
+    def evaluation(self, dataset: str) -> Path:
+        """Where the results on a data set are kept."""
+        return self.path / ("evaluation" if dataset == self.dataset else f"evaluation-{dataset}")
+
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of the log, one an epoch; none before the first has ended."""
+        if not self.log.exists():
+            return []
+        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+
+    def model(self) -> RetrievalModel:
+        """The model, freshly initialised, and what the settings put around it."""
+        settings, dim = self.settings, self.region_dim
+        options = dict(settings.options)
+        if settings.learners > 1:
+            options["embed_dim"] //= settings.learners
+        model = build(settings.model, options, region_dim=dim, text=self._text.spec)
+        if settings.learners > 1:
+            model = Learners(
+                model,
+                region_dim=dim,
+                learners=settings.learners,
+                divergence=settings.divergence,
+                margin=settings.divergence_margin,
+            )
+        if settings.snr:
+            model = SNR(
+                model,
+                region_dim=dim,
+                causality=settings.causality,
+                distance=settings.causality_distance,
+            )
+        return model
+
+    @property
+    def _text(self) -> Vocabulary | Identity:
+        text = self.text_encoder if self.vocabulary is None else self.vocabulary
+        assert text is not None
+        return text
+
+    def words(self, device: torch.device | None = None) -> TextReader:
+        """What reads the run's texts.
+
+        Args:
+            device: where a text encoder computes from now on; None for where it did,
+                at first the CPU.
+
+        Raises:
+            UserError: the run's text encoder cannot be had, or is another by now.
+        """
+        text = self._text
+        if isinstance(text, Vocabulary):
+            return text
+        encoder = load(text.name, text.max_words)
+        text.require(encoder.identity)
+        return encoder if device is None else encoder.to(device)
+
+    def with_text_encoder(self, name: str) -> Self:
+        """This run, with its text encoder to be found under another name.
+
+        Raises:
+            UserError: it has none.
+        """
+        if self.text_encoder is None:
+            raise UserError(
+                f"--text-encoder {name}: {self.path} was trained without one; leave it out"
+            )
+        return replace(self, text_encoder=replace(self.text_encoder, name=name))
+
+    def trained_model(self) -> RetrievalModel:
+        """The model with the chosen weights, in evaluation mode.
+
+        Raises:
+            UserError: there are none, or they do not fit.
+        """
+        model = self.model()
+        if not self.weights.exists():
+            raise UserError(
+                f"{self.path} has no weights yet: let `cqr train` finish an epoch, "
+                "or choose another run with --run"
+            )
+        try:
+            model.load_state_dict(load_file(self.weights))
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"cannot use {self.weights} ({reason}): train the run again") from error
+        return model.eval()
+
+    def save(self) -> None:
+        content = asdict(self) | {"format": FORMAT, "version": VERSION, "cqr": version("cqr")}
+        del content["path"]
+        with replacing(self.path / "run.json") as temporary:
+            temporary.write_text(json.dumps(content, indent=1, default=str), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "Run":
+        """Raises UserError when there is no such run, or it is of another version."""
+        file = path / "run.json"
+        if not file.is_file():
+            raise UserError(f"{path} is not a run (it has no run.json): see {path.parent} for runs")
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if (content["format"], content["version"]) != (FORMAT, VERSION):
+                raise UserError(
+                    f"{file} is {content['format']!r} version {content['version']!r}, this cqr "
+                    f"reads {FORMAT!r} version {VERSION}: update cqr or train again"
+                )
+            words, encoder = content["vocabulary"], content.get("text_encoder")
+            return cls(
+                path=path,
+                features=Path(content["features"]),
+                data=Path(content["data"]) if content["data"] else None,
+                dataset=content["dataset"],
+                protocol=content.get("protocol", {}),
+                region_dim=content["region_dim"],
+                detector=content["detector"],
+                settings=Settings(**content["settings"]),
+                vocabulary=Vocabulary(tuple(words["words"]), words["max_words"]) if words else None,
+                text_encoder=Identity(**encoder) if encoder else None,
+                created=content["created"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{file} is damaged ({error!r}): choose another run with --run"
+            ) from error
+
+
+def all_runs(folder: Path = RUNS) -> list[Run]:
+    """Every run in a folder, the oldest first."""
+    found = [Run.load(file.parent) for file in folder.glob("*/run.json")]
+    return sorted(found, key=lambda run: (run.created, run.path.name))
+
+
+def newest(folder: Path = RUNS) -> Run:
+    """Raises UserError when nothing was trained yet."""
+    runs = all_runs(folder)
+    if not runs:
+        raise UserError(
+            f"there is no run in {folder} yet: train one with `cqr train --features FILE`"
+        )
+    return runs[-1]
+
+
+def torch_device(name: str) -> torch.device:
+    """ "auto" is the GPU if torch sees one.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise UserError(f"--device {name} is not auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """ "NVIDIA H100 80GB HBM3", say, or "CPU"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def next_path(folder: Path, stem: str) -> Path:
+    """The first free folder/stem-NNN."""
+    taken = {path.name for path in folder.glob(f"{stem}-*")}
+    return next(folder / name for i in range(1, 10**6) if (name := f"{stem}-{i:03d}") not in taken)

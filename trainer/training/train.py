@@ -1,0 +1,309 @@
+"""Train a model from regions and words, with exact resume.
+
+Everything random in a step is a function of the seed and the step's number, so
+a training that was killed and resumed ends with the weights of one that was
+not: bit for bit on one machine's CPU.
+"""
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import lightning_fabric
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cqr.atomic import replacing
+from cqr.errors import UserError
+from cqr.trainer.datasets.pairs import PairSource
+from cqr.trainer.datasets.queries import Task
+from cqr.trainer.models.interface import RetrievalModel
+from cqr.trainer.ranking.encode import encode
+from cqr.trainer.ranking.metrics import recall_at
+from cqr.trainer.text.vocabulary import TextReader
+from cqr.trainer.training import checkpoint, runs
+from cqr.trainer.training.batches import Batch, Pairs, ahead
+from cqr.trainer.training.checkpoint import Progress
+from cqr.trainer.training.holdout import divide
+from cqr.trainer.training.losses import LOSSES
+from cqr.trainer.training.material import Material
+from cqr.trainer.training.runs import Run
+from cqr.trainer.training.settings import Settings
+
+OnStep = Callable[[int, int, int, float], None]
+"""Told after each step: epoch, step, steps of the epoch (from 0), loss."""
+
+OnEpoch = Callable[[dict[str, Any]], None]
+"""Told after each epoch: its line in the log."""
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What every step of a training needs."""
+
+    run: Run
+    material: Material
+    source: PairSource
+    choice: list[Task]
+    words: TextReader
+    batch: int
+    fabric: lightning_fabric.Fabric
+    module: RetrievalModel
+    model: Any  # the module as Fabric wraps it
+    optimizer: Any
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch; what does not fill a batch is left to a later epoch's order."""
+        return len(self.source) // self.batch
+
+    def pairs(self, epoch: int) -> Pairs:
+        """The pairs of an epoch, a function of the seed and its number."""
+        rng = np.random.default_rng([self.run.settings.seed, epoch])
+        return Pairs.of(self.source.draw(rng), self.material.reader, self.words)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files: the first of all that train together."""
+        return self.fabric.global_rank == 0
+
+
+def train(
+    run: Run,
+    material: Material,
+    *,
+    on_step: OnStep = lambda *_: None,
+    on_epoch: OnEpoch = lambda _: None,
+    device: str = "auto",
+    precision: str | None = None,
+) -> Progress:
+    """Train a run to its last epoch, from its checkpoint if there is one.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+        precision: as Lightning Fabric names it; None is bf16-mixed on a GPU and
+            32-true on a CPU.
+
+    Raises:
+        UserError: nothing to train on, or a loss that is not finite.
+        KeyboardInterrupt: asked to stop; the state was saved first.
+    """
+    settings = run.settings
+    training, progress = _set_up(run, material, device, precision)
+    with _stop_requests() as stop, ThreadPoolExecutor(1) as loader:
+        while progress.epoch < settings.epochs:
+            progress, line = _epoch(training, progress, loader, stop, on_step)
+            if training.choice and training.leads:
+                line |= _validate(training)
+            progress = _keep(training, progress, line)
+            on_epoch(line)
+            if stop.is_set() and progress.epoch < settings.epochs:
+                raise KeyboardInterrupt
+    return progress
+
+
+def _set_up(
+    run: Run, material: Material, device: str, precision: str | None
+) -> tuple[_Training, Progress]:
+    settings = run.settings
+    source, choice = divide(material.dataset, settings)
+    batch = min(settings.batch, len(source))
+    if batch < 2:
+        raise UserError(f"there are {len(source)} training queries: at least 2 are needed")
+    fabric = _fabric(device, precision)
+    words = run.words(fabric.device)
+    torch.manual_seed(settings.seed)
+    module = run.model().to(fabric.device)  # before its optimizer, whose state is loaded there
+    optimizer = torch.optim.AdamW(
+        module.parameters(), settings.lr, weight_decay=settings.weight_decay
+    )
+    progress = checkpoint.load(run.checkpoint, module, optimizer)
+    model, optimizer = fabric.setup(module, optimizer)
+    training = _Training(
+        run, material, source, choice, words, batch, fabric, module, model, optimizer
+    )
+    if training.leads:
+        _write_log(run.log, run.history()[: progress.epoch])  # a kill may have left more
+    return training, progress
+
+
+def _epoch(
+    t: _Training,
+    progress: Progress,
+    loader: ThreadPoolExecutor,
+    stop: threading.Event,
+    on_step: OnStep,
+) -> tuple[Progress, dict[str, Any]]:
+    """Run what is left of an epoch, and say how it went."""
+    settings, epoch, first = t.run.settings, progress.epoch, progress.step
+    rank, world = t.fabric.global_rank, t.fabric.world_size
+    pairs = t.pairs(epoch)
+    mine = np.arange(t.steps * t.batch).reshape(t.steps, t.batch)[:, rank::world]
+    began, waited = time.perf_counter(), 0.0
+    for step, batch, wait in ahead(loader, pairs, mine, first):
+        waited += wait
+        at = epoch * t.steps + step
+        torch.manual_seed((settings.seed << 32) + at * world + rank)
+        _set_lr(t.optimizer, settings, at, settings.epochs * t.steps)
+        loss, extra = _step(t, batch)
+        if not math.isfinite(loss):
+            raise UserError(_not_finite(t, pairs, mine[step], epoch, step))
+        extra = {name: progress.extra.get(name, 0.0) + value for name, value in extra.items()}
+        progress = replace(progress, step=step + 1, loss=progress.loss + loss, extra=extra)
+        on_step(epoch, step, t.steps, loss)
+        if stop.is_set() and step + 1 < t.steps:
+            _save(t, progress)
+            raise KeyboardInterrupt
+    seconds = time.perf_counter() - began
+    return progress, {
+        "epoch": epoch + 1,
+        "loss": progress.loss / t.steps,
+        **{f"{name}_loss": total / t.steps for name, total in progress.extra.items()},
+        "seconds": round(seconds, 3),
+        "loader_seconds": round(waited, 3),
+        "queries_per_second": round((t.steps - first) * t.batch / seconds, 1),
+        "device": runs.device_name(t.fabric.device),
+    }
+
+
+def _fabric(device: str, precision: str | None) -> lightning_fabric.Fabric:
+    accelerator = runs.torch_device(device).type
+    # torchrun and `fabric run` start one process a device and say so here
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    world = int(os.environ.get("WORLD_SIZE", str(local)))
+    fabric = lightning_fabric.Fabric(
+        accelerator=accelerator,
+        devices=local,
+        num_nodes=max(1, world // local),
+        strategy="ddp" if world > 1 else "auto",
+        precision=cast(Any, precision or ("bf16-mixed" if accelerator == "cuda" else "32-true")),
+    )
+    fabric.launch()
+    return fabric
+
+
+def _set_lr(optimizer: Any, settings: Settings, at: int, total: int) -> None:
+    """Linear warm-up, then a cosine to 0, as a function of the step alone."""
+    warm = min(1.0, (at + 1) / max(1, min(settings.warmup, total // 10)))
+    for group in optimizer.param_groups:
+        group["lr"] = settings.lr * warm * 0.5 * (1 + math.cos(math.pi * at / total))
+
+
+def _step(t: _Training, batch: Batch) -> tuple[float, dict[str, float]]:
+    """Train on a batch; its loss, and by name what in it is the model's own."""
+    fabric = t.fabric
+    device = fabric.device
+    out = t.model(batch.reference.to(device), batch.words.to(device), batch.target.to(device))
+    loss = _loss(t, out.query, out.target)
+    extra = {}
+    for name, (weight, value) in out.extra.items():
+        extra[name] = weight * (_loss(t, *value) if isinstance(value, tuple) else value)
+        loss = loss + extra[name]
+    t.optimizer.zero_grad()
+    fabric.backward(loss)
+    fabric.clip_gradients(
+        t.model, t.optimizer, max_norm=t.run.settings.clip, error_if_nonfinite=False
+    )
+    t.optimizer.step()
+    return loss.item(), {name: value.item() for name, value in extra.items()}
+
+
+def _loss(t: _Training, query: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Of B x E vectors; of B x M x E, the mean of the M learners' losses."""
+    settings, fabric = t.run.settings, t.fabric
+    if fabric.world_size > 1:  # every query against the targets of all devices
+        gathered = fabric.all_gather((query, target), sync_grads=True)
+        query, target = (vectors.flatten(0, 1) for vectors in gathered)
+    if query.dim() == 2:
+        query, target = query[:, None], target[:, None]
+    losses = [
+        LOSSES[settings.loss](*learner, settings.kappa)
+        for learner in zip(query.float().unbind(1), target.float().unbind(1), strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+def _validate(t: _Training) -> dict[str, Any]:
+    """Recall on the queries that choose the epoch; its mean over k is the score."""
+    reader, words = t.material.reader, t.words
+    ranks = [
+        encode(t.module, reader, words, work, t.fabric.device).rank(work).rank for work in t.choice
+    ]
+    ks = t.material.dataset.protocol.recall_at
+    recall = {str(k): float(np.mean([recall_at(rank, k) for rank in ranks])) for k in ks}
+    return {"recall": recall, "score": float(np.mean(list(recall.values())))}
+
+
+def _keep(t: _Training, progress: Progress, line: dict[str, Any]) -> Progress:
+    """Keep the weights if none before were better, then the log line, then the checkpoint.
+
+    The checkpoint comes last: a kill before it is mended by resuming, since the
+    epoch is trained again, to the same weights, and the log is cut back.
+    """
+    value = line.get("score")
+    better = not t.choice or (
+        value is not None and (progress.best is None or value >= progress.best)
+    )
+    progress = Progress(epoch=progress.epoch + 1, best=value if better else progress.best)
+    if t.leads:
+        if better:
+            checkpoint.save_weights(t.run.weights, t.module)
+        _write_log(t.run.log, [*t.run.history(), line])
+    _save(t, progress)
+    return progress
+
+
+def _save(t: _Training, progress: Progress) -> None:
+    if t.leads:
+        checkpoint.save(t.run.checkpoint, progress, t.module, t.optimizer)
+    t.fabric.barrier()
+
+
+def _write_log(path: Path, lines: list[dict[str, Any]]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def _not_finite(t: _Training, pairs: Pairs, index: NDArray[np.int64], epoch: int, step: int) -> str:
+    """Why a loss is not finite: the features' fault or the learning rate's."""
+    where = f"the loss is not finite in epoch {epoch + 1}, step {step + 1}"
+    run = t.run
+    for rows in (pairs.reference[index], pairs.target[index]):
+        bad = (~torch.isfinite(pairs.reader.gather(rows).features).flatten(1).all(1)).nonzero()
+        if len(bad):
+            name = pairs.reader.paths[rows[int(bad[0])]]
+            return (
+                f"{where}: the features of {name} are not finite; "
+                f"check them with `cqr inspect {run.features}`"
+            )
+    return f"{where}: train with a lower --lr than {run.settings.lr} (the last epoch is kept)"
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """Set on Ctrl-C or SIGTERM, so that the step ends and is saved; a second Ctrl-C is at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def request(number: int, frame: Any) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {s: signal.signal(s, request) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
