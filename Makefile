@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := pipeline report scenes search trainer
+PACKAGES := commands pipeline report scenes search trainer
 
 .PHONY: setup gl chromium test style types demo clean
 .ONESHELL:

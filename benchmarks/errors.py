@@ -19,6 +19,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from cqr.trainer.evaluation.stored import Stored
+from cqr.trainer.training.runs import Run
+
 
 def scenes(folder, split):
     """Each picture's objects: {(cell, size, color, shape), ...} by path, drawings too."""
@@ -41,7 +44,7 @@ def kind(query, reference, target, first):
 def main(folder, run):
     test = scenes(folder, "test")
     known = {one[2:] for objects in scenes(folder, "train").values() for one in objects}
-    queries = pd.read_parquet(run / "evaluation" / "queries.parquet")
+    queries = pd.read_parquet(Stored(Run.load(run).evaluation()).queries)
     wrong, missed, all_of = Counter(), Counter(), Counter()
     for query in queries.itertuples():
         target = test[query.target]

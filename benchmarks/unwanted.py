@@ -35,7 +35,8 @@ def main() -> None:
     options = parser.parse_args()
     run = Run.load(options.run) if options.run else newest()
     material = collect_for(run, None, Wanted(), split="scored", max_missing=0.01)
-    reader, model, words = material.reader, run.trained_model(), run.words()
+    reader = material.seen_by(run.settings).reader
+    model, words = run.trained_model(), run.words()
     work = tasks(material.dataset, material.dataset.protocol.scored)[0]
     with torch.inference_mode():
         gallery = encode_images(model, reader, reader.rows(work.gallery), CPU).numpy()

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cqr.devices import find_device
 from cqr.errors import UserError
 from cqr.listing import Failure, Listed, find, listed
 from cqr.pipeline import assembly, ray_engine, workers
 from cqr.pipeline.assembly import Summary, Task, Times
 from cqr.pipeline.compute import Pace, compute, one_thread
-from cqr.pipeline.detectors import Choice, Detector, DetectorSpec, choose, find_device
+from cqr.pipeline.detectors import Choice, Detector, DetectorSpec, choose
 from cqr.pipeline.plan import Plan, shard_size
 from cqr.pipeline.shards import Header
 

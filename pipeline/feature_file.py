@@ -11,14 +11,16 @@ should read the shards themselves (`Shard.offsets` says where the bytes are).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from cqr.errors import UserError
+from cqr.pipeline.regions import Regions
 from cqr.pipeline.shards import (
     FORMAT,
     TEXT,
@@ -31,6 +33,9 @@ from cqr.pipeline.shards import (
     strings,
     written,
 )
+
+if TYPE_CHECKING:  # an image library, which the trainer never loads
+    from PIL import Image
 
 BLOCK = 128
 """Pictures in memory at once: 19 MB at K = 36, D = 2048."""
@@ -69,6 +74,43 @@ class FeatureFile:
     @property
     def image_root(self) -> str:
         return self.header.image_root
+
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {path: row for row, path in enumerate(self.paths)}
+
+    def regions(self, path: str) -> Regions:
+        """The regions of one picture; `trainer.features` reads those of many, fast.
+
+        Raises:
+            UserError: the file has no such picture.
+        """
+        if path not in self._row:
+            raise UserError(f"{path} is not in {self.path}: name a picture as {self.paths[0]}")
+        row = self._row[path]
+        shard = next(s for s in self.shards if s.first <= row < s.first + s.rows)
+        width, height = self.sizes[row].tolist()
+        with h5py.File(shard.path, "r") as file:
+            at = row - shard.first
+            return Regions(
+                features=file["regions/features"][at].astype(np.float32),
+                boxes=file["regions/boxes"][at],
+                scores=file["regions/scores"][at],
+                count=int(file["regions/count"][at]),
+                whole=file["whole/features"][at].astype(np.float32),
+                width=width,
+                height=height,
+            )
+
+    def show(self, path: str) -> "Image.Image":
+        """A picture with its regions drawn on it, and a caption.
+
+        Raises:
+            UserError: the file has no such picture.
+        """
+        from cqr.pipeline.show import drawn
+
+        return drawn(self, path)
 
     def blocks(self) -> Iterator[Rows]:
         """All rows in their order, at most BLOCK pictures at a time, none across two shards."""

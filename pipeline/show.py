@@ -4,7 +4,6 @@ import math
 import warnings
 from pathlib import Path
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -46,20 +45,24 @@ def draw(file: FeatureFile, number: int, save: Path) -> None:
         warnings.simplefilter("ignore")  # Pillow's, of large pictures and damaged metadata
         for i, row in enumerate(chosen):
             corner = (GAP + i % columns * pitch[0], GAP + i // columns * pitch[1])
-            sheet.paste(_cell(file, int(row)), corner)
+            sheet.paste(drawn(file, file.paths[row]), corner)
     with replacing(save) as temporary:
         sheet.save(temporary, format=Image.registered_extensions()[save.suffix.lower()])
 
 
-def _cell(file: FeatureFile, row: int) -> Image.Image:
-    """A picture with its boxes and a caption, CELL wide."""
+def drawn(file: FeatureFile, path: str) -> Image.Image:
+    """A picture with its boxes and a caption, CELL wide.
+
+    Raises:
+        UserError: the file has no such picture.
+    """
     cell = Image.new("RGB", (CELL, CELL + CAPTION), PAPER)
     pen = ImageDraw.Draw(cell)
-    boxes, scores = _regions(file, row)
-    width, height = (int(v) for v in file.sizes[row])
+    regions = file.regions(path)
+    boxes, width, height = regions.boxes[: regions.count], regions.width, regions.height
     try:
-        picture = Image.fromarray(images.decode(Path(file.image_root) / file.paths[row]))
-        note = f"{width} × {height}, {len(boxes)} regions, first {scores[0]:.2f}"
+        picture = Image.fromarray(images.decode(Path(file.image_root) / path))
+        note = f"{width} × {height}, {len(boxes)} regions, first {regions.scores[0]:.2f}"
     except images.Refused as error:
         picture = Image.new("RGB", (width, height), "#e5e7eb")
         note = f"the picture {error}"
@@ -68,7 +71,7 @@ def _cell(file: FeatureFile, row: int) -> Image.Image:
     _draw_boxes(small, boxes * scale)
     cell.paste(small, ((CELL - small.width) // 2, CELL - small.height))
     font = _font(15)
-    pen.text((0, CELL + 5), _fitting(readable(file.paths[row]), font), INK, font)
+    pen.text((0, CELL + 5), _fitting(readable(path), font), INK, font)
     pen.text(
         (0, CELL + 24),
         _fitting(note, _font(13)),
@@ -76,14 +79,6 @@ def _cell(file: FeatureFile, row: int) -> Image.Image:
         _font(13),
     )
     return cell
-
-
-def _regions(file: FeatureFile, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    shard = next(s for s in file.shards if s.first <= row < s.first + s.rows)
-    with h5py.File(shard.path, "r") as source:
-        at = row - shard.first
-        count = int(source["regions/count"][at])
-        return source["regions/boxes"][at, :count], source["regions/scores"][at, :count]
 
 
 def _draw_boxes(picture: Image.Image, boxes: NDArray[np.float32]) -> None:

@@ -1,6 +1,5 @@
 """The page about a comparison, comparison.html, and its plots as files."""
 
-import json
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -191,7 +190,7 @@ def _breakdown(comparison: Comparison) -> list[str]:
     for cell in comparison.cells():
         if not cell.done:
             continue
-        metrics = json.loads((cell.path / "evaluation/metrics.json").read_text(encoding="utf-8"))
+        metrics = cell.evaluation.read_metrics()
         for column, values in metrics["breakdown"].items():
             for value, part in values.items():
                 known = parts.setdefault(column, {}).setdefault(

@@ -11,6 +11,7 @@ from cqr.report.examples import of_evaluation
 from cqr.report.page import by_kind, paragraph, table, write_page
 from cqr.trainer.evaluation.evaluate import Evaluation
 from cqr.trainer.evaluation.published import cells, columns
+from cqr.trainer.evaluation.stored import Stored
 from cqr.trainer.training.material import Material
 from cqr.trainer.training.runs import Run
 
@@ -21,7 +22,7 @@ def write(
     evaluation: Evaluation,
     run: Run,
     material: Material,
-    folder: Path,
+    stored: Stored,
     *,
     examples: int = 12,
     published: Published | None = None,
@@ -30,11 +31,12 @@ def write(
 
     Args:
         evaluation: of the run on the material.
+        stored: where its files are.
         examples: queries that are shown, see `examples.of_evaluation`.
         published: see `published.read`.
     """
     m = evaluation.metrics
-    groups = of_evaluation(evaluation.per_query, run, material, examples)
+    groups = of_evaluation(evaluation.queries, run, material, examples)
     settings = json.dumps(vars(run.settings), indent=1)
     body = [
         f'<header class="top"><h1>{escape(m["run"])}</h1>',
@@ -54,9 +56,8 @@ def write(
         f'<pre tabindex="0">{escape(settings)}</pre>',
         paragraph(f"cqr {m['cqr']}, torch {m['torch']}.", "rule"),
     ]
-    path = folder / "report.html"
-    write_page(path, m["run"], body)
-    return path
+    write_page(stored.report, m["run"], body)
+    return stored.report
 
 
 def _tiles(metrics: Mapping[str, Any]) -> str:

@@ -192,7 +192,7 @@ def _attends(cell: Cell) -> bool:
 
 
 def _read(cell: Cell, columns: Sequence[str]) -> pa.Table:
-    return pq.read_table(cell.path / "evaluation/queries.parquet", columns=list(columns))
+    return pq.read_table(cell.evaluation.queries, columns=list(columns))
 
 
 def _examples(
@@ -270,7 +270,7 @@ def _regions(
     run: Run, material: Material, asked: pd.DataFrame
 ) -> list[tuple[NDArray[np.float32], Attended | None]]:
     """Of each query its reference's boxes, and what its words look at."""
-    reader = material.reader
+    reader = material.seen_by(run.settings).reader
     rows = reader.rows(asked["reference"].tolist())
     nothing: tuple[NDArray[np.float32], Attended | None] = (np.zeros((0, 4), np.float32), None)
     if not (rows >= 0).any():

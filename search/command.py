@@ -4,18 +4,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cqr.atomic import alone
+from cqr.devices import find_device
 from cqr.search import build as galleries
 from cqr.search.build import Built
 from cqr.search.engine import read_regions
 from cqr.search.gallery import folder_of
 from cqr.search.indexes import build_index
-from cqr.trainer.training.runs import Run, newest, torch_device
+from cqr.trainer.training import runs
+from cqr.trainer.training.runs import Run
 
 Progress = Callable[[str, int, int], None]
 
 
 def index(
-    run: Path | None,
+    run: Run | Path | None,
     features: Path | None,
     index: str | None,
     metadata: Path | None,
@@ -30,13 +32,13 @@ def index(
     Raises:
         UserError: another process is at it; see `build.build` and `indexes.build_index`.
     """
-    chosen = Run.load(run) if run else newest()
-    on = torch_device(device)
-    reader = read_regions(chosen, features)
-    folder = folder_of(chosen, reader.file.path)
+    used = runs.chosen(run)
+    on = find_device(device)
+    reader = read_regions(used, features)
+    folder = folder_of(used, reader.file.path)
     with alone(folder, f"indexing into {folder}"):
         built = galleries.build(
-            chosen,
+            used,
             reader,
             metadata=metadata,
             device=on,

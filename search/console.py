@@ -26,10 +26,17 @@ THUMB = 28
 
 
 @contextlib.contextmanager
-def bars() -> Iterator[Any]:
+def bars(visible: bool = True) -> Iterator[Any]:
     """A function of (what, done, total) that draws a bar for each thing that is counted."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=notes, transient=True) as shown:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, TimeRemainingColumn(), console=notes, transient=True, disable=not visible
+    ) as shown:
         tasks: dict[str, Any] = {}
 
         def progress(what: str, done: int, total: int) -> None:

@@ -2,53 +2,31 @@
 
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
+from PIL import ImageOps
 
+from cqr.devices import find_device
 from cqr.errors import UserError
 from cqr.pipeline.detectors import Picture
+from cqr.search.answer import Answer, Hit
 from cqr.search.build import difference, source
 from cqr.search.gallery import Gallery, folder_of, open_gallery
 from cqr.search.indexes import Index, open_index
 from cqr.search.pictures import NewPictures
-from cqr.search.question import Question, Reference
+from cqr.search.question import Question, Reference, WeightedText
 from cqr.search.vector import vector_of
 from cqr.trainer.evaluation.attended import Attended, attended
 from cqr.trainer.features import RegionReader
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.text.vocabulary import TextReader
-from cqr.trainer.training.runs import Run, newest, torch_device
-
-
-class Hit(NamedTuple):
-    """One result.
-
-    Attributes:
-        row: in the gallery.
-        path: below the image folder.
-        score: the dot product of two unit vectors, -1 to 1.
-    """
-
-    row: int
-    path: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What was found.
-
-    Attributes:
-        hits: best first.
-        seconds: what it took, by part: "encode", "search", and those of the references.
-    """
-
-    hits: list[Hit]
-    seconds: dict[str, float]
+from cqr.trainer.training import runs
+from cqr.trainer.training.runs import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +53,7 @@ class Engine:
     @classmethod
     def open(
         cls,
-        run: Path | None = None,
+        run: Run | Path | None = None,
         features: Path | None = None,
         index: str | None = None,
         device: str = "auto",
@@ -95,22 +73,20 @@ class Engine:
         Raises:
             UserError: one of them is missing, damaged, or not of the others.
         """
-        chosen = Run.load(run) if run else newest()
-        if text_encoder:
-            chosen = chosen.with_text_encoder(text_encoder)
-        on = torch_device(device)
-        reader = read_regions(chosen, features)
-        folder = folder_of(chosen, reader.file.path)
+        used = runs.chosen(run, text_encoder)
+        on = find_device(device)
+        reader = read_regions(used, features)
+        folder = folder_of(used, reader.file.path)
         gallery = open_gallery(folder)
-        if why := difference(gallery.source, source(chosen, reader)):
+        if why := difference(gallery.source, source(used, reader)):
             raise UserError(f"the index in {folder} is out of date ({why}): run `cqr index` again")
         return cls(
-            run=chosen,
+            run=used,
             reader=reader,
             gallery=gallery,
             index=open_index(index, gallery),
-            model=chosen.trained_model().to(on),
-            words=chosen.words(on),
+            model=used.trained_model().to(on),
+            words=used.words(on),
             device=on,
             new_pictures=NewPictures(reader.file, reader.k, reader.kind, weights, device),
         )
@@ -181,7 +157,7 @@ class Engine:
         exclude = np.array([] if question.keep_references else own, np.int64)
         rows, scores = self.index.search(vector, question.k, [exclude], question.where)
         hits = [
-            Hit(row, self.gallery.paths[row], score)
+            Hit(row, self.gallery.paths[row], score, self.file(row))
             for row, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True)
             if row >= 0
         ]
@@ -191,6 +167,62 @@ class Engine:
                 seconds[part] = seconds.get(part, 0) + spent
         seconds |= {"encode": encoded - began, "search": time.perf_counter() - encoded}
         return Answer(hits, seconds)
+
+    def search(
+        self,
+        image: Any,
+        text: str | Sequence[str | WeightedText] = (),
+        k: int = 10,
+        *,
+        nots: Sequence[str] = (),
+        where: str | None = None,
+        keep_references: bool = False,
+    ) -> Answer:
+        """Find pictures: like these, but changed as the text says.
+
+        Args:
+            image: a picture of the gallery (its path there, on disk, or its file name), any other
+                file, a PIL image, H x W x 3 uint8, or a sequence of those.
+            text: what is to change; several may have weights.  None: what looks like the image.
+            k: how many results at most.
+            nots: changes that are not wanted.
+            where: a condition on the metadata, such as 'colour == "red" and price < 20'.
+            keep_references: whether the image may be a result.
+
+        Returns:
+            The hits, best first; with one image and one text of a model that attends, which
+            regions each word looks at too.
+
+        Raises:
+            UserError: a picture cannot be used, a text has no word, k is out of range, or the
+                condition cannot be read.
+        """
+        images = image if isinstance(image, list | tuple) else [image]
+        texts = [text] if isinstance(text, str) and text else text
+        question = Question(
+            references=tuple(map(self._reference_of, images)),
+            texts=tuple(WeightedText(t) if isinstance(t, str) else t for t in texts),
+            nots=tuple(nots),
+            k=k,
+            keep_references=keep_references,
+            where=where,
+        )
+        answer = self.ask(question)
+        if not self.attends or len(question.references) != 1 or len(question.texts) != 1:
+            return answer
+        looked = self.attended(question.references[0], question.texts[0].text)
+        return replace(answer, attended=looked)
+
+    def _reference_of(self, image: Any) -> Reference:
+        if isinstance(image, str | Path):
+            return self.named(str(image))
+        if not isinstance(image, np.ndarray):
+            image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(
+                f"a picture is H x W x 3 uint8, this is {image.shape} {image.dtype}: convert it"
+            )
+        return self.picture(image)
 
     def attended(self, reference: Reference, text: str) -> Attended:
         """Which regions each word looks at; see `cqr.trainer.evaluation.attended`.
@@ -223,5 +255,4 @@ def read_regions(run: Run, features: Path | None) -> RegionReader:
     Raises:
         UserError: the file is not whole, or holds fewer regions than the run was trained on.
     """
-    reader = RegionReader(features or run.features, run.settings.k)
-    return reader.seen_as(run.settings.input)
+    return RegionReader(features or run.features).seen_as(run.settings.input, run.settings.k)

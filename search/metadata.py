@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cqr.errors import UserError
+from cqr.errors import UserError, reason
 
 _COMPARE: dict[type[ast.cmpop], Any] = {
     ast.Eq: operator.eq,
@@ -47,8 +47,9 @@ def read_metadata(file: Path, paths: list[str]) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"there is no {file}; name the table of metadata with --metadata") from None
     except Exception as error:  # the readers of damaged bytes raise what they like
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"cannot read {file} ({reason}): give a CSV or Parquet table") from error
+        raise UserError(
+            f"cannot read {file} ({reason(error)}): give a CSV or Parquet table"
+        ) from error
     if "path" not in table:
         raise UserError(f"{file} has no column `path` that names the pictures")
     table = table.set_index("path")
@@ -82,8 +83,9 @@ def matching(where: str, metadata: pd.DataFrame) -> NDArray[np.bool_]:
     try:
         met = _value(condition, metadata)
     except (TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--where {where!r} compares what cannot be compared ({reason})") from error
+        raise UserError(
+            f"--where {where!r} compares what cannot be compared ({reason(error)})"
+        ) from error
     return met.fillna(False).to_numpy(bool)
 
 

@@ -16,7 +16,8 @@ from cqr.pipeline.detectors import NAMES, Detector, DetectorSpec, Picture
 from cqr.pipeline.feature_file import FeatureFile
 from cqr.pipeline.regions import Regions
 from cqr.search.question import Reference
-from cqr.trainer.features import Input, RegionBatch
+from cqr.trainer.choices import Input
+from cqr.trainer.features import RegionBatch
 
 
 class NewPictures:

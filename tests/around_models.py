@@ -71,7 +71,7 @@ def settings(name, *options, embed=48, **given):
 
 
 def trained(features, chosen, device="cpu", **more):
-    material = collect(features).seen_as(chosen.input)
+    material = collect(features)
     run = start(material, chosen, fresh=True)
     train(run, material, device=device, **more)
     return run, material

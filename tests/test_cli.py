@@ -11,7 +11,7 @@ from importlib.metadata import version
 import pytest
 import typer
 
-from cqr import cli
+from cqr.commands import trainer
 from cqr.trainer.training.settings import Settings
 
 COMMANDS = (
@@ -51,7 +51,7 @@ def test_the_help_of_a_command_says_what_it_reads_and_writes_with_an_example(nam
 
 def test_the_defaults_in_the_help_are_those_of_the_settings():
     shown = {}
-    for name, parameter in inspect.signature(cli.train).parameters.items():
+    for name, parameter in inspect.signature(trainer.train).parameters.items():
         for option in getattr(parameter.annotation, "__metadata__", ()):
             if isinstance(option, typer.models.OptionInfo) and isinstance(option.show_default, str):
                 shown[name] = option.show_default
@@ -61,7 +61,6 @@ def test_the_defaults_in_the_help_are_those_of_the_settings():
         "snr": "off",
     }
     del shown["as_"], shown["precision"]  # no settings
-    shown["input"] = shown.pop("input_")
     assert shown == {name: str(settings[name]) for name in shown}
     assert set(shown) == {f.name for f in dataclasses.fields(Settings)} - {"options"}
 

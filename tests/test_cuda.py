@@ -87,7 +87,7 @@ def test_training_in_32_bits_is_that_of_the_cpu(drawn_scenes):
     for a, b in zip(one.history(), two.history(), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
     ranks = [
-        evaluate.evaluate(run, material, device).per_query["rank"].to_numpy()
+        evaluate.evaluate(run, material, device).queries["rank"].to_numpy()
         for run, device in ((one, CPU), (one, GPU), (two, GPU))
     ]
     assert (ranks[0] == ranks[1]).mean() > 0.95

@@ -288,9 +288,9 @@ def test_a_run_of_another_data_set_is_scored(run, features, chosen):
     assert (found.metrics["queries"], found.metrics["gallery"]) == (6, 70)
     assert list(found.metrics["recall"]) == ["5", "10", "25", "50"]
     for k in (5, 10, 25, 50):
-        expected = np.mean([precision(row, k) for row in found.per_query.itertuples()])
+        expected = np.mean([precision(row, k) for row in found.queries.itertuples()])
         assert found.metrics["measures"][f"mAP@{k}"] == pytest.approx(100 * expected)
-        hits = [row.target in list(row.found[:k]) for row in found.per_query.itertuples()]
+        hits = [row.target in list(row.found[:k]) for row in found.queries.itertuples()]
         assert found.metrics["recall"][str(k)] == pytest.approx(100 * np.mean(hits))
     assert found.metrics["measures"]["mAP@50"] > 0
 

@@ -345,7 +345,7 @@ def test_it_trains_and_is_scored_by_subset_and_average(run):
     }
     scores = scored_by_hand(run, material, "dev")
     least, most = [], []  # ranks, were all that is as good as equal ahead of the target or behind
-    for row in found.per_query.itertuples():
+    for row in found.queries.itertuples():
         members = {Path(path).stem for path in row.members} - {Path(row.reference).stem}
         target = scores[row.query_id][Path(row.target).stem]
         ahead = [scores[row.query_id][name] - target for name in members]

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from cqr.trainer.datasets.queries import tasks
 from cqr.trainer.datasets.readers import fashion_iq
-from cqr.trainer.evaluation import evaluate, submission
+from cqr.trainer.evaluation import submission
+from cqr.trainer.evaluation.stored import Stored
 from cqr.trainer.text.vocabulary import words_of
 from cqr.trainer.training import runs
 from cqr.trainer.training.material import Wanted, collect_for
@@ -428,7 +429,7 @@ def test_it_is_trained_on_and_scored_by_category(write_features):
     assert result.metrics["recall"]["5"] == 100  # of three images in a gallery
     assert result.metrics["average"] == {"of": ["R@10", "R@50"], "value": 100.0}
     assert "the reference is kept in it" in result.metrics["protocol"]
-    evaluate.write(result, Path("evaluation"))
+    Stored(Path("evaluation")).write(result)
     stored = pd.read_parquet("evaluation/queries.parquet")
     assert stored["query_id"].tolist()[:3] == ["dress-val-0-1", "dress-val-0-2", "dress-val-1-1"]
     assert stored["candidate"].tolist()[-1] == "S10"

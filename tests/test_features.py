@@ -43,7 +43,7 @@ def test_gather_gives_the_rows_that_were_written(
     wanted = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=20))
     first = data.draw(st.integers(1, k))
     for mapped in (True, False):
-        reader = RegionReader(path, first, mapped=mapped)
+        reader = RegionReader(path, mapped=mapped).seen_as("regions", first)
         rows = reader.rows([paths[i] for i in wanted])
         batch = reader.gather(rows)
         most = max(min(first, count[i]) for i in wanted)
@@ -64,7 +64,7 @@ def test_an_unknown_path_has_no_row(write_features, tmp_path):
 def test_k_beyond_the_file_is_refused(write_features, tmp_path, k):
     random_file(write_features, tmp_path / "a.h5", 0, 3, 2, 4, 2)
     with pytest.raises(UserError, match=rf"--k {k} is not between 1 and the 2 regions"):
-        RegionReader(tmp_path / "a.h5", k)
+        RegionReader(tmp_path / "a.h5").seen_as("regions", k)
 
 
 @pytest.mark.parametrize("mapped", [True, False])

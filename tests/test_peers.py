@@ -1,18 +1,19 @@
 """The peer models: each against its formula in numpy, and all of them through the one interface."""
 
 import dataclasses
-import inspect
+import re
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from cqr import cli
 from cqr.errors import UserError
-from cqr.trainer.datasets.queries import LIGHT
+from cqr.trainer.choices import ModelName
+from cqr.trainer.datasets.recommended import LIGHT
 from cqr.trainer.evaluation import evaluate
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models import MODELS, build, options_of
@@ -22,7 +23,7 @@ from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 from cqr.trainer.training import runs
 from cqr.trainer.training.losses import batch_classification
 from cqr.trainer.training.material import collect
-from cqr.trainer.training.settings import settle
+from cqr.trainer.training.settings import Settings, settle
 
 sys.path.insert(0, str(Path(__file__).parent))
 from around_models import resumed, trained
@@ -486,11 +487,9 @@ def test_every_choice_is_described_and_those_meant_for_another_model_are_passed_
 
 
 def test_the_help_names_every_model():
-    annotation = inspect.signature(cli.train).parameters["model"].annotation
-    [option] = annotation.__metadata__
-    assert set(option.help.rstrip(".").replace(" or", ",").replace(",,", ",").split(", ")) == set(
-        MODELS
-    )
+    said = Settings.__dataclass_fields__["model"].metadata["help"]
+    assert set(re.split(", | or ", said.rstrip("."))) == set(MODELS)
+    assert get_args(ModelName) == tuple(MODELS)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from cqr.errors import UserError
 from cqr.report import evaluation as report
 from cqr.report import examples, page, pictures, plots
 from cqr.trainer.evaluation import evaluate
+from cqr.trainer.evaluation.stored import Stored
 from cqr.trainer.training.material import collect
 from cqr.trainer.training.settings import settle
 from cqr.trainer.training.start import start
@@ -83,7 +84,6 @@ def trained(features, model="lbf", **given):
     given = {"model": model, "epochs": 2, "batch": 16, "validation": 0.2, **given}
     settings = settle({}, given, TINY if model == "lbf" else [])
     run = start(material, settings, fresh=True)
-    material = material.seen_as(settings.input)
     train(run, material, device="cpu")
     return run, material
 
@@ -92,7 +92,7 @@ def written(features, model="lbf", **more):
     """The parsed page of a small run, and the evaluation that it is of."""
     run, material = trained(features, model)
     evaluation = evaluate.evaluate(run, material, torch.device("cpu"))
-    path = report.write(evaluation, run, material, run.evaluation("css"), **more)
+    path = report.write(evaluation, run, material, Stored(run.evaluation("css")), **more)
     text = path.read_text(encoding="utf-8")
     check_alone(text)
     return Page(text), evaluation, path
@@ -147,7 +147,7 @@ def test_the_page_shows_what_was_measured(scenes):
 def test_each_example_shows_what_was_found_with_the_right_ones_framed(scenes):
     found, evaluation, _ = written(scenes, examples=9)
     caption = captions(scenes)
-    queries = evaluation.per_query.set_index("query_id")
+    queries = evaluation.queries.set_index("query_id")
     shown = found.texts("code")
     assert len(found.all("article", "example")) == len(shown)
     assert found.texts("q") == queries.loc[shown, "text"].tolist()
@@ -177,7 +177,7 @@ def test_each_example_shows_what_was_found_with_the_right_ones_framed(scenes):
 
 def test_the_examples_follow_their_rule(scenes):
     found, evaluation, _ = written(scenes, examples=9)
-    queries = evaluation.per_query.sort_values("query_id")
+    queries = evaluation.queries.sort_values("query_id")
     first = queries[queries["rank"] == 1]
     good = min(5, len(first))
     by_rank = sorted(queries[queries["rank"] > 1].itertuples(), key=lambda q: (-q.rank, q.query_id))
@@ -221,10 +221,10 @@ def test_text_of_others_is_shown_and_never_run(tmp_path, write_features):
     )  # fmt: skip
     run, material = trained(features)
     evaluation = evaluate.evaluate(run, material, torch.device("cpu"))
-    evaluation.per_query["text"] = pd.Series(bad, evaluation.per_query.index, dtype=object)
+    evaluation.queries["text"] = pd.Series(bad, evaluation.queries.index, dtype=object)
     evaluation.metrics["breakdown"] = {"<i>": {"</table>": evaluation.metrics}}
     said = {"</td><script>": {"R@1": 5.0, "source": "<script>2</script>"}}
-    path = report.write(evaluation, run, material, Path("out"), published=said)
+    path = report.write(evaluation, run, material, Stored(Path("out")), published=said)
     text = path.read_text(encoding="utf-8")
     check_alone(text)
     found = Page(text)
@@ -249,7 +249,7 @@ def test_pictures_that_are_gone_leave_frames_with_their_boxes(scenes):
 def test_a_picture_that_cannot_be_read_is_one_empty_frame(scenes):
     run, material = trained(scenes)
     evaluation = evaluate.evaluate(run, material, torch.device("cpu"))
-    [worst, *_] = examples.of_evaluation(evaluation.per_query, run, material, 2)[1].examples
+    [worst, *_] = examples.of_evaluation(evaluation.queries, run, material, 2)[1].examples
     Path(material.reader.file.image_root, worst.reference).write_bytes(b"\x89PNG no more")
     path = report.write(evaluation, run, material, Path("out"), examples=2)
     found = Page(path.read_text())
@@ -322,7 +322,7 @@ def test_a_plot_of_many_lines_names_them_below_it(wide):
 def test_other_queries_than_those_that_were_scored_are_refused(scenes):
     run, material = trained(scenes)
     evaluation = evaluate.evaluate(run, material, torch.device("cpu"))
-    other = evaluation.per_query.iloc[::-1]
+    other = evaluation.queries.iloc[::-1]
     with pytest.raises(UserError, match="are not those that were scored: score them again"):
         examples.of_evaluation(other, run, material, 4)
 

@@ -8,8 +8,8 @@ from torch import nn
 from torchvision.models import get_model
 from torchvision.ops import box_iou
 
+from cqr.devices import find_device
 from cqr.errors import UserError
-from cqr.pipeline import detectors
 from cqr.pipeline.detectors import DetectorSpec, download
 from cqr.pipeline.detectors import torchvision as backends
 from cqr.pipeline.detectors.regional import RegionDetector
@@ -218,7 +218,7 @@ def test_unknown_names_are_one_sentence():
     with pytest.raises(UserError, match="no detector is named yolo; choose --detector from"):
         DetectorSpec("yolo").load()
     with pytest.raises(UserError, match="--device cpu"):
-        detectors.find_device("abacus")
+        find_device("abacus")
 
 
 @pytest.mark.parametrize("config", backends.CONFIGS)

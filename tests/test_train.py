@@ -19,6 +19,7 @@ from cqr.errors import UserError
 from cqr.scenes import protocol
 from cqr.trainer import console
 from cqr.trainer.evaluation import evaluate
+from cqr.trainer.evaluation.stored import Stored
 from cqr.trainer.text import encoder as text_encoders
 from cqr.trainer.text.vocabulary import TextSpec
 from cqr.trainer.training import checkpoint, runs
@@ -70,7 +71,7 @@ def test_what_evaluate_writes_agrees_with_itself(drawn_scenes):
     run, material = run_of(drawn_scenes(), small())
     evaluation = evaluate.evaluate(run, material, CPU)
     folder = run.path / "evaluation"
-    evaluate.write(evaluation, folder)
+    Stored(folder).write(evaluation)
     metrics = json.loads((folder / "metrics.json").read_text())
     frame = pd.read_parquet(folder / "queries.parquet")
     caption = material.dataset.images.set_index("path")["caption"]
@@ -241,7 +242,7 @@ def test_both_losses_and_a_smaller_k_train(drawn_scenes):
         {"loss": "soft-triplet-sampled"},
         {"kappa": "squared-l2"},
     ):
-        material = collect(features, k=3)
+        material = collect(features)
         run = start(material, small(epochs=2, k=3, **given))
         progress = train(run, material, device="cpu")
         assert progress.epoch == 2
@@ -369,7 +370,7 @@ def test_missing_images_stop_or_are_counted(drawn_scenes, write_features, tmp_pa
     train(run, material, device="cpu")
     evaluation = evaluate.evaluate(run, material, CPU)
     assert evaluation.metrics["queries"] == 72
-    frame = evaluation.per_query
+    frame = evaluation.queries
     assert (frame.loc[frame["reference"].isin(gone), "rank"] == 0).all()
 
 
@@ -404,7 +405,7 @@ def test_a_run_without_weights_and_damaged_files_are_refused(drawn_scenes):
         ({"max_words": 0}, "--max-words 0 is less than 1"),
         ({"seed": -1}, "--seed -1 is not in"),
         ({"validation": 1.0}, "--validation 1.0 is not in"),
-        ({"loss": "hinge"}, "no loss is called 'hinge'; there are batch-classification, "),
+        ({"loss": "hinge"}, "--loss hinge is not one of batch-classification, "),
         ({"kappa": "cosine"}, "--kappa cosine is not one of dot, squared-l2"),
         ({"select": "best"}, "--select best is not one of validation, test, last"),
     ],

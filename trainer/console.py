@@ -39,7 +39,8 @@ def announce(run: Run, material: Material, split: str | None = None) -> None:
     Args:
         split: that is ranked; None is the one that the protocol scores.
     """
-    dataset, reader, settings = material.dataset, material.reader, run.settings
+    dataset, settings = material.dataset, run.settings
+    reader = material.seen_by(settings).reader
     words = run.words()
     counts = dataset.queries["split"].value_counts(sort=False)
     queries = ", ".join(f"{number:,} {split}" for split, number in counts.items())

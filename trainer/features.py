@@ -8,7 +8,7 @@ number of images.
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 import h5py
 import numpy as np
@@ -19,11 +19,9 @@ from torch import Tensor
 from cqr.errors import UserError
 from cqr.pipeline.feature_file import FeatureFile, open_features
 from cqr.pipeline.shards import layout
+from cqr.trainer.choices import Input
 
 Rows = NDArray[np.int64]
-
-Input = Literal["regions", "whole"]
-"""What a model is given of an image: its regions, or the whole image as the only one."""
 
 
 @dataclass  # not frozen: Fabric's mixed precision takes its inputs apart, field by field
@@ -55,22 +53,16 @@ class RegionReader:
 
     Args:
         path: the feature file.
-        k: read the first k regions of each image only; None for all.
         mapped: False reads each row through h5py: much slower, and an oracle for
             the memory map.
 
     Raises:
-        UserError: the file is not whole (see `open_features`), or k is larger
-            than what it holds.
+        UserError: the file is not whole (see `open_features`).
     """
 
-    def __init__(self, path: Path, k: int | None = None, mapped: bool = True) -> None:
+    def __init__(self, path: Path, mapped: bool = True) -> None:
         self.file: FeatureFile = open_features(path)
-        self.k = self.file.k if k is None else k
-        if not 1 <= self.k <= self.file.k:
-            raise UserError(
-                f"--k {k} is not between 1 and the {self.file.k} regions that {path} holds"
-            )
+        self.k = self.file.k
         self.kind: Input = "regions"
         self.dim = self.file.dim
         self.paths = self.file.paths
@@ -78,18 +70,28 @@ class RegionReader:
         self._first = np.array([shard.first for shard in self.file.shards])
         self._sizes = np.asarray(self.file.sizes, dtype=np.float32)
         self._rows: _Mapped | _Hdf5 = (_Mapped if mapped else _Hdf5)(self.file)
-        self._count = self._rows.counts().clip(max=self.k)
+        self._count = self._rows.counts()
 
-    def seen_as(self, kind: Input) -> Self:
-        """The same images; "whole" gives each as one region, the box around the whole image.
+    def seen_as(self, kind: Input, k: int | None = None) -> Self:
+        """The same images as a model sees them, which is nowhere else decided.
+
+        Args:
+            kind: "whole" gives each as one region, the box around the whole image.
+            k: the first k regions of each image only; None for all that the file holds.
 
         Raises:
-            UserError: there is no such kind.
+            UserError: there is no such kind, or k is larger than what the file holds.
         """
         if kind not in get_args(Input):
             raise UserError(f"--input {kind} is not one of {', '.join(get_args(Input))}")
+        if k is not None and not 1 <= k <= self.file.k:
+            raise UserError(
+                f"--k {k} is not between 1 and the {self.file.k} regions that "
+                f"{self.file.path} holds"
+            )
         reader = copy.copy(self)
         reader.kind = kind
+        reader.k = self.file.k if k is None else k
         return reader
 
     def __len__(self) -> int:
@@ -112,7 +114,7 @@ class RegionReader:
             boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (len(rows), 1, 1))
             mask = np.ones((len(rows), 1), bool)
             return RegionBatch(*map(torch.from_numpy, (features, boxes, mask)))
-        count = self._count[rows]
+        count = self._count[rows].clip(max=self.k)
         k = int(count.max())
         features = self._rows.read("regions/features", shard, local, k)
         boxes = self._rows.read("regions/boxes", shard, local, k)

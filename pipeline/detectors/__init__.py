@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cqr.devices import find_device
 from cqr.errors import UserError
 from cqr.pipeline.regions import Regions
 
@@ -159,16 +160,3 @@ def backend(
         raise UserError(f"no detector is named {name}; choose --detector from {', '.join(NAMES)}")
     module = import_module(f"cqr.pipeline.detectors.{name}")
     return module.backend(config, weights, device)
-
-
-def find_device(name: str) -> "torch.device":
-    """Raises UserError if there is no such device."""
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0][:80]
-        raise UserError(f"the device {name} cannot be used ({reason}); try --device cpu") from error

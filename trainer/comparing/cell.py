@@ -13,8 +13,10 @@ from pathlib import Path
 
 import torch
 
+from cqr.devices import find_device
 from cqr.errors import UserError
-from cqr.trainer.evaluation import evaluate
+from cqr.trainer.evaluation.evaluate import evaluate
+from cqr.trainer.evaluation.stored import Stored
 from cqr.trainer.training import runs
 from cqr.trainer.training.material import Wanted, collect_for
 from cqr.trainer.training.train import train
@@ -30,8 +32,8 @@ def work(path: Path, device: str, max_missing: float, precision: str | None = No
     run = runs.Run.load(path)
     material = collect_for(run, None, Wanted(), split=None, max_missing=max_missing)
     train(run, material, device=device, precision=precision)
-    evaluation = evaluate.evaluate(run, material, runs.torch_device(device))
-    evaluate.write(evaluation, run.evaluation(material.dataset.name))
+    evaluation = evaluate(run, material, find_device(device))
+    Stored(run.evaluation()).write(evaluation)
 
 
 def _end_with_parent() -> None:

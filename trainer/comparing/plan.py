@@ -19,8 +19,9 @@ from cqr.errors import UserError
 from cqr.trainer.comparing import rows as typed
 from cqr.trainer.datasets.queries import QUERY_COLUMNS
 from cqr.trainer.evaluation.published import read as read_published
-from cqr.trainer.features import RegionReader
+from cqr.trainer.evaluation.stored import Stored
 from cqr.trainer.training.material import Material, Wanted, collect
+from cqr.trainer.training.runs import EVALUATION
 from cqr.trainer.training.settings import Settings
 
 FORMAT, VERSION = "cqr-comparison", 1
@@ -72,8 +73,12 @@ class Cell:
     path: Path
 
     @property
+    def evaluation(self) -> Stored:
+        return Stored(self.path / EVALUATION)
+
+    @property
     def done(self) -> bool:
-        return (self.path / "evaluation/metrics.json").exists()
+        return self.evaluation.metrics.exists()
 
     @property
     def error(self) -> str | None:
@@ -198,9 +203,7 @@ def prepare(
             _check_same_queries(next(iter(materials.values())), materials[file])
         material = materials[file]
         settings = typed.settled(spec, shared, material.dataset.recommended)
-        if settings.k is not None:
-            material = replace(material, reader=RegionReader(file, settings.k))
-        return Row(spec.label, material.seen_as(settings.input), settings)
+        return Row(spec.label, material.seen_by(settings), settings)
 
     rows, curves = [row(spec) for spec in specs], []
     for name, values in varied:

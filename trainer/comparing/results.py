@@ -80,9 +80,7 @@ def gather(comparison: Comparison) -> Results:
         if not cell.done:
             continue
         part = [] if protocol.part is None else [protocol.part]
-        found = pd.read_parquet(
-            cell.path / "evaluation/queries.parquet", columns=["query_id", "rank", *part]
-        )
+        found = cell.evaluation.read_queries(["query_id", "rank", *part])
         queries = found if queries is None else queries
         if not queries["query_id"].equals(found["query_id"]):
             raise UserError(f"{cell.path} was scored on other queries than the rest: remove it")
@@ -121,7 +119,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
     }
     if not cell.done:
         return about | {"error": cell.error or "not done yet"}
-    metrics = json.loads((cell.path / "evaluation/metrics.json").read_text(encoding="utf-8"))
+    metrics = cell.evaluation.read_metrics()
     run = Run.load(cell.path)
     log = run.history()
     average = metrics["average"]

@@ -11,10 +11,6 @@ from numpy.typing import NDArray
 
 from cqr.trainer.datasets.pairs import Listed, PairSource
 
-LIGHT = {"width": 128, "heads": 4, "vep_depth": 1, "tep_depth": 1}
-"""Recommended for up to some ten thousand queries: on generated CSS no wider or deeper LBF was
-better, and it trains in minutes on a CPU."""
-
 QUERY_COLUMNS = ["query_id", "reference", "text", "target", "split"]
 
 Places = NDArray[np.int64]

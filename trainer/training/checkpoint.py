@@ -13,7 +13,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from cqr.atomic import replacing
-from cqr.errors import UserError
+from cqr.errors import UserError, reason
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,9 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of safetensors, json, torch: whatever does not fit
-        reason = str(error).splitlines()[0]
-        raise UserError(f"cannot resume from {path} ({reason}): start anew with --fresh") from error
+        raise UserError(
+            f"cannot resume from {path} ({reason(error)}): start anew with --fresh"
+        ) from error
 
 
 def save_weights(path: Path, model: nn.Module) -> None:

@@ -6,13 +6,12 @@ product, or minus the squared Euclidean distance.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Kappa = Literal["dot", "squared-l2"]
+from cqr.trainer.choices import Kappa
 
 
 def similarities(queries: Tensor, targets: Tensor, kappa: Kappa = "dot") -> Tensor:

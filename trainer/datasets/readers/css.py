@@ -28,8 +28,9 @@ import pandas as pd
 from cqr.errors import UserError
 from cqr.trainer.datasets.layout import Pictures, first_folder
 from cqr.trainer.datasets.pairs import Listed
-from cqr.trainer.datasets.queries import LIGHT, Dataset, Protocol
+from cqr.trainer.datasets.queries import Dataset, Protocol
 from cqr.trainer.datasets.readers import css_original
+from cqr.trainer.datasets.recommended import LIGHT
 
 NAME = "css"
 LAYOUT = f"scenes.json, made by `cqr scenes`, or TIRG's {css_original.FILE}"

@@ -16,8 +16,9 @@ from cqr.errors import UserError
 from cqr.trainer.datasets.forms import Entries, Form
 from cqr.trainer.datasets.layout import Pictures, first_folder
 from cqr.trainer.datasets.pairs import Listed
-from cqr.trainer.datasets.queries import LIGHT, Dataset, Protocol
+from cqr.trainer.datasets.queries import Dataset, Protocol
 from cqr.trainer.datasets.readers.two_captions import FORMS, RandomForm, stripped
+from cqr.trainer.datasets.recommended import LIGHT
 from cqr.trainer.datasets.records import name_in, names_of, records_of, texts_in
 
 NAME = "fashion-iq"

@@ -14,7 +14,8 @@ import pandas as pd
 
 from cqr.errors import UserError
 from cqr.trainer.datasets.layout import Pictures, first_folder, lines_of
-from cqr.trainer.datasets.queries import LIGHT, Dataset, Protocol
+from cqr.trainer.datasets.queries import Dataset, Protocol
+from cqr.trainer.datasets.recommended import LIGHT
 from cqr.trainer.datasets.records import name_in, records_of, text_in
 
 NAME = "shoes"

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from cqr.errors import UserError
+from cqr.errors import UserError, reason
 from cqr.trainer.datasets.layout import Pictures
-from cqr.trainer.datasets.queries import LIGHT, QUERY_COLUMNS, Dataset, Protocol
+from cqr.trainer.datasets.queries import QUERY_COLUMNS, Dataset, Protocol
+from cqr.trainer.datasets.recommended import LIGHT
 
 REQUIRED = ["reference", "text", "target"]
 LARGE = 50_000  # training queries from which the model's own defaults are recommended
@@ -111,9 +112,8 @@ def _load(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path).reset_index(drop=True)
         return pd.read_csv(path, dtype=object, encoding="utf-8-sig", keep_default_na=False)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"cannot read the table {path} ({reason}): save it as UTF-8 CSV or Parquet"
+            f"cannot read the table {path} ({reason(error)}): save it as UTF-8 CSV or Parquet"
         ) from error
 
 

@@ -1,0 +1,297 @@
+"""What the commands do, as functions: the face of cqr for Python, reached as `cqr.extract` etc.
+
+Wherever a path is taken, a str will do.  What a user can cause is raised as `cqr.UserError`, with
+the sentence that the command would print.  With `progress` a function prints what its command
+prints; without, nothing.
+
+Nothing heavy is imported before a function needs it.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cqr.errors import UserError
+
+if TYPE_CHECKING:
+    from cqr.pipeline.feature_file import FeatureFile
+    from cqr.search.engine import Engine
+    from cqr.trainer.evaluation.evaluate import Evaluation
+    from cqr.trainer.training.runs import Run
+
+PathLike = str | Path
+
+__all__ = ["UserError", "evaluate", "extract", "open_features", "open_gallery", "train"]
+
+
+def extract(
+    images: PathLike,
+    k: int = 36,
+    *,
+    out: PathLike | None = None,
+    list: PathLike | None = None,
+    detector: str = "auto",
+    config: str | None = None,
+    weights: PathLike | None = None,
+    device: str = "auto",
+    batch: int | None = None,
+    shard: int | None = None,
+    workers: int | None = None,
+    engine: str = "local",
+    overwrite: bool = False,
+    retry_failed: bool = False,
+    progress: bool = True,
+) -> "FeatureFile":
+    """Turn a folder of pictures into a file of regions, as `cqr extract` does.
+
+    What is there already is kept; an interrupted call is continued by the same call.
+
+    Args:
+        images: folder of pictures, with all folders below it.
+        k: K, regions a picture.
+        out: the feature file; None is artifacts/FOLDER.h5.
+        list: text file of the pictures to take, a path relative to `images` on each line.
+        detector: "auto", "bundled", "torchvision", "detectron2" or "grid".
+        config: which network of that detector; None is its own.
+        weights: file of weights; None is the detector's own.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+        batch: pictures in a batch at most; None: 4, on a GPU 16.
+        shard: pictures in a shard; None: 16 to 512.
+        workers: processes; None: one a core, or one a GPU.
+        engine: "local" or "ray".
+        overwrite: start again, whatever is there.
+        retry_failed: try pictures again that could not be used.
+
+    Returns:
+        The feature file, opened.
+
+    Raises:
+        UserError: there is no picture, the detector cannot be had, the file that is there is of
+            other settings, or it cannot be written.
+    """
+    from cqr.pipeline import console
+    from cqr.pipeline.detectors import DetectorSpec
+    from cqr.pipeline.extract import Job, default_out
+    from cqr.pipeline.extract import extract as run
+    from cqr.pipeline.feature_file import open_features as opened
+
+    if detector == "auto" and (config or weights):
+        raise UserError("--config and --weights need a --detector that they belong to; name it")
+    folder = Path(images)
+    job = Job(
+        folder=folder,
+        out=_path(out) or default_out(folder),
+        k=k,
+        detector=None
+        if detector == "auto"
+        else DetectorSpec(detector, config, _path(weights), device),
+        device=device,
+        batch=batch,
+        shard=shard,
+        workers=workers,
+        engine=engine,
+        overwrite=overwrite,
+        retry_failed=retry_failed,
+        list=_path(list),
+    )
+    if progress:
+        console.run_extract(job)
+    else:
+        run(job)
+    return opened(job.out)
+
+
+def open_features(path: PathLike) -> "FeatureFile":
+    """Open a feature file; `.regions(path)` reads those of a picture, `.show(path)` draws them.
+
+    Raises:
+        UserError: it is missing, damaged, or of another version; a shard is missing.
+    """
+    from cqr.pipeline.feature_file import open_features as opened
+
+    return opened(Path(path))
+
+
+def train(
+    features: PathLike,
+    *,
+    data: PathLike | None = None,
+    as_: str | None = None,
+    protocol: Mapping[str, Any] | Iterable[str] = (),
+    options: Mapping[str, Any] | Iterable[str] = (),
+    max_missing: float = 0.01,
+    fresh: bool = False,
+    device: str = "auto",
+    precision: str | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> "Run":
+    """Train a model on the regions of a feature file, as `cqr train` does.
+
+    The same call goes on where a training was interrupted, and gives back one that had ended.
+
+    Args:
+        features: the feature file.
+        data: data set folder, or table of reference,text,target[,split]; None looks for it in or
+            beside the pictures and the feature file.
+        as_: which data set it is; None recognises it.
+        protocol: choices that the data set's protocol leaves, by name.
+        options: the model's own choices, by name: `--set` of the command.
+        max_missing: share of the images that may lack regions.
+        fresh: start anew, even if a run could go on.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+        precision: as Lightning Fabric names it; None is 32-true, on a GPU bf16-mixed.
+        settings: by the names of `cqr.trainer.training.settings.Settings`: model="tirg",
+            epochs=10, ...; those not given are the data set's, else the defaults.
+
+    Returns:
+        The run: its `path` holds the weights of the epoch that was chosen.
+
+    Raises:
+        UserError: no data set was found, or it does not fit the features; a setting is unknown
+            or out of range; the loss is not finite.
+    """
+    from dataclasses import fields
+
+    from cqr.devices import find_device
+    from cqr.trainer import console
+    from cqr.trainer.training.material import Wanted, collect
+    from cqr.trainer.training.settings import Settings, settle
+    from cqr.trainer.training.start import start
+    from cqr.trainer.training.train import train as run_training
+
+    unknown = sorted(set(settings) - {field.name for field in fields(Settings)})
+    if unknown:
+        raise UserError(f"{unknown[0]} is no setting of a training; model's own go into options")
+    find_device(device)  # a wrong one is said before a run is made
+    wanted = Wanted(_path(data), as_, _typed(protocol))
+    material = collect(Path(features), wanted, max_missing=max_missing)
+    settled = settle(material.dataset.recommended, settings, [*_typed(options)])
+    run = start(material, settled, _path(data), fresh=fresh)
+    if not progress:
+        run_training(run, material, device=device, precision=precision)
+        return run
+    console.announce(run, material)
+    with console.training(settled) as (on_step, on_epoch):
+        run_training(
+            run, material, on_step=on_step, on_epoch=on_epoch, device=device, precision=precision
+        )
+    print(f"Wrote {run.path}")
+    print("Next: cqr evaluate")
+    return run
+
+
+def evaluate(
+    run: "Run | PathLike | None" = None,
+    *,
+    features: PathLike | None = None,
+    data: PathLike | None = None,
+    as_: str | None = None,
+    protocol: Mapping[str, Any] | Iterable[str] = (),
+    published: PathLike | None = None,
+    examples: int = 12,
+    text_encoder: str | None = None,
+    max_missing: float = 0.01,
+    device: str = "auto",
+    progress: bool = True,
+) -> "Evaluation":
+    """Score a run under its data set's protocol, as `cqr evaluate` does.
+
+    Writes metrics.json, queries.parquet and report.html to the run's folder evaluation/, or
+    evaluation-NAME/ for another data set than its own.
+
+    Args:
+        run: the run or its folder; None is the newest in artifacts/runs.
+        features, data, as_, protocol: what it is scored on, where that is not what it was trained
+            on; see `train`.
+        published: CSV of published numbers, columns row,source,R@1,...
+        examples: queries that the page shows with pictures, 0 to 50.
+        text_encoder: where the run's text encoder lies now, if it was moved.
+        max_missing: share of the images that may lack regions.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+
+    Returns:
+        `recall` in percent by k, `queries` as a DataFrame, and all of metrics.json.
+
+    Raises:
+        UserError: there is no such run, or it does not fit the features or the data.
+    """
+    from cqr.devices import find_device
+    from cqr.report import evaluation as report
+    from cqr.trainer import console
+    from cqr.trainer.evaluation.evaluate import evaluate as score
+    from cqr.trainer.evaluation.published import read as read_published
+    from cqr.trainer.evaluation.stored import Stored
+    from cqr.trainer.training.material import Wanted, collect_for
+    from cqr.trainer.training.runs import chosen
+
+    used = chosen(run, text_encoder)
+    wanted = Wanted(_path(data), as_, _typed(protocol))
+    material = collect_for(used, _path(features), wanted, split="scored", max_missing=max_missing)
+    said = read_published(_path(published), material.dataset.protocol.recalls)
+    if progress:
+        console.announce(used, material)
+    evaluation = score(used, material, find_device(device))
+    stored = Stored(used.evaluation(material.dataset.name))
+    stored.write(evaluation)
+    if progress:
+        console.recall_table(evaluation.metrics, said)
+        print(f"Wrote {stored.metrics} and {stored.queries.name}")
+    page = report.write(evaluation, used, material, stored, examples=examples, published=said)
+    if progress:
+        print(f"Wrote {page}")
+    return evaluation
+
+
+def open_gallery(
+    run: "Run | PathLike | None" = None,
+    *,
+    features: PathLike | None = None,
+    index: str | None = None,
+    metadata: PathLike | None = None,
+    text_encoder: str | None = None,
+    weights: PathLike | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> "Engine":
+    """Open the pictures of a feature file to be searched by a run: `.search(image, text, k=10)`.
+
+    Brings the index up to date first, as `cqr index` does.
+
+    Args:
+        run: the run or its folder; None is the newest in artifacts/runs.
+        features: the feature file whose pictures can be found; None is the run's own.
+        index: "exact", "hnsw", or milvus://HOST:PORT/COLLECTION; None goes by the number of
+            pictures.
+        metadata: CSV or Parquet with a column `path`; None is that of the last time.
+        text_encoder, weights: where the run's text encoder and the detector's weights lie now, if
+            they were moved.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+
+    Raises:
+        UserError: there is no such run, its weights or the features are missing or do not fit, or
+            another process is at the index.
+    """
+    from cqr.search import console
+    from cqr.search.command import index as bring_up_to_date
+    from cqr.search.engine import Engine
+    from cqr.trainer.training.runs import chosen
+
+    used, of = chosen(run, text_encoder), _path(features)
+    with console.bars(visible=progress) as bar:
+        bring_up_to_date(used, of, index, _path(metadata), device, bar)
+    return Engine.open(used, of, index, device, weights=_path(weights))
+
+
+def _path(path: PathLike | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _typed(choices: Mapping[str, Any] | Iterable[str]) -> tuple[str, ...]:
+    """Choices as they are typed: NAME=VALUE."""
+    if not isinstance(choices, Mapping):
+        return tuple(choices)
+    return tuple(
+        f"{name}={str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in choices.items()
+    )

@@ -1,0 +1,121 @@
+"""Options that several commands have, and those that `cqr train` has from its settings."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import typer
+
+from cqr.trainer.training.settings import Settings
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="As Lightning Fabric names it, e.g. 32-true, bf16-mixed.",
+        show_default="32-true, on a GPU bf16-mixed",
+    ),
+]
+Features = Annotated[Path, typer.Option(help="Feature file that `cqr extract` wrote.")]
+Data = Annotated[
+    Path | None, typer.Option(help="Data set folder, or table of reference,text,target[,split].")
+]
+As = Annotated[
+    str | None,
+    typer.Option("--as", help="Which data set it is.", show_default="recognised by its layout"),
+]
+Protocol = Annotated[
+    list[str],
+    typer.Option(
+        "--protocol",
+        metavar="NAME=VALUE",
+        help="A choice that the data set's protocol leaves; repeatable.  docs/ has a page each.",
+    ),
+]
+Run = Annotated[
+    Path | None, typer.Option(help="Folder of the run; the newest in artifacts/runs if absent.")
+]
+RunFeatures = Annotated[
+    Path | None, typer.Option(help="Feature file; the one it was trained on if absent.")
+]
+MovedEncoder = Annotated[
+    str | None, typer.Option(help="Where the run's text encoder lies now, if it was moved.")
+]
+MovedWeights = Annotated[
+    Path | None, typer.Option(help="Where the detector's weights lie now, if they were moved.")
+]
+Published = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV of published numbers, columns row,source,R@1,...: shown in columns of their own."
+    ),
+]
+Examples = Annotated[
+    int,
+    typer.Option(min=0, max=50, help="Queries that the page shows with pictures, chosen by rule."),
+]
+MaxMissing = Annotated[float, typer.Option(help="Share of the images that may lack regions.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start again, whatever is there.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try pictures again that could not be used.")
+]
+Index = Annotated[
+    str | None,
+    typer.Option(
+        "--index",
+        metavar="NAME",
+        help="exact, hnsw, or milvus://HOST:PORT/COLLECTION.",
+        show_default="by the number of vectors",
+    ),
+]
+
+
+def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each field of `Settings` in place of its argument `settings`.
+
+    The command gets those that were typed as a dict by name.
+    """
+    own = inspect.signature(command)
+    options = list(_options_of_settings())
+    names = [option.name for option in options]
+    parameters = [
+        parameter
+        for old in own.parameters.values()
+        for parameter in (options if old.name == "settings" else [old])
+    ]
+
+    @functools.wraps(command)
+    def run(**arguments: Any) -> None:
+        typed = {name: arguments.pop(name) for name in names}
+        command(**arguments, settings={k: v for k, v in typed.items() if v is not None})
+
+    run.__signature__ = own.replace(  # type: ignore[attr-defined]
+        parameters=[p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    )
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+def _options_of_settings() -> Iterable[inspect.Parameter]:
+    types = get_type_hints(Settings)
+    for field in fields(Settings):
+        if "help" not in field.metadata:
+            continue
+        kind = types[field.name]
+        if get_origin(kind) is Literal:
+            kind = str
+        elif type(None) in get_args(kind):
+            kind = get_args(kind)[0]
+        flag = f"--{field.name.replace('_', '-')}"
+        option = typer.Option(
+            flag, help=field.metadata["help"], show_default=field.metadata["shown"]
+        )
+        yield inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[kind | None, option],
+        )

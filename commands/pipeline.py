@@ -1,0 +1,173 @@
+"""The commands of stage one: `cqr extract`, `import`, `export`, `inspect`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cqr import api
+from cqr.commands import options
+
+
+def extract(
+    images: Annotated[Path, typer.Option(help="Folder of pictures, with all folders below it.")],
+    k: Annotated[int, typer.Option(help="Regions a picture.")] = 36,
+    list_: Annotated[
+        Path | None,
+        typer.Option(
+            "--list",
+            help="Text file of the pictures to take, a path relative to --images on each line.",
+            show_default="all of the folder",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Feature file.", show_default="artifacts/FOLDER.h5")
+    ] = None,
+    detector: Annotated[
+        str, typer.Option(help="auto, bundled, torchvision, detectron2 or grid.")
+    ] = "auto",
+    config: Annotated[
+        str | None, typer.Option(help="Which network of that detector.", show_default="its own")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="File of weights.", show_default="the detector's own")
+    ] = None,
+    device: options.Device = "auto",
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Pictures in a batch.", show_default="4, on a GPU 16")
+    ] = None,
+    shard: Annotated[
+        int | None, typer.Option(min=1, help="Pictures in a shard.", show_default="16 to 512")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes.", show_default="one a core, or one a GPU")
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local: this machine.  ray: the Ray cluster whose address is in the environment"
+            " variable RAY_ADDRESS (unset: a Ray that is started here and ended); every node needs"
+            " cqr, and the pictures, --weights and --out at the same paths on shared storage.  Ray"
+            " picks the GPUs."
+        ),
+    ] = "local",
+    overwrite: options.Overwrite = False,
+    retry_failed: options.RetryFailed = False,
+) -> None:
+    """Turn a folder of pictures into a file of regions.
+
+    Reads every picture below --images, or those on a --list.  Writes
+    artifacts/FOLDER.h5, its data beside it in artifacts/FOLDER.shards, and
+    artifacts/FOLDER.failures.csv if a file could not be used.  Interrupted, it
+    goes on when the same command is given again.
+
+    Example: `cqr extract --images photos --k 36`
+    """
+    api.extract(
+        images,
+        k,
+        out=out,
+        list=list_,
+        detector=detector,
+        config=config,
+        weights=weights,
+        device=device,
+        batch=batch,
+        shard=shard,
+        workers=workers,
+        engine=engine,
+        overwrite=overwrite,
+        retry_failed=retry_failed,
+    )
+
+
+def import_(
+    source: Annotated[
+        Path,
+        typer.Argument(help="TSV file, or folder of .npz files or arrays.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Feature file.", show_default="artifacts/SOURCE.h5")
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option(help="Regions a picture.", show_default="the most that one has")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pictures, to turn the source's ids into their paths."),
+    ] = None,
+    overwrite: options.Overwrite = False,
+    retry_failed: options.RetryFailed = False,
+) -> None:
+    """Turn features that somebody else made into a file of regions.
+
+    Reads SOURCE: a TSV file of bottom-up-attention (6 columns) or LXMERT (10), also
+    compressed by gzip; a folder of .npz files, one a picture, as bottom-up-attention.pytorch
+    writes them; or a folder with paths.txt, features.npy (N x K x D) and boxes.npy
+    (N x K x 4, pixels) and, if there are, sizes.npy, count.npy, scores.npy, classes.npy,
+    attributes.npy and attribute_scores.npy.
+
+    Writes what `cqr extract` would: artifacts/SOURCE.h5, its shards, and
+    artifacts/SOURCE.failures.csv if something could not be used.  The most confident regions
+    come first.  Interrupted, it goes on when the same command is given again.
+
+    Example: `cqr import train2014_obj36.tsv --images coco/train2014`
+    """
+    from cqr.pipeline import console
+    from cqr.pipeline.imports import ImportJob, default_out
+
+    console.run_import(
+        ImportJob(
+            source=source,
+            out=out or default_out(source),
+            k=k,
+            images=images,
+            overwrite=overwrite,
+            retry_failed=retry_failed,
+        )
+    )
+
+
+def export(
+    file: Annotated[Path, typer.Argument(help="A feature file.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder (npz) or file (parquet).", show_default="NAME.npz, NAME.parquet"),
+    ] = None,
+    format_: Annotated[
+        str,
+        typer.Option("--format", help="npz: a file a picture.  parquet: a table, a row a region."),
+    ] = "npz",
+) -> None:
+    """Write the regions of a feature file for other programs.
+
+    Reads artifacts/NAME.h5 and its shards.  Writes the folder artifacts/NAME.npz with a file
+    a picture (x, bbox, num_bbox, image_h, image_w and info, as bottom-up-attention.pytorch
+    does), or the table artifacts/NAME.parquet (path, region, width, height, x1, y1, x2, y2,
+    score, feature and what else is there).  Each file is whole or absent; what is there is
+    replaced.
+
+    Example: `cqr export artifacts/photos.h5 --format parquet`
+    """
+    from cqr.pipeline import console
+
+    console.run_export(file, out or file.with_suffix(f".{format_}"), format_)
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A feature file that cqr extract wrote.")],
+    show: Annotated[int, typer.Option(min=0, help="Draw boxes on so many pictures.")] = 0,
+    save: Annotated[
+        Path | None, typer.Option(help="Draw into this file.", show_default="NAME.boxes.png")
+    ] = None,
+) -> None:
+    """Print what is in a feature file and check every value.
+
+    Reads artifacts/NAME.h5 and its shards.  Writes nothing, but for the picture
+    of --show.  Ends with a status other than 0 if anything is wrong.
+
+    Example: `cqr inspect artifacts/photos.h5 --show 9`
+    """
+    from cqr.pipeline import console
+
+    console.run_inspect(file, show, save)

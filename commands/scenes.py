@@ -1,0 +1,53 @@
+"""`cqr scenes`."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def scenes(
+    out: Annotated[Path, typer.Option(help="The folder to fill.", show_default=False)],
+    references: Annotated[int, typer.Option(min=1, help="Reference scenes in each split.")] = 1000,
+    modifications: Annotated[int, typer.Option(min=1, help="Queries for each reference.")] = 16,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes.", show_default="one a core")
+    ] = None,
+    drawings: Annotated[bool, typer.Option(help="Also draw each scene flat, 64 x 64.")] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace scenes that are in the folder.")
+    ] = False,
+) -> None:
+    """Make pictures, queries and boxes under the CSS protocol.  Reads nothing.
+
+    A query is a picture of a scene (3 x 3 cells, 8 colours, 3 shapes, 2 sizes) and a
+    sentence such as "make small red circle blue"; its target is a new picture of the
+    scene that results.  Eight colour-shape pairs occur only in the test split.
+
+    Writes `OUT/images/*.png`, `OUT/drawings/*.png`, OUT/train.json, OUT/test.json and,
+    last, OUT/scenes.json.  An interrupted run is finished by the same command.
+
+    Example: `cqr scenes --out fashion --references 100`
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from cqr.scenes.generate import Settings, generate
+
+    columns = "scenes", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("scenes", total=None)
+        outcome = generate(
+            out,
+            Settings(seed, references, modifications, drawings),
+            workers=workers or len(os.sched_getaffinity(0)),
+            overwrite=overwrite,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    print(f"{out} is complete" + ("" if outcome.fresh else " already: nothing to do"))
+    for name, counts in outcome.manifest["splits"].items():
+        print(f"  {name}: {counts['images']} pictures, {counts['queries']} queries")
+    print(f"Next: cqr extract --images {shlex.quote(str(out))} --k 36")

@@ -1,0 +1,145 @@
+"""The commands of asking: `cqr index`, `search`, `serve`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cqr.commands import options
+
+
+def index(
+    run: options.Run = None,
+    features: options.RunFeatures = None,
+    index: options.Index = None,
+    metadata: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV or Parquet with a column `path`; its other columns can be asked for by"
+            " `cqr search --where`.",
+            show_default="that of the last time",
+        ),
+    ] = None,
+    device: options.Device = "auto",
+) -> None:
+    """Encode the pictures of a feature file, to be searched.
+
+    Reads a run and the features that it was trained on, or others.  Writes the run's folder
+    index/ (index-NAME/ for another feature file NAME.h5).  Given again, it encodes only pictures
+    that are new and drops those that are gone; interrupted, it goes on.
+
+    Example: `cqr index --features artifacts/fashion.h5`
+    """
+    from cqr.search import console
+    from cqr.search.command import index as run_index
+
+    with console.bars() as progress:
+        built, name = run_index(run, features, index, metadata, device, progress)
+    console.print_built(built, name)
+
+
+def search(
+    image: Annotated[
+        list[str],
+        typer.Option(
+            help="Picture to start from: one of the gallery, or a file; repeatable.",
+            show_default=False,
+        ),
+    ],
+    text: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[WEIGHT:]TEXT",
+            help="What is to change; repeatable, then each may have a weight, as 2:red.",
+            show_default="nothing",
+        ),
+    ] = [],  # noqa: B006
+    not_: Annotated[
+        list[str],
+        typer.Option("--not", metavar="TEXT", help="A change that is not wanted; repeatable."),
+    ] = [],  # noqa: B006
+    k: Annotated[int, typer.Option(help="Results.")] = 10,
+    keep_reference: Annotated[
+        bool, typer.Option("--keep-reference", help="The pictures of --image may be results.")
+    ] = False,
+    where: Annotated[
+        str | None,
+        typer.Option(help="Condition on the metadata, such as 'colour == \"red\" and price < 20'."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    run: options.Run = None,
+    features: options.RunFeatures = None,
+    index: options.Index = None,
+    text_encoder: options.MovedEncoder = None,
+    weights: options.MovedWeights = None,
+    device: options.Device = "auto",
+) -> None:
+    """Find pictures: like these, but changed as the text says.
+
+    Reads a run, its features and what `cqr index` wrote.  Prints ranked paths with scores, and
+    small pictures where the terminal has the colours (COLORTERM=truecolor; NO_COLOR=1: none).
+    A picture of the gallery is known by its path there, its place on disk or its file name, and
+    its regions are read; of any other file, the detector that made the features finds them.
+    Writes nothing.
+
+    Example: `cqr search --image a.jpg --text "make it red"`
+    """
+    from cqr.search import console
+    from cqr.search.engine import Engine
+    from cqr.search.question import Question, weighted
+
+    engine = Engine.open(run, features, index, device, text_encoder=text_encoder, weights=weights)
+    question = Question(
+        references=tuple(map(engine.named, image)),
+        texts=tuple(map(weighted, text)),
+        nots=tuple(not_),
+        k=k,
+        keep_references=keep_reference,
+        where=where,
+    )
+    answer = engine.ask(question)
+    if json:
+        console.print_json(answer, question, engine)
+    else:
+        console.print_answer(answer, engine)
+
+
+def serve(
+    run: options.Run = None,
+    features: options.RunFeatures = None,
+    index: options.Index = None,
+    text_encoder: options.MovedEncoder = None,
+    weights: options.MovedWeights = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 127.0.0.1 is for this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Show the page in the browser of this machine.")
+    ] = False,
+    device: options.Device = "auto",
+) -> None:
+    """Answer questions over HTTP, with a page to ask them on.
+
+    Pick or drop a picture, say what should be different, go on from what was found.  Brings the
+    gallery up to date first, as `cqr index` does; new pictures are searched once it is started
+    anew.  docs/serve.md describes the JSON API.
+
+    Reads a run, its features, and the pictures themselves.  Writes what `cqr index` writes;
+    uploaded pictures are kept in memory alone.
+
+    Example: `cqr serve --run artifacts/runs/fashion-lbf-001`
+    """
+    from cqr.search import console
+    from cqr.search.command import index as bring_up_to_date
+    from cqr.search.engine import Engine
+    from cqr.search.serve import needed
+    from cqr.search.serve import serve as answer
+    from cqr.search.suggestions import suggestions
+
+    needed()  # said before anything is computed
+    with console.bars() as progress:
+        bring_up_to_date(run, features, index, None, device, progress)
+    engine = Engine.open(run, features, index, device, text_encoder=text_encoder, weights=weights)
+    texts = suggestions(engine.run, features)
+    answer(engine, texts, host, port, show=open_)

@@ -1,0 +1,35 @@
+"""Which device a name stands for, in every stage alike."""
+
+from typing import TYPE_CHECKING
+
+from cqr.errors import UserError, reason
+
+if TYPE_CHECKING:  # torch is heavy, and this is imported before it is known to be needed
+    import torch
+
+
+def find_device(name: str) -> "torch.device":
+    """The device: "auto" is a GPU if torch sees one, else the CPU; "cpu", "cuda", "cuda:1", ...
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        why = reason(error).split(". ")[0][:80]
+        raise UserError(f"the device {name} cannot be used ({why}); try --device cpu") from error
+    if device.type == "meta":
+        raise UserError("the device meta computes nothing; try --device cpu")
+    return device
+
+
+def device_name(device: "torch.device") -> str:
+    """ "NVIDIA H100 80GB HBM3", say, or "CPU"."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

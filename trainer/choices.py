@@ -1,0 +1,34 @@
+"""The words that settings take.  Light: the command line shows them before torch is loaded."""
+
+from typing import Literal
+
+Input = Literal["regions", "whole"]
+"""What a model is given of an image: its regions, or the whole image as the only one."""
+
+Loss = Literal["batch-classification", "soft-triplet", "soft-triplet-sampled"]
+"""See `training.losses`."""
+
+Kappa = Literal["dot", "squared-l2"]
+"""The similarity inside a loss: the dot product, or minus the squared Euclidean distance."""
+
+Distance = Literal["half-cosine", "cosine"]
+"""See `models.snr`."""
+
+Select = Literal["validation", "test", "last"]
+"""Which epoch's weights are kept: the best on the held-out queries, the best on the test
+queries (TIRG's habit: flatters), or the last."""
+
+ModelName = Literal[
+    "lbf",
+    "image-only",
+    "text-only",
+    "concatenation",
+    "show-and-tell",
+    "parameter-hashing",
+    "relationship",
+    "film",
+    "mrn",
+    "tirg",
+    "compose-ae",
+]
+"""See `models.MODELS`."""
