@@ -6,6 +6,7 @@ safetensors weights are read and no code of the model's is run.
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -144,7 +145,7 @@ def read(source: Source) -> tuple[Any, Any]:
     with (
         understood(source.name, source.folder),
         torch.random.fork_rng(devices=[]),
-        _quietly(transformers),
+        quietly(transformers),
     ):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source.folder, **closed)
         net, found = transformers.AutoModel.from_pretrained(
@@ -187,8 +188,14 @@ def understood(name: str, place: Path) -> Iterator[None]:
         ) from error
 
 
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextlib.contextmanager
-def _quietly(transformers: ModuleType) -> Iterator[None]:
+def quietly(transformers: ModuleType) -> Iterator[None]:
     """No bar and no warnings while a model loads: what is wrong with it is an error of ours."""
     logging = transformers.logging
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
