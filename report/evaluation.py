@@ -48,6 +48,7 @@ def write(
             f"image, epoch chosen by: {m['select']}.  {m['protocol']}"
         ),
         *_recall(m, published or {}),
+        *_start(m),
         _measures(m),
         *_breakdown(m),
         *cards.section(groups, material.reader.file),
@@ -92,6 +93,30 @@ def _recall(metrics: Mapping[str, Any], published: Published) -> list[str]:
     ]
 
 
+def _start(metrics: Mapping[str, Any]) -> list[str]:
+    """What the training started from, and whether what it learned is more."""
+    start = metrics.get("start")
+    if not start:
+        return []
+    rows = [
+        [
+            f"R@{k}",
+            f"{start['recall'][k]:.2f}",
+            f"{metrics['recall'][k]:.2f}",
+            f"{d['mean']:+.2f}",
+            f"{d['low']:+.2f} to {d['high']:+.2f}",
+            f"{100 * d['not_better']:.1f} %",
+        ]
+        for k, d in start["difference"].items()
+    ]
+    head = ["", start["model"], "learned", "difference", "95 % interval", "not better in"]
+    return [
+        "<h2>What was learned</h2>",
+        table(head, rows),
+        paragraph("A paired bootstrap over the queries, 10,000 times.", "rule"),
+    ]
+
+
 def _measures(metrics: Mapping[str, Any]) -> str:
     """What the protocol asks for beside recall, if anything."""
     values = dict(metrics["measures"])
@@ -116,14 +141,15 @@ def _breakdown(metrics: Mapping[str, Any]) -> list[str]:
 def _training(run: Run) -> list[str]:
     """Losses over the epochs, and recall on the queries that chose one."""
     history = run.history()
-    if not history:
+    if not any("loss" in line for line in history):
         return []
     where = "test" if run.settings.select == "test" else "held-out"
-    losses = [name for name in history[0] if name == "loss" or name.endswith("_loss")]
+    trained = [line for line in history if "loss" in line]  # the start has none
+    losses = [name for name in trained[0] if name == "loss" or name.endswith("_loss")]
     scored = [line for line in history if "recall" in line]
     drawn = {
         "training loss": (
-            {name: [(line["epoch"], line[name]) for line in history] for name in losses},
+            {name: [(line["epoch"], line[name]) for line in trained] for name in losses},
             None,
         ),
         f"recall on the {where} queries, %": (

@@ -45,6 +45,7 @@ def write(
     seed: int = 0,
     root: str | Path = "/pictures",
     paths: list[str] | None = None,
+    whole: np.ndarray | None = None,
 ) -> Path:
     """A feature file of `number` random pictures, p00.png, p01.png, ... or of those paths."""
     paths = paths or [f"p{i:02d}.png" for i in range(number)]
@@ -65,6 +66,9 @@ def write(
     shift = 3 * rng.normal(size=dim)  # all pictures lie in one direction
     rows.arrays["whole/features"][:] = shift + rng.normal(size=(number, dim))
     rows.arrays["regions/features"][:] = shift + rng.normal(size=(number, k, dim))
+    if whole is not None:
+        rows.arrays["whole/features"][:] = whole
+        rows.arrays["regions/features"][:] = whole[:, None]
     rows.arrays["regions/boxes"][:] = (0, 0, 30, 30)
     rows.arrays["regions/count"][:] = k
     rows.arrays["images/size"][:] = (30, 30)

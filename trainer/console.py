@@ -118,6 +118,9 @@ def training(settings: Settings) -> Iterator[tuple[OnStep, OnEpoch]]:
         def on_epoch(log: dict[str, Any]) -> None:
             recall = "".join(f"  R@{k} {v:.1f}" for k, v in log.get("recall", {}).items())
             where = "" if not recall else ("  test" if settings.select == "test" else "  held out")
+            if "loss" not in log:
+                _say(f"epoch {log['epoch']}, the start{where}{recall}")
+                return
             _say(
                 f"epoch {log['epoch']}/{settings.epochs}  loss {log['loss']:.3f}"
                 f"{where}{recall}  {log['queries_per_second']:,.0f} queries/s"
@@ -156,6 +159,8 @@ def recall_table(
         for value, part in parts.items() if len(parts) <= MOST_KINDS else ():
             row(f"{column} {value}", part)
     print_table(table)
+    if metrics.get("start"):
+        print_table(_beside_start(metrics))
     for column, parts in metrics["breakdown"].items():
         if len(parts) > MOST_KINDS:
             results.print(f"By {column}: {len(parts)} values, in metrics.json and report.html")
@@ -170,6 +175,25 @@ def recall_table(
     if metrics["unknown_words"]:
         words = ", ".join(f"{w} ({n})" for w, n in list(metrics["unknown_words"].items())[:5])
         _say(f"Words that training never saw: {words}")
+
+
+def _beside_start(metrics: dict[str, Any]) -> Table:
+    """What a run started from, what it learned, and a paired bootstrap of the difference."""
+    start = metrics["start"]
+    table = Table()
+    table.add_column("")
+    for name in (start["model"], "learned", "difference", "95 % interval", "not better in"):
+        table.add_column(name, justify="right")
+    for k, d in start["difference"].items():
+        table.add_row(
+            f"R@{k}",
+            f"{start['recall'][k]:.2f}",
+            f"{metrics['recall'][k]:.2f}",
+            f"{d['mean']:+.2f}",
+            f"{d['low']:+.2f} to {d['high']:+.2f}",
+            f"{100 * d['not_better']:.1f} %",
+        )
+    return table
 
 
 def print_table(table: Table) -> None:

@@ -89,7 +89,8 @@ class Cell:
     def epochs(self) -> int:
         """How many are trained."""
         log = self.path / "log.jsonl"
-        return len(log.read_bytes().splitlines()) if log.exists() else 0
+        lines = log.read_bytes().splitlines() if log.exists() else []
+        return int(json.loads(lines[-1])["epoch"]) if lines else 0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from importlib.metadata import version
 from typing import Any
@@ -11,10 +11,14 @@ import pandas as pd
 import torch
 
 from cqr.errors import UserError
-from cqr.trainer.datasets.queries import tasks
+from cqr.trainer.datasets.queries import Dataset, tasks
 from cqr.trainer.features import RegionReader
+from cqr.trainer.models.from_joint import FromJoint
+from cqr.trainer.models.interface import RetrievalModel
+from cqr.trainer.ranking import bootstrap
 from cqr.trainer.ranking.encode import encode
-from cqr.trainer.ranking.measures import combined, measure
+from cqr.trainer.ranking.measures import Measured, combined, measure
+from cqr.trainer.text.vocabulary import TextReader
 from cqr.trainer.training.material import Material
 from cqr.trainer.training.runs import Run
 
@@ -61,14 +65,11 @@ def evaluate(run: Run, material: Material, device: torch.device) -> Evaluation:
     if dataset.split(protocol.scored).empty:
         raise UserError(f"{dataset.root} has no queries of its {protocol.scored} split to score")
     words = run.words(device)
-    parts = []
-    for work in tasks(dataset, protocol.scored):
-        if not work.gallery:
-            raise UserError(
-                f"none of the {protocol.scored} images has regions in {reader.file.path}"
-            )
-        parts.append(measure(dataset, work, encode(model, reader, words, work, device)))
+    parts = _measured(model, dataset, reader, words, device)
     per_query = pd.concat([part.per_query for part in parts])
+    start = None
+    if isinstance(model, FromJoint):
+        start = _start(dataset, parts, _measured(model.start, dataset, reader, words, device))
     texts = per_query["text"]
     unknown = run.vocabulary.unknown(texts) if run.vocabulary else Counter()
     return Evaluation(
@@ -82,6 +83,7 @@ def evaluate(run: Run, material: Material, device: torch.device) -> Evaluation:
             "select": run.settings.select,
             "k": reader.k,
             **combined(dataset, parts),
+            "start": start,
             "text_encoder": run.text_encoder.name if run.text_encoder else None,
             "texts_cut": words.cut(texts),
             "unknown_words": dict(unknown.most_common(20)),
@@ -90,6 +92,43 @@ def evaluate(run: Run, material: Material, device: torch.device) -> Evaluation:
         },
         per_query,
     )
+
+
+def _measured(
+    model: RetrievalModel,
+    dataset: Dataset,
+    reader: RegionReader,
+    words: TextReader,
+    device: torch.device,
+) -> list[Measured]:
+    """The results of a model on each task of the split that is scored."""
+    scored, parts = dataset.protocol.scored, []
+    for work in tasks(dataset, scored):
+        if not work.gallery:
+            raise UserError(f"none of the {scored} images has regions in {reader.file.path}")
+        parts.append(measure(dataset, work, encode(model, reader, words, work, device)))
+    return parts
+
+
+def _start(dataset: Dataset, learned: list[Measured], start: list[Measured]) -> dict[str, Any]:
+    """What a model started from, and how far it came: for each k a paired bootstrap."""
+    ranks, before = (pd.concat([part.per_query for part in parts]) for parts in (learned, start))
+    weights = bootstrap.weights(ranks, dataset.protocol.part)
+    whole = combined(dataset, start)
+    difference = {}
+    for k in dataset.protocol.recall_at:
+        hits, hits_before = (
+            frame["rank"].between(1, k).to_numpy(float) for frame in (ranks, before)
+        )
+        found = asdict(bootstrap.paired(hits, hits_before, weights))
+        share = found.pop("not_better")
+        difference[str(k)] = {name: 100 * v for name, v in found.items()} | {"not_better": share}
+    return {
+        "model": "zero-shot",
+        "recall": whole["recall"],
+        "measures": whole["measures"],
+        "difference": difference,
+    }
 
 
 def check_fits(run: Run, reader: RegionReader) -> None:

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import RetrievalModel
+from cqr.trainer.text.joint import Joint
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
 Compose = Literal["auto", "sum", "raw-sum", "slerp", "product"]
@@ -57,6 +58,11 @@ class ZeroShotConfig:
                 "a product of scores is not the score of one vector, which is all that an index "
                 "holds, and it did no better than sum"
             )
+
+
+def composition(joint: Joint | None) -> Compose:
+    """What "auto" stands for in a space; None for one that is not described."""
+    return "raw-sum" if joint is not None and joint.adds else "sum"
 
 
 class ZeroShot(RetrievalModel):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
@@ -53,6 +54,19 @@ def paired(
     return Difference(
         float(differences.mean()), float(low), float(high), float(np.mean(means <= 0))
     )
+
+
+def weights(queries: pd.DataFrame, part: str | None) -> Floats:
+    """What each query counts: where recall is the mean over parts, more in a small part.
+
+    Args:
+        part: the column that names them; None where recall is the plain mean.
+    """
+    size = len(queries)
+    if part is None:
+        return np.ones(size)
+    number = queries.groupby(part)[part].transform("size").to_numpy(np.float64)
+    return size / (number * queries[part].nunique())
 
 
 def in_deviations(first: Floats, second: Floats) -> float | None:

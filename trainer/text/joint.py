@@ -11,6 +11,9 @@ from typing import Any, Self
 from cqr.errors import UserError, reason
 from cqr.trainer.text.pretrained import sha256
 
+ADDING = ("bge-vl",)
+"""Parts of the names, in lower case, of models that were trained with plain sums of vectors."""
+
 CONFIGS = ("config.json", "open_clip_config.json")
 
 
@@ -64,6 +67,11 @@ class Joint:
         if Path(name).expanduser().is_file():
             return replace(self, file=str(Path(name).expanduser().resolve()))
         return replace(self, model=name, file=None)
+
+    @property
+    def adds(self) -> bool:
+        """Whether the model was trained to have its vectors added as they are."""
+        return any(name in self.model.lower() for name in ADDING)
 
     @property
     def name(self) -> str:

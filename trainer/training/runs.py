@@ -22,9 +22,11 @@ from safetensors.torch import load_file
 from cqr.atomic import replacing
 from cqr.errors import UserError, reason
 from cqr.trainer.models import build
+from cqr.trainer.models.from_joint import FromJoint
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.learners import Learners
 from cqr.trainer.models.snr import SNR
+from cqr.trainer.models.zero_shot import ZeroShot, ZeroShotConfig, composition
 from cqr.trainer.text import tower
 from cqr.trainer.text.encoder import Identity, TextEncoder, load
 from cqr.trainer.text.joint import Joint
@@ -116,6 +118,10 @@ class Run:
                 causality=settings.causality,
                 distance=settings.causality_distance,
             )
+        if settings.start == "joint":
+            wide = options.get("embed_dim") or options["width"]
+            compose = ZeroShotConfig(composition(Joint.of(self.detector)))
+            model = FromJoint(model, embed_dim=wide, start=ZeroShot(region_dim=dim, config=compose))
         return model
 
     @property

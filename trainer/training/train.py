@@ -28,9 +28,11 @@ from cqr.devices import device_name, find_device
 from cqr.errors import UserError
 from cqr.trainer.datasets.pairs import PairSource
 from cqr.trainer.datasets.queries import Task
+from cqr.trainer.models.from_joint import FromJoint
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.ranking.encode import encode
 from cqr.trainer.ranking.metrics import recall_at
+from cqr.trainer.text.tower import JointReader
 from cqr.trainer.text.vocabulary import TextReader
 from cqr.trainer.training import checkpoint
 from cqr.trainer.training.batches import Batch, Pairs, ahead
@@ -40,13 +42,13 @@ from cqr.trainer.training.losses import LOSSES
 from cqr.trainer.training.material import Material
 from cqr.trainer.training.runs import Run
 from cqr.trainer.training.settings import Settings
-from cqr.trainer.training.untrained import fit
+from cqr.trainer.training.untrained import begin, fit
 
 OnStep = Callable[[int, int, int, float], None]
 """Told after each step: epoch, step, steps of the epoch (from 0), loss."""
 
 OnEpoch = Callable[[dict[str, Any]], None]
-"""Told after each epoch: its line in the log."""
+"""Told after each epoch, and of a start that was scored, which is epoch 0: its line in the log."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def train(
         return Progress()
     training, progress = _set_up(run, material, device, precision)
     with _stop_requests() as stop, ThreadPoolExecutor(1) as loader:
+        progress = _begun(training, progress, on_epoch)
         while progress.epoch < settings.epochs:
             progress, line = _epoch(training, progress, loader, stop, on_step)
             if training.choice and training.leads:
@@ -136,13 +139,26 @@ def _set_up(
         module.parameters(), settings.lr, weight_decay=settings.weight_decay
     )
     progress = checkpoint.load(run.checkpoint, module, optimizer)
+    if isinstance(module, FromJoint) and progress == Progress():
+        begin(module, material.reader, cast(JointReader, words))
     model, optimizer = fabric.setup(module, optimizer)
     training = _Training(
         run, material, source, choice, words, batch, fabric, module, model, optimizer
     )
-    if training.leads:
-        _write_log(run.log, run.history()[: progress.epoch])  # a kill may have left more
+    if training.leads:  # a kill may have left more
+        known = [line for line in run.history() if line["epoch"] <= progress.epoch]
+        _write_log(run.log, known if progress != Progress() else [])
     return training, progress
+
+
+def _begun(t: _Training, progress: Progress, on_epoch: OnEpoch) -> Progress:
+    """Score what a training starts from, where that is worth something; it may be chosen."""
+    if t.run.settings.start != "joint" or not t.choice or progress != Progress():
+        return progress
+    line = {"epoch": 0, **(_validate(t) if t.leads else {})}
+    progress = _keep(t, progress, line)
+    on_epoch(line)
+    return progress
 
 
 def _epoch(
@@ -262,7 +278,7 @@ def _keep(t: _Training, progress: Progress, line: dict[str, Any]) -> Progress:
     better = not t.choice or (
         value is not None and (progress.best is None or value >= progress.best)
     )
-    progress = Progress(epoch=progress.epoch + 1, best=value if better else progress.best)
+    progress = Progress(epoch=line["epoch"], best=value if better else progress.best)
     if t.leads:
         if better:
             checkpoint.save_weights(t.run.weights, t.module)

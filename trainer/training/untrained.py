@@ -24,7 +24,8 @@ from torch import Tensor
 
 from cqr.errors import UserError
 from cqr.trainer.features import RegionReader
-from cqr.trainer.models.zero_shot import centred
+from cqr.trainer.models.from_joint import FromJoint
+from cqr.trainer.models.zero_shot import centred, composition
 from cqr.trainer.text.joint import Joint
 from cqr.trainer.text.tower import JointReader
 from cqr.trainer.training import checkpoint
@@ -37,17 +38,12 @@ SAMPLE = 4096
 SHARE = 0.25
 """Of the phrases, those whose scores spread the most."""
 
-ADDED = ("bge-vl",)
-"""Parts of the names, in lower case, of models that were trained with plain sums of vectors."""
-
 
 def settled(settings: Settings, detector: dict[str, object]) -> Settings:
     """The settings of an untrained model, "auto" replaced by what it stands for here."""
     if settings.options.get("compose") != "auto":
         return settings
-    joint = Joint.of(detector)
-    added = joint is not None and any(name in joint.model.lower() for name in ADDED)
-    return replace(settings, options={"compose": "raw-sum" if added else "sum"})
+    return replace(settings, options={"compose": composition(Joint.of(detector))})
 
 
 def fit(run: Run, reader: RegionReader, device: torch.device) -> None:
@@ -62,6 +58,18 @@ def fit(run: Run, reader: RegionReader, device: torch.device) -> None:
     plain = run.settings.options.get("compose") == "raw-sum"
     model.load_state_dict(measured(reader, texts, plain=plain))
     checkpoint.save_weights(run.weights, model)
+
+
+def begin(model: FromJoint, reader: RegionReader, words: JointReader) -> None:
+    """Measure what a model starts from.
+
+    Raises:
+        UserError: as `fit` does.
+    """
+    plain = model.start.composition == "raw-sum"
+    model.start.load_state_dict(measured(reader, words.phrases(), plain=plain))
+    if words.temperature is not None:
+        model.begin(words.temperature)
 
 
 def measured(

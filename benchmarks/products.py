@@ -1,0 +1,260 @@
+"""Composition on real photographs of products, from stored vectors: before training, and after.
+
+    OMP_NUM_THREADS=1 python benchmarks/products.py FOLDER [--seeds 5] [--rows zero-shot,lbf,...]
+        [--out docs/results/products.json]
+
+FOLDER has the layout of "Fashion Product Images (Small)" with vectors beside it:
+
+    styles.csv                       id, gender, articleType, baseColour, ...
+    images/ID.jpg
+    clip_vit_b32/paths.txt           N lines: the pictures, as ID.jpg
+    clip_vit_b32/features.npy        N x E, theirs in a joint space
+    clip_vit_b32/texts.txt           T lines: vocabulary, tab, name
+    clip_vit_b32/texts.npy           T x E, of the names, in the same space
+
+A question changes one of gender, colour and type, all else equal: "for women", "in navy blue",
+"as heels".  Pictures are parted 60 to 40; the training's triplets use the first alone, and the
+gallery is the second.  Every picture of the gallery with the target's three attributes is right;
+the reference is left out.
+
+Stored vectors are of garments, shoes, bags, man and woman, but of no colour.  Before training
+only the questions whose new value has one can be asked.  What is trained answers all: it knows
+the words of the training's texts; where it starts from zero-shot, a text without a vector says
+nothing there, so that the start is the picture alone.
+
+Means and scale are measured on all pictures of the folder and on all stored texts.  Whatever is
+chosen is chosen on held-out training references, the epoch within each run too.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cqr.pipeline.imports import ImportJob, import_features
+from cqr.trainer.datasets.queries import Dataset, Protocol, tasks
+from cqr.trainer.evaluation.evaluate import evaluate
+from cqr.trainer.features import RegionReader
+from cqr.trainer.models.zero_shot import ZeroShot, ZeroShotConfig
+from cqr.trainer.ranking.encode import Vectors
+from cqr.trainer.ranking.measures import measure
+from cqr.trainer.text.vocabulary import TextSpec, Vocabulary, WordBatch
+from cqr.trainer.training.material import Material
+from cqr.trainer.training.runs import Run, now
+from cqr.trainer.training.settings import settle
+from cqr.trainer.training.untrained import fit
+
+COLUMNS = ["gender", "baseColour", "articleType"]
+FORMS = {"gender": "for {}", "baseColour": "in {}", "articleType": "as {}"}
+SPACE = "clip_vit_b32"
+NAMES = {
+    "Shirts": "lvis shirt", "Tshirts": "lvis jersey", "Watches": "lvis watch",
+    "Tops": "lvis blouse", "Handbags": "lvis handbag", "Heels": "openimages high heels",
+    "Wallets": "lvis wallet", "Flip Flops": "lvis flip-flop_(sandal)", "Belts": "lvis belt",
+    "Jeans": "lvis jean", "Sandals": "lvis sandal_(type_of_shoe)",
+    "Sunglasses": "lvis sunglasses", "Socks": "lvis sock", "Briefs": "lvis underwear",
+    "Perfume and Body Mist": "lvis perfume", "Lipstick": "openimages lipstick",
+    "Shorts": "lvis short_pants", "Bra": "lvis brassiere", "Earrings": "lvis earring",
+    "Sweaters": "lvis sweater", "Clutches": "lvis clutch_bag",
+    "Sweatshirts": "lvis sweatshirt", "Men": "openimages man", "Women": "openimages woman",
+}  # fmt: skip
+"""Names among the stored texts for values of the columns."""
+
+PROTOCOL = Protocol(
+    name="products",
+    source="ours",
+    gallery="the pictures that were not trained on",
+    remove_reference=True,
+    correct="caption",
+    recall_at=(1, 5, 10, 50),
+)
+
+
+# --- questions -----------------------------------------------------------------------------------
+
+
+def pictures(folder: Path, rng: np.random.Generator) -> pd.DataFrame:
+    """The pictures that are asked about: path, the three columns, caption, split."""
+    d = pd.read_csv(folder / "styles.csv", keep_default_na=False)
+    d = d[d.gender.isin(["Men", "Women"]) & ~d.baseColour.isin(["NA", "Multi", ""])]
+    for _ in range(4):  # leaving out one rare value may make another rare
+        d = d[d.articleType.map(d.articleType.value_counts()) >= 14]
+        d = d[d.baseColour.map(d.baseColour.value_counts()) >= 20]
+    d = d.sort_values("id").reset_index(drop=True)
+    d["path"] = d.id.astype(str) + ".jpg"
+    d["caption"] = d[COLUMNS].agg(" ".join, axis=1).str.lower()
+    d["split"] = np.where(rng.random(len(d)) < 0.6, "train", "test")
+    return d[["path", *COLUMNS, "caption", "split"]]
+
+
+def drawn(of: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Of each picture and column up to three pairs to train on, or one question."""
+    rows = []
+    for split, number in (("train", 3), ("test", 1)):
+        part = of[of.split == split]
+        by = {caption: group.path.to_numpy() for caption, group in part.groupby("caption")}
+        captions = part.drop_duplicates("caption").set_index("caption")[COLUMNS]
+        for r in part.itertuples():
+            for column in COLUMNS:
+                alike = np.logical_and.reduce(
+                    [captions[other] == getattr(r, other) for other in COLUMNS if other != column]
+                )
+                there = captions.index[alike & (captions[column] != getattr(r, column))]
+                if not len(there):
+                    continue
+                for caption in rng.choice(there, min(number, len(there)), replace=False):
+                    target = by[caption][0] if split == "test" else rng.choice(by[caption])
+                    new = captions.loc[caption, column]
+                    text = FORMS[column].format(new.lower())
+                    rows.append((r.path, text, target, split, column, new))
+    frame = pd.DataFrame(rows, columns=["reference", "text", "target", "split", "column", "new"])
+    return frame.assign(query_id=[str(i) for i in range(len(frame))])
+
+
+def read(folder: Path) -> Dataset:
+    """Pictures and questions, the same ones each time."""
+    rng = np.random.default_rng(0)
+    of = pictures(folder, rng)
+    return Dataset("products", folder, drawn(of, rng), of, PROTOCOL, breakdown=("column",))
+
+
+# --- texts ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Reads the words of a text by a vocabulary, and its vector from a file, if it has one."""
+
+    words: Vocabulary
+    vectors: Tensor  # T x E, of all stored names
+    place: dict[str, int]  # texts of questions to rows
+    temperature: float | None = None
+
+    @property
+    def spec(self) -> TextSpec:
+        return self.words.spec
+
+    def encode(self, texts: list[str]) -> WordBatch:
+        read = self.words.encode(texts)
+        none = torch.zeros(self.vectors.shape[1])
+        rows = [self.vectors[self.place[t]] if t in self.place else none for t in texts]
+        return WordBatch(read.tokens, read.mask, torch.stack(rows))
+
+    def cut(self, texts: Iterable[str]) -> int:
+        return self.words.cut(texts)
+
+    def tokens(self, text: str) -> list[str]:
+        return self.words.tokens(text)
+
+    def phrases(self) -> Tensor:
+        return self.vectors
+
+
+def stored(folder: Path, words: Vocabulary) -> Stored:
+    place = folder / SPACE
+    lines = (place / "texts.txt").read_text(encoding="utf-8").splitlines()
+    row = {line.replace("\t", " ").lower(): i for i, line in reversed(list(enumerate(lines)))}
+    said = {}
+    for column, form in FORMS.items():
+        for value, name in NAMES.items():
+            person = value in ("Men", "Women")
+            if name in row and column == ("gender" if person else "articleType"):
+                said[form.format(value.lower())] = row[name]
+    vectors = torch.from_numpy(np.load(place / "texts.npy").astype(np.float32))
+    return Stored(words, vectors, said)
+
+
+@dataclass(frozen=True)
+class StoredRun(Run):
+    """A run whose texts are read from files."""
+
+    texts: Any = None
+
+    def words(self, device: torch.device | None = None) -> Any:
+        return self.texts
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all rows share: the folder, its features and questions, and a place for runs."""
+
+    folder: Path
+    place: Path
+
+    @cached_property
+    def material(self) -> Material:
+        out = self.place / "products.h5"
+        import_features(ImportJob(self.folder / SPACE, out, images=self.folder / "images"))
+        return Material(RegionReader(out), read(self.folder), [])
+
+    @cached_property
+    def words(self) -> Vocabulary:
+        return Vocabulary.of(self.material.dataset.split("train")["text"])
+
+    @cached_property
+    def texts(self) -> Stored:
+        return stored(self.folder, self.words)
+
+    @cached_property
+    def said(self) -> Material:
+        """With those questions alone whose text has a vector."""
+        dataset = self.material.dataset
+        asked = dataset.queries
+        keep = asked["text"].isin(self.texts.place.keys()) | (asked["split"] == "train")
+        return replace(self.material, dataset=replace(dataset, queries=asked[keep]))
+
+    def run(self, label: str, given: dict[str, Any], options: list[str]) -> StoredRun:
+        settings = settle({}, given, options)
+        reader = self.material.reader
+        return StoredRun(
+            path=self.place / f"{label}-{settings.seed}",
+            features=reader.file.path,
+            data=None,
+            dataset="products",
+            protocol={},
+            region_dim=reader.dim,
+            detector=dict(reader.file.detector),
+            settings=settings,
+            vocabulary=self.words,
+            text_encoder=None,
+            created=now(),
+            texts=self.texts,
+        )
+
+
+CPU = torch.device("cpu")
+
+
+def plain(work: Work) -> dict[str, dict[str, Any]]:
+    """What a composition must beat: either part alone, and the sum of unit vectors."""
+    model = ZeroShot(region_dim=work.material.reader.dim, config=ZeroShotConfig("sum"))
+    (task,) = tasks(work.said.dataset, "test")
+    reader = work.material.reader.seen_as("whole")
+    images = model.encode_image(reader.gather(reader.rows(task.gallery)))
+    references = reader.gather(reader.rows(task.queries["reference"].tolist()))
+    words = work.texts.encode(task.queries["text"].tolist())
+    known = np.ones(len(task.queries), bool)
+    asked = {
+        "image only": model.encode_image(references),
+        "text only": model.encode_text(words),
+        "sum of unit vectors": model.encode_query(references, words),
+    }
+    return {
+        name: measure(work.said.dataset, task, Vectors(queries, known, images)).metrics
+        for name, queries in asked.items()
+    }
+
+
+def zero_shot(work: Work, compose: str) -> dict[str, Any]:
+    run = work.run(f"zero-shot-{compose}", {"model": "zero-shot"}, [f"compose={compose}"])
+    fit(run, work.material.reader, CPU)
+    return evaluate(run, work.said, CPU).metrics
