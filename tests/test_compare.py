@@ -26,6 +26,7 @@ from cqr.trainer.comparing import run as compare
 from cqr.trainer.comparing import words
 from cqr.trainer.comparing.plan import _file_name, begin, prepare
 from cqr.trainer.evaluation.published import read as read_published
+from cqr.trainer.ranking import bootstrap
 from cqr.trainer.training.material import Wanted, collect
 from cqr.trainer.training.runs import Run
 from cqr.trainer.training.start import describe
@@ -362,7 +363,7 @@ def test_labels_become_different_folders():
 
 def test_weights_of_queries_make_the_mean_over_parts():
     queries = pd.DataFrame({"category": ["dress"] * 3 + ["shirt"]})
-    weights = compared._weights(queries, "category")
+    weights = bootstrap.weights(queries, "category")
     hits = np.array([1, 0, 0, 1])
     assert (weights * hits).mean() == pytest.approx((1 / 3 + 1) / 2)
     assert weights.mean() == pytest.approx(1)
