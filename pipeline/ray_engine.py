@@ -119,7 +119,8 @@ def _portable(spec: DetectorSpec) -> DetectorSpec:
 
 def _result(ray: ModuleType, call: Any) -> Times:
     try:
-        return ray.get(call)
+        times: Times = ray.get(call)
+        return times
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from None

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich_pixels import Pixels
 
 from cqr.pipeline import images
+from cqr.search.answer import Answer
 from cqr.search.build import Built
-from cqr.search.engine import Answer, Engine
+from cqr.search.engine import Engine
 from cqr.search.question import Question
 
 results = Console(highlight=False, markup=False)

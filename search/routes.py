@@ -36,7 +36,8 @@ _JPEG: dict[int | str, dict[str, Any]] = {
 
 
 def _service(request: Request) -> Service:
-    return request.app.state.service
+    service: Service = request.app.state.service
+    return service
 
 
 Serving = Annotated[Service, Depends(_service)]

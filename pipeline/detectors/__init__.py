@@ -159,4 +159,5 @@ def backend(
     if name not in NAMES:
         raise UserError(f"no detector is named {name}; choose --detector from {', '.join(NAMES)}")
     module = import_module(f"cqr.pipeline.detectors.{name}")
-    return module.backend(config, weights, device)
+    loaded: Backend = module.backend(config, weights, device)
+    return loaded

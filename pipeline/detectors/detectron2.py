@@ -156,8 +156,10 @@ class Detectron2:
         features = [maps.features[name] for name in heads.in_features]
         wrapped = [Boxes(b) for b in boxes]
         if hasattr(heads, "res5"):  # C4: the last stage of the backbone is the head
-            return heads._shared_roi_transform(features, wrapped).mean(dim=[2, 3])
-        return heads.box_head(heads.box_pooler(features, wrapped)).flatten(1)
+            pooled: Tensor = heads._shared_roi_transform(features, wrapped).mean(dim=[2, 3])
+        else:
+            pooled = heads.box_head(heads.box_pooler(features, wrapped)).flatten(1)
+        return pooled
 
 
 def _settings(name: str, options: dict[str, Any]) -> Any:

@@ -135,7 +135,9 @@ class Torchvision:
     def _box_features(self, maps: _Maps, boxes: list[Tensor]) -> Tensor:
         """What the box head makes of each box, and the box predictor reads."""
         heads = self.network.roi_heads
-        return heads.box_head(heads.box_roi_pool(maps.features, boxes, maps.images.image_sizes))
+        pooled = heads.box_roi_pool(maps.features, boxes, maps.images.image_sizes)
+        features: Tensor = heads.box_head(pooled)
+        return features
 
 
 def _known(config: str | None) -> str:

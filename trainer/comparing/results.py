@@ -107,7 +107,7 @@ def _weights(queries: pd.DataFrame | None, part: str | None) -> Floats:
 
 def _cell(cell: Cell) -> dict[str, Any]:
     row, settings = cell.row, cell.row.settings
-    about = {
+    about: dict[str, Any] = {
         "row": row.label,
         "model": settings.model,
         "seed": cell.seed,
@@ -123,19 +123,17 @@ def _cell(cell: Cell) -> dict[str, Any]:
     run = Run.load(cell.path)
     log = run.history()
     average = metrics["average"]
-    return (
-        about
-        | {f"R@{k}": value for k, value in metrics["recall"].items()}
-        | metrics["measures"]
-        | ({"average": average["value"]} if average else {})
-        | {
-            "parameters": sum(p.numel() for p in run.model().parameters()),
-            "seconds": sum(line["seconds"] for line in log),
-            "epochs": len(log),
-            "device": ", ".join(sorted({line.get("device", "CPU") for line in log})),
-            "error": None,
-        }
-    )
+    return {
+        **about,
+        **{f"R@{k}": value for k, value in metrics["recall"].items()},
+        **metrics["measures"],
+        **({"average": average["value"]} if average else {}),
+        "parameters": sum(p.numel() for p in run.model().parameters()),
+        "seconds": sum(line["seconds"] for line in log),
+        "epochs": len(log),
+        "device": ", ".join(sorted({line.get("device", "CPU") for line in log})),
+        "error": None,
+    }
 
 
 def write(results: Results) -> dict[str, Any]:

@@ -164,7 +164,8 @@ class Dataset:
             images = images[images["split"].isin(ranked) | images["split"].isna()]
         columns = [queries["reference"], own_images(queries), queries["target"], images["path"]]
         named = pd.concat(columns)
-        return pd.unique(named.dropna()).tolist()
+        paths: list[str] = pd.unique(named.dropna()).tolist()
+        return paths
 
     def gallery(self, split: str) -> list[str]:
         """Paths of the images that the queries of a split are scored against."""

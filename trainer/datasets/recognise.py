@@ -75,7 +75,10 @@ def find(pictures: Pictures, data: Path | None = None, name: str | None = None) 
 
 
 def read(
-    found: Found, pictures: Pictures, base: Mapping[str, Any] | None = None, given: tuple = ()
+    found: Found,
+    pictures: Pictures,
+    base: Mapping[str, Any] | None = None,
+    given: tuple[str, ...] = (),
 ) -> Dataset:
     """Read what was found, its images named as the pictures are.
 

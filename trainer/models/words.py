@@ -26,7 +26,8 @@ class _FeatureLayer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.norm(self.map(features.to(self.map.weight.dtype)))
+        out: Tensor = self.norm(self.map(features.to(self.map.weight.dtype)))
+        return out
 
 
 class WordEmbedding(nn.Module):
@@ -49,4 +50,6 @@ class WordEmbedding(nn.Module):
 
     def forward(self, words: WordBatch) -> Tensor:
         positions = torch.arange(words.tokens.shape[1], device=words.tokens.device)
-        return self.dropout(self.norm(self.word(words.tokens) + self.position(positions)))
+        states = self.word(words.tokens) + self.position(positions)
+        out: Tensor = self.dropout(self.norm(states))
+        return out

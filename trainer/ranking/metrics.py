@@ -166,7 +166,8 @@ def average_precision(
     hits = _hits(top, correct)[:, :k]
     precision = hits.cumsum(1) / np.arange(1, hits.shape[1] + 1)
     number = np.array([len(c) for c in correct], np.int64)
-    return (precision * hits).sum(1) / np.clip(number, 1, k)
+    precisions: NDArray[np.float64] = (precision * hits).sum(1) / np.clip(number, 1, k)
+    return precisions
 
 
 def _hits(top: NDArray[np.int64], correct: list[NDArray[np.int64]]) -> NDArray[np.bool_]:
@@ -193,7 +194,8 @@ def _reached(block: Tensor, wanted: int, group: int) -> NDArray[np.float32]:
     """
     maxima = block.unflatten(1, (-1, group)).amax(2)
     least = maxima.topk(wanted, sorted=False).values.amin(1)
-    return least.clamp(min=torch.finfo(block.dtype).min).cpu().numpy()
+    bounds: NDArray[np.float32] = least.clamp(min=torch.finfo(block.dtype).min).cpu().numpy()
+    return bounds
 
 
 def _best(line: NDArray[np.float32], least: np.float32, wanted: int) -> NDArray[np.int64]:

@@ -148,7 +148,7 @@ class TextEncoder:
             states = self._net(
                 input_ids=ids.to(device), attention_mask=torch.ones_like(ids).to(device)
             ).last_hidden_state[0]
-        features = (states[words.to(device)] if words.any() else states).half().cpu()
+        features: Tensor = (states[words.to(device)] if words.any() else states).half().cpu()
         if not torch.isfinite(features).all():
             raise UserError(
                 f"text encoder {self._name}: the features of {text!r} are beyond float16; "
@@ -207,7 +207,8 @@ def _sha256(path: Path) -> str:
 def _limit(tokenizer: Any, net: Any) -> int:
     """Tokens that the model takes, as far as it says."""
     places = getattr(net.config, "max_position_embeddings", None)
-    return min(tokenizer.model_max_length, places or tokenizer.model_max_length)
+    limit: int = min(tokenizer.model_max_length, places or tokenizer.model_max_length)
+    return limit
 
 
 def _blank(tokenizer: Any) -> int:

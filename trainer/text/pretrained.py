@@ -167,7 +167,8 @@ def _text_part(net: Any) -> nn.Module:
     """The encoder of an encoder and decoder; the texts' side of a model of images and texts."""
     if net.config.is_encoder_decoder:
         net = net.get_encoder()
-    return getattr(net, "text_model", net)
+    tower: nn.Module = getattr(net, "text_model", net)
+    return tower
 
 
 @contextlib.contextmanager
