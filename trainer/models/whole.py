@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import RetrievalModel
-from cqr.trainer.models.words import word_layer
+from cqr.trainer.models.words import WordLSTM, word_layer
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
 
@@ -122,7 +122,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         d = config.embed_dim
         self.word = word_layer(text, d)
-        self.lstm = nn.LSTM(d, d, batch_first=True) if config.words == "lstm" else None
+        self.lstm = WordLSTM(d, d) if config.words == "lstm" else None
         self.output = nn.Sequential(nn.Dropout(config.text_dropout), nn.Linear(d, d))
 
     def forward(self, words: WordBatch, first: Tensor | None = None) -> Tensor:
@@ -137,7 +137,7 @@ class TextEncoder(nn.Module):
             mask = torch.cat([mask.new_ones(len(mask), 1), mask], 1)
         if self.lstm is None:
             return self.output(masked_mean(vectors, mask))
-        states, _ = self.lstm(vectors)
+        states = self.lstm(vectors)
         last = mask.sum(1) - 1
         return self.output(states[torch.arange(len(states), device=last.device), last])
 
