@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import RetrievalModel
-from cqr.trainer.models.words import word_layer
+from cqr.trainer.models.words import WordLSTM, word_layer
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
 
@@ -125,7 +125,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         d = config.embed_dim
         self.word = word_layer(text, d)
-        self.lstm = nn.LSTM(d, d, batch_first=True) if config.words == "lstm" else None
+        self.lstm = WordLSTM(d, d) if config.words == "lstm" else None
         self.output = nn.Sequential(nn.Dropout(config.text_dropout), nn.Linear(d, d))
 
     def forward(self, words: WordBatch, first: Tensor | None = None) -> Tensor:
@@ -141,7 +141,7 @@ class TextEncoder(nn.Module):
         if self.lstm is None:
             read = masked_mean(vectors, mask)
         else:
-            states, _ = self.lstm(vectors)
+            states = self.lstm(vectors)
             last = mask.sum(1) - 1
             read = states[torch.arange(len(states), device=last.device), last]
         out: Tensor = self.output(read)

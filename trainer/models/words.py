@@ -30,6 +30,23 @@ class _FeatureLayer(nn.Module):
         return out
 
 
+class WordLSTM(nn.LSTM):
+    """One layer of LSTM over B x N x D words: the state after each, B x N x width.
+
+    On a CPU it runs in the type of its weights even under autocast: without AVX-512,
+    oneDNN has no LSTM in bfloat16 or float16, and raises.
+    """
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__(dim, width, batch_first=True)
+
+    def forward(self, vectors: Tensor) -> Tensor:  # type: ignore[override]
+        if vectors.device.type != "cpu":
+            return super().forward(vectors)[0]
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(vectors.to(next(self.parameters()).dtype))[0]
+
+
 class WordEmbedding(nn.Module):
     """h_i = LN(word(w_i) + position(i)), B x N x D.
 
