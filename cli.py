@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cqr import machine
 from cqr.errors import UserError
 
 # Idle OpenMP threads that spin steal the processor from their neighbours.
@@ -148,7 +149,7 @@ def scenes(
         outcome = generate(
             out,
             Settings(seed, references, modifications, drawings),
-            workers=workers or len(os.sched_getaffinity(0)),
+            workers=workers or machine.cores(),
             overwrite=overwrite,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
@@ -703,7 +704,7 @@ def compare(
         max_missing=max_missing,
         precision=precision,
     )
-    jobs = jobs or (1 if on_gpu else len(os.sched_getaffinity(0)))
+    jobs = jobs or (1 if on_gpu else machine.cores())
     comparison_console.announce(comparison, jobs)
     with comparison_console.comparing(comparison) as on_look:
         comparing.run(comparison, jobs=jobs, device=device, on_look=on_look)
