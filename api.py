@@ -153,7 +153,7 @@ def train(
     """
     from dataclasses import fields
 
-    from cqr.devices import find_device
+    from cqr.machine import find_device
     from cqr.trainer import console
     from cqr.trainer.training.material import Wanted, collect
     from cqr.trainer.training.settings import Settings, settle
@@ -216,7 +216,7 @@ def evaluate(
     Raises:
         UserError: there is no such run, or it does not fit the features or the data.
     """
-    from cqr.devices import find_device
+    from cqr.machine import find_device
     from cqr.report import evaluation as report
     from cqr.trainer import console
     from cqr.trainer.evaluation.evaluate import evaluate as score

@@ -1,11 +1,12 @@
 """`cqr scenes`."""
 
-import os
 import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from cqr import machine
 
 
 def scenes(
@@ -43,7 +44,7 @@ def scenes(
         outcome = generate(
             out,
             Settings(seed, references, modifications, drawings),
-            workers=workers or len(os.sched_getaffinity(0)),
+            workers=workers or machine.cores(),
             overwrite=overwrite,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

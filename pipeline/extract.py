@@ -1,15 +1,15 @@
 """A folder of pictures into a feature file, so that a kill at any instant costs one shard."""
 
 import dataclasses
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cqr.devices import find_device
+from cqr import machine
 from cqr.errors import UserError
 from cqr.listing import Failure, Listed, find, listed
+from cqr.machine import find_device
 from cqr.pipeline import assembly, ray_engine, workers
 from cqr.pipeline.assembly import Summary, Task, Times
 from cqr.pipeline.compute import Pace, compute, one_thread
@@ -180,10 +180,8 @@ def _run(
         watcher.progress(finished, total)
 
     specs, on_gpu = _specs(job, spec, tasks)
-    cores = len(os.sched_getaffinity(0))
-    pace = Pace(
-        batch=job.batch or (16 if on_gpu else 4), readers=max(1, min(8, cores // len(specs)))
-    )
+    readers = max(1, min(8, machine.cores() // len(specs)))
+    pace = Pace(batch=job.batch or (16 if on_gpu else 4), readers=readers)
     watcher.progress(0, total)
     if job.engine == "ray" and tasks:
         anywhere = dataclasses.replace(spec, device="cuda" if on_gpu else "cpu")
@@ -202,7 +200,7 @@ def _specs(job: Job, spec: DetectorSpec, tasks: Sequence[Task]) -> tuple[list[De
     devices = _devices(spec.device)
     on_gpu = devices[0] != "cpu"
     worthwhile = sum(len(task.paths) for task in tasks) // PICTURES_A_WORKER
-    default = len(devices) if on_gpu else min(len(os.sched_getaffinity(0)), worthwhile)
+    default = len(devices) if on_gpu else min(machine.cores(), worthwhile)
     number = max(1, min(job.workers or default, len(tasks)))
     if number == 1:
         return [spec], on_gpu

@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from cqr.digest import sha256
 from cqr.errors import UserError
-from cqr.pipeline.detectors.weights import digest
 from cqr.search import gallery
 from cqr.search.gallery import Gallery, Vectors
 from cqr.search.metadata import read_metadata
@@ -64,7 +64,7 @@ def source(run: Run, reader: RegionReader) -> dict[str, Any]:
     if not run.weights.exists():
         run.trained_model()  # says so
     return {
-        "weights": digest(run.weights),
+        "weights": sha256(run.weights),
         "features": reader.file.header.set_id,
         "k": reader.k,
         "input": reader.kind,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cqr.devices import find_device
 from cqr.errors import UserError
+from cqr.machine import find_device
 from cqr.pipeline.regions import Regions
 
 if TYPE_CHECKING:  # torch is heavy, and this package is imported for its names alone

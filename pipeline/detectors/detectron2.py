@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cqr.digest import sha256
 from cqr.errors import UserError
 from cqr.pipeline.detectors.download import Source
 from cqr.pipeline.detectors.regional import antialiased
 from cqr.pipeline.detectors.selection import Candidates, Selection
-from cqr.pipeline.detectors.weights import digest, fit, read
+from cqr.pipeline.detectors.weights import fit, read
 
 DEFAULT = "COCO-Detection/faster_rcnn_R_50_FPN_3x"
 
@@ -90,7 +91,7 @@ def backend(
         "config": name,
         "settings": fingerprint,
         "version": detectron2.__version__,
-        "weights": digest(path),
+        "weights": sha256(path),
     }
     return Detectron2(network, settings, device, identity)
 

@@ -6,19 +6,18 @@ the weights of one that was never stopped.
 """
 
 import functools
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from cqr.digest import sha256
 from cqr.errors import UserError
 from cqr.trainer.text import pretrained
 from cqr.trainer.text.pretrained import Source
@@ -83,7 +82,7 @@ class TextEncoder:
             longest = self._features(" ".join(["a"] * self._max_words))
         self.identity = Identity(
             name=source.name,
-            sha256={path.name: _sha256(path) for path in source.files},
+            sha256={path.name: sha256(path) for path in source.files},
             dim=longest.shape[1],
             max_words=self._max_words,
             versions={name: version(name) for name in ("tokenizers", "torch", "transformers")},
@@ -197,11 +196,6 @@ def load(name: str, max_words: int) -> TextEncoder:
 def _load(source: Source, stamps: tuple[tuple[int, int], ...], max_words: int) -> TextEncoder:
     """By `stamps`, too, so that a file that changed is read again."""
     return TextEncoder(source, max_words)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _limit(tokenizer: Any, net: Any) -> int:
