@@ -1,5 +1,6 @@
 # make setup   the environment, in .venv
-# make test    the environment, style, types, all tests
+# make test    the environment, style, types, the site, all tests
+# make docs    the site of docs/, the README and the API, in site/; a dead link fails
 # make notebook  runs docs/python.md and keeps what it shows
 # make demo    scenes -> extract -> train -> evaluate, each step the real command
 
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := commands pipeline report scenes search trainer
 
-.PHONY: setup gl chromium test style types notebook demo clean
+.PHONY: setup gl chromium test style links types docs notebook demo clean
 .ONESHELL:
 .SHELLFLAGS := -eu -c
 
@@ -18,7 +19,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[scenes,test]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs,scenes,test]'
 	touch $@
 
 # OpenGL for the 3D pictures of `cqr scenes`; without it their tests are skipped, and say so.
@@ -41,18 +42,23 @@ chromium:
 	  fi
 	fi
 
-test: setup chromium style types
+test: setup chromium style types docs
 	$(BIN)/python -m pytest
 
 style: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Type checkers do not see how an editable install maps `cqr` onto these folders.
-types: setup
+# Type checkers, and the site's, do not see how an editable install maps `cqr` onto these folders.
+links:
 	@mkdir -p .types/cqr
 	ln -sfn $(foreach p,$(PACKAGES),$(CURDIR)/$(p)) $(CURDIR)/*.py .types/cqr/
+
+types: setup links
 	MYPYPATH=.types $(BIN)/mypy --explicit-package-bases --namespace-packages -p cqr
+
+docs: setup links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 notebook: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/notebook.py
@@ -61,4 +67,4 @@ demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh
 
 clean:
-	rm -rf $(VENV) .types build *.egg-info
+	rm -rf $(VENV) .types build site *.egg-info

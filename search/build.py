@@ -40,7 +40,8 @@ class Built:
 
     Attributes:
         gallery: as it is now.
-        computed, kept: pictures encoded now, and before.
+        computed: pictures encoded now.
+        kept: pictures encoded before.
         dropped: pictures that were in the gallery before and are no longer.
         absent: pictures that have regions, but whose file is not there.
         anew: why nothing of an older gallery could be kept, or "".

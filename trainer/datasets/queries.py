@@ -38,7 +38,7 @@ class Protocol:
             the target's value is then correct.
         subset_recall_at: the k of recall among the query's `members`.
         precision_at: the k of mean average precision over the query's `targets`.
-        average: names of measures (see `evaluate`) whose mean is reported too.
+        average: names of measures (see `ranking.measures`) whose mean is reported too.
         text: the form of the text, in words; "" as it is.
         pairs: how training pairs are drawn, in words.
     """

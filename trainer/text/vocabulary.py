@@ -55,7 +55,7 @@ class TextSpec:
 
 
 class TextReader(Protocol):
-    """Texts to words: a `Vocabulary`, or a pretrained `text_encoders.TextEncoder`."""
+    """Texts to words: a `Vocabulary`, or a pretrained `encoder.TextEncoder`."""
 
     @property
     def spec(self) -> TextSpec: ...
