@@ -131,7 +131,9 @@ class EfficientNetLite0:
     def pool(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:
         # One sample a position or more: for the whole picture, exactly the
         # average of the map, which is what the network was trained with.
-        pooled: Tensor = roi_align(maps, boxes, output_size=1, spatial_scale=1 / STRIDE, aligned=True)
+        pooled: Tensor = roi_align(
+            maps, boxes, output_size=1, spatial_scale=1 / STRIDE, aligned=True
+        )
         return pooled.flatten(1)
 
 
