@@ -202,8 +202,10 @@ def evaluate(
 
     Args:
         run: the run or its folder; None is the newest in artifacts/runs.
-        features, data, as_, protocol: what it is scored on, where that is not what it was trained
-            on; see `train`.
+        features: what it is scored on, where that is not what it was trained on.
+        data: the queries, likewise; see `train`.
+        as_: which data set they are.
+        protocol: choices that its protocol leaves, by name.
         published: CSV of published numbers, columns row,source,R@1,...
         examples: queries that the page shows with pictures, 0 to 50.
         text_encoder: where the run's text encoder lies now, if it was moved.
@@ -264,8 +266,8 @@ def open_gallery(
         index: "exact", "hnsw", or milvus://HOST:PORT/COLLECTION; None goes by the number of
             pictures.
         metadata: CSV or Parquet with a column `path`; None is that of the last time.
-        text_encoder, weights: where the run's text encoder and the detector's weights lie now, if
-            they were moved.
+        text_encoder: where the run's text encoder lies now, if it was moved.
+        weights: where the detector's weights lie now, if they were moved.
         device: "auto", "cpu", "cuda", "cuda:1", ...
 
     Raises:
