@@ -108,7 +108,7 @@ class Guard:
         most = self.limits.upload_bytes if large else self.limits.body_bytes
         too_large = Refusal(413, f"the request has more than the {most:,} bytes that are read")
         length = Headers(scope=scope).get("content-length", "0")
-        if length.isdigit() and int(length) > most:
+        if length.isdecimal() and int(length) > most:
             raise too_large
         body = bytearray()
         try:
