@@ -1,5 +1,7 @@
 # make setup   the environment, in .venv
 # make test    the environment, style, types, all tests
+# make lowest  the tests with the oldest versions that pyproject.toml admits, in .lowest
+# make dist    source distribution and wheel, in dist
 # make demo    scenes -> extract -> train -> evaluate, each step the real command
 
 PYTHON ?= python3
@@ -7,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := pipeline report scenes search trainer
 
-.PHONY: setup gl chromium test style types demo clean
+.PHONY: setup gl chromium test style types lowest dist demo clean
 .ONESHELL:
 .SHELLFLAGS := -eu -c
 
@@ -53,8 +55,21 @@ types: setup
 	ln -sfn $(foreach p,$(PACKAGES),$(CURDIR)/$(p)) $(CURDIR)/*.py .types/cqr/
 	MYPYPATH=.types $(BIN)/mypy --explicit-package-bases --namespace-packages -p cqr
 
+lowest: gl
+	$(PYTHON) -m venv .lowest
+	.lowest/bin/python -m pip install --quiet -c constraints.txt uv
+	.lowest/bin/uv pip install --quiet --python .lowest/bin/python --resolution lowest-direct \
+	  -e '.[scenes,test]'
+	.lowest/bin/python -m pytest
+
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet -c constraints.txt build twine
+	$(BIN)/python -m build --quiet
+	$(BIN)/python -m twine check --strict dist/*
+
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh
 
 clean:
-	rm -rf $(VENV) .types build *.egg-info
+	rm -rf $(VENV) .lowest .types build *.egg-info
