@@ -2,6 +2,8 @@
 # make test    the environment, style, types, the site, all tests
 # make docs    the site of docs/, the README and the API, in site/; a dead link fails
 # make notebook  runs docs/python.md and keeps what it shows
+# make lowest  the tests with the oldest versions that pyproject.toml admits, in .lowest
+# make dist    source distribution and wheel, in dist
 # make demo    scenes -> extract -> train -> evaluate, each step the real command
 
 PYTHON ?= python3
@@ -9,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := commands pipeline report scenes search trainer
 
-.PHONY: setup gl chromium test style links types docs notebook demo clean
+.PHONY: setup gl chromium test style links types docs notebook lowest dist demo clean
 .ONESHELL:
 .SHELLFLAGS := -eu -c
 
@@ -63,8 +65,21 @@ docs: setup links
 notebook: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/notebook.py
 
+lowest: gl
+	$(PYTHON) -m venv .lowest
+	.lowest/bin/python -m pip install --quiet -c constraints.txt uv
+	.lowest/bin/uv pip install --quiet --python .lowest/bin/python --resolution lowest-direct \
+	  -e '.[scenes,test]'
+	.lowest/bin/python -m pytest
+
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet -c constraints.txt build twine
+	$(BIN)/python -m build --quiet
+	$(BIN)/python -m twine check --strict dist/*
+
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh
 
 clean:
-	rm -rf $(VENV) .types build site *.egg-info
+	rm -rf $(VENV) .lowest .types build dist site *.egg-info

@@ -12,7 +12,8 @@ from starlette.exceptions import HTTPException
 
 from cqr.errors import UserError
 from cqr.search.engine import Engine
-from cqr.search.guard import Guard, Limits, Refusal
+from cqr.search.guard import Guard, Refusal
+from cqr.search.limits import Limits
 from cqr.search.routes import UPLOADS, problems, router
 from cqr.search.service import Service, tagged
 from cqr.search.suggestions import Suggestions

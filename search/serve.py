@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 from cqr.errors import UserError
 from cqr.search.engine import Engine
-from cqr.search.guard import Limits
+from cqr.search.limits import Limits
 from cqr.search.suggestions import Suggestions
 
 NAMES = frozenset({"127.0.0.1", "::1", "localhost"})

@@ -12,7 +12,8 @@ from fastapi import Response
 from cqr.pipeline import images
 from cqr.search import messages as say
 from cqr.search.engine import Engine
-from cqr.search.guard import Limits, Refusal
+from cqr.search.guard import Refusal
+from cqr.search.limits import Limits
 from cqr.search.question import Question, Reference, WeightedText
 from cqr.search.shown import LARGE, Shown, Upload, Uploads, jpeg
 from cqr.search.suggestions import Suggestions

@@ -56,7 +56,7 @@ def client(engine: Engine, texts: Any = None, hosts: Any = None, **limits: Any) 
     from starlette.testclient import TestClient
 
     from cqr.search.application import application
-    from cqr.search.guard import Limits
+    from cqr.search.limits import Limits
     from cqr.search.suggestions import Suggestions
 
     app = application(engine, texts or Suggestions(), Limits(**limits), hosts)

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from cqr.search.guard import Guard, Limits
+from cqr.search.guard import Guard
+from cqr.search.limits import Limits
 
 HEADERS = {
     "content-security-policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
