@@ -99,7 +99,7 @@ def detector(file: FeatureFile, weights: Path | None = None, device: str = "auto
             f"the regions in {file.path} were made elsewhere ({name}): start from a picture that "
             "is in it"
         )
-    spec = DetectorSpec(name, was.get("config"), weights or _weights(file), device)
+    spec = DetectorSpec.of(was, weights or _weights(file), device)
     try:
         made = spec.load()
     except UserError as error:

@@ -1,10 +1,11 @@
 """One file a backend.  A detector turns pictures into exactly K regions each."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,13 @@ if TYPE_CHECKING:  # torch is heavy, and this package is imported for its names 
 Picture = NDArray[np.uint8]
 """An upright RGB picture, H x W x 3."""
 
-NAMES = ("detectron2", "torchvision", "bundled", "grid")
+FINDERS = ("detectron2", "torchvision", "bundled", "grid")
 """Each is a module of this package with `backend(config, weights, device) -> Backend`."""
+
+BACKBONES = ("open_clip", "timm", "transformers")
+"""Each is a module of this package with `encoder(request) -> Encoder`; they find no boxes."""
+
+NAMES = FINDERS + BACKBONES
 
 
 class Detector(Protocol):
@@ -69,22 +75,65 @@ class DetectorSpec:
     Attributes:
         name: one of NAMES.
         config: which of the backend's networks; None is its default.
-        weights: a file of weights; None is the backend's own.
+        weights: a file of weights, or a backbone's folder; None is the backend's own.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
+        regions: of a backbone: one of `backbones.regions.KINDS`; None is cells.
+        finder: of a backbone: the detector whose boxes it describes, on its device.
+        accept_licence: use a backbone whatever licence it is under.
     """
 
     name: str
     config: str | None = None
     weights: Path | None = None
     device: str = "auto"
+    regions: str | None = None
+    finder: "DetectorSpec | None" = None
+    accept_licence: bool = False
+
+    @classmethod
+    def of(
+        cls, identity: Mapping[str, Any], weights: Path | None = None, device: str = "auto"
+    ) -> Self:
+        """The detector of an identity, as a feature file records it.  Its licence was accepted."""
+        finder = identity.get("finder")
+        return cls(
+            identity["name"],
+            identity.get("config"),
+            weights,
+            device,
+            regions=identity.get("regions"),
+            finder=cls.of(finder, device=device) if finder else None,
+            accept_licence=True,
+        )
 
     def load(self) -> Detector:
         """Raises UserError for an unknown name or config, and for weights that cannot be had."""
         from cqr.pipeline.detectors.regional import RegionDetector
 
-        return RegionDetector(
-            backend(self.name, self.config, self.weights, find_device(self.device))
+        device = find_device(self.device)
+        if self.name in BACKBONES:
+            return self._described(device)
+        if self.regions or self.finder:
+            raise UserError(
+                f"{self.name} describes its own boxes; --regions and --finder need one of"
+                f" --detector {', '.join(BACKBONES)}"
+            )
+        return RegionDetector(backend(self.name, self.config, self.weights, device))
+
+    def _described(self, device: "torch.device") -> Detector:
+        from cqr.pipeline.detectors.backbones import regions, source
+
+        if self.config is None:
+            raise UserError(
+                f"--detector {self.name} needs --config NAME: the name of a model on the hub, or "
+                "a folder; docs/backbones.md has some"
+            )
+        finder = self.finder and backend(
+            self.finder.name, self.finder.config, self.finder.weights, device
         )
+        request = source.parse(self.config, self.weights, device, self.accept_licence)
+        module = import_module(f"cqr.pipeline.detectors.{self.name}")
+        return regions.detector(module.encoder(request), self.regions or "cells", finder)
 
 
 @dataclass(frozen=True)
@@ -155,7 +204,9 @@ def backend(
     name: str, config: str | None, weights: Path | None, device: "torch.device"
 ) -> "Backend":
     """The network behind a name; see DetectorSpec."""
-    if name not in NAMES:
+    if name in BACKBONES:
+        raise UserError(f"{name} finds no boxes; choose from {', '.join(FINDERS)}")
+    if name not in FINDERS:
         raise UserError(f"no detector is named {name}; choose --detector from {', '.join(NAMES)}")
     module = import_module(f"cqr.pipeline.detectors.{name}")
     return module.backend(config, weights, device)

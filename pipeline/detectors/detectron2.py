@@ -159,6 +159,9 @@ class Detectron2:
             return heads._shared_roi_transform(features, wrapped).mean(dim=[2, 3])
         return heads.box_head(heads.box_pooler(features, wrapped)).flatten(1)
 
+    def whole(self, maps: _Maps) -> None:
+        """It has no embedding of a picture."""
+
 
 def _settings(name: str, options: dict[str, Any]) -> Any:
     """The config, checked to be a Faster R-CNN, without heads for masks and keypoints."""

@@ -68,6 +68,9 @@ class EfficientNetLite0:
         pooled = roi_align(maps, boxes, output_size=1, spatial_scale=1 / STRIDE, aligned=True)
         return pooled.flatten(1)
 
+    def whole(self, maps: Tensor) -> None:
+        """The box around the whole picture is what the network was trained with."""
+
 
 def _whole_strides(pixels: float) -> int:
     return max(1, round(pixels / STRIDE)) * STRIDE
