@@ -174,14 +174,45 @@ def extract(
         Path | None, typer.Option(help="Feature file.", show_default="artifacts/FOLDER.h5")
     ] = None,
     detector: Annotated[
-        str, typer.Option(help="auto, bundled, torchvision, detectron2 or grid.")
+        str,
+        typer.Option(
+            help="auto, bundled, torchvision, detectron2, grid; or a pretrained backbone by"
+            " open_clip, timm or transformers."
+        ),
     ] = "auto",
     config: Annotated[
-        str | None, typer.Option(help="Which network of that detector.", show_default="its own")
+        str | None,
+        typer.Option(
+            help="Which network of that detector; a backbone's name on the hub, or folder.",
+            show_default="its own",
+        ),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="File of weights.", show_default="the detector's own")
     ] = None,
+    regions: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a backbone: cells of a grid; boxes that a detector finds, over the backbone's"
+            " map; or crops, each box by itself.",
+            show_default="cells",
+        ),
+    ] = None,
+    finder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[/CONFIG]",
+            help="Detector whose boxes a backbone describes.",
+            show_default="detectron2, else torchvision",
+        ),
+    ] = None,
+    finder_weights: Annotated[
+        Path | None, typer.Option(help="File of its weights.", show_default="its own")
+    ] = None,
+    accept_licence: Annotated[
+        bool,
+        typer.Option("--accept-licence", help="Use a model that is not under MIT, Apache or BSD."),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     batch: Annotated[
         int | None, typer.Option(min=1, help="Pictures in a batch.", show_default="4, on a GPU 16")
@@ -218,19 +249,17 @@ def extract(
     Example: `cqr extract --images photos --k 36`
     """
     from cqr.pipeline import console
-    from cqr.pipeline.detectors import DetectorSpec
+    from cqr.pipeline.detectors import asked
     from cqr.pipeline.extract import Job, default_out
 
-    if detector == "auto" and (config or weights):
-        raise UserError("--config and --weights need a --detector that they belong to; name it")
     console.run_extract(
         Job(
             folder=images,
             out=out or default_out(images),
             k=k,
-            detector=None
-            if detector == "auto"
-            else DetectorSpec(detector, config, weights, device),
+            detector=asked(
+                detector, config, weights, device, regions, finder, finder_weights, accept_licence
+            ),
             device=device,
             batch=batch,
             shard=shard,

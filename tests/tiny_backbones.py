@@ -243,3 +243,15 @@ def _stir(model: torch.nn.Module) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
+
+
+def as_cached(cache: Path, repository: str, folder: Path) -> Path:
+    """A model as the hub's cache keeps it, once it was downloaded whole; returns the snapshot."""
+    revision = "0" * 40
+    root = cache / f"models--{repository.replace('/', '--')}"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text(revision)
+    snapshot = root / "snapshots" / revision
+    snapshot.parent.mkdir()
+    snapshot.symlink_to(folder, target_is_directory=True)
+    return snapshot

@@ -300,9 +300,7 @@ def _correct(
     return [members.get(key, nothing) for key in pairs]
 
 
-def _listed_places(
-    lists: "pd.Series[Any]", place: "pd.Series[int]", reference: Places
-) -> Places:
+def _listed_places(lists: "pd.Series[Any]", place: "pd.Series[int]", reference: Places) -> Places:
     """Q x M places of each query's listed images, -1 for its reference and what is not there."""
     known = place.to_dict()
     rows = [[known.get(image, -1) for image in images] for images in lists]
