@@ -132,9 +132,10 @@ class DetectorSpec:
                 f"--detector {self.name} needs --config NAME: the name of a model on the hub, or "
                 "a folder; docs/backbones.md has some"
             )
-        finder = self.finder and backend(
-            self.finder.name, self.finder.config, self.finder.weights, device
-        )
+        finder = None
+        if self.finder is not None:
+            of = self.finder
+            finder = backend(of.name, of.config, of.weights, device)
         request = source.parse(self.config, self.weights, device, self.accept_licence)
         module = import_module(f"cqr.pipeline.detectors.{self.name}")
         return regions.detector(module.encoder(request), self.regions or "cells", finder)
