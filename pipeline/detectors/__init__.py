@@ -236,10 +236,12 @@ def asked(
 
         name = recognise(Path(config.partition("#")[0]))
     if name == "auto":
-        if config or weights or regions or finder or finder_weights or accept_licence:
+        if config or weights:
+            raise UserError("--config and --weights need a --detector that they belong to; name it")
+        if regions or finder or finder_weights or accept_licence:
             raise UserError(
-                "--config, --weights, --regions, --finder and --accept-licence need a --detector "
-                "that they belong to; name it"
+                "--regions, --finder and --accept-licence need a --detector that they belong to; "
+                "name it"
             )
         return None
     found: DetectorSpec | None = None
