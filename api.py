@@ -33,6 +33,10 @@ def extract(
     detector: str = "auto",
     config: str | None = None,
     weights: PathLike | None = None,
+    regions: str | None = None,
+    finder: str | None = None,
+    finder_weights: PathLike | None = None,
+    accept_licence: bool = False,
     device: str = "auto",
     batch: int | None = None,
     shard: int | None = None,
@@ -51,9 +55,15 @@ def extract(
         k: K, regions a picture.
         out: the feature file; None is artifacts/FOLDER.h5.
         list: text file of the pictures to take, a path relative to `images` on each line.
-        detector: "auto", "bundled", "torchvision", "detectron2" or "grid".
-        config: which network of that detector; None is its own.
+        detector: "auto", "bundled", "torchvision", "detectron2", "grid", or a backbone by
+            "open_clip", "timm" or "transformers".
+        config: which network of that detector, for a backbone its name on the hub or its folder;
+            None is its own.
         weights: file of weights; None is the detector's own.
+        regions: of a backbone: "cells", "boxes" or "crops"; None is cells.
+        finder: NAME or NAME/CONFIG of the detector whose boxes a backbone describes.
+        finder_weights: file of its weights; None is its own.
+        accept_licence: use a model that is not under MIT, Apache or BSD.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         batch: pictures in a batch at most; None: 4, on a GPU 16.
         shard: pictures in a shard; None: 16 to 512.
@@ -70,21 +80,26 @@ def extract(
             other settings, or it cannot be written.
     """
     from cqr.pipeline import console
-    from cqr.pipeline.detectors import DetectorSpec
+    from cqr.pipeline.detectors import asked
     from cqr.pipeline.extract import Job, default_out
     from cqr.pipeline.extract import extract as run
     from cqr.pipeline.feature_file import open_features as opened
 
-    if detector == "auto" and (config or weights):
-        raise UserError("--config and --weights need a --detector that they belong to; name it")
     folder = Path(images)
     job = Job(
         folder=folder,
         out=_path(out) or default_out(folder),
         k=k,
-        detector=None
-        if detector == "auto"
-        else DetectorSpec(detector, config, _path(weights), device),
+        detector=asked(
+            detector,
+            config,
+            _path(weights),
+            device,
+            regions,
+            finder,
+            _path(finder_weights),
+            accept_licence,
+        ),
         device=device,
         batch=batch,
         shard=shard,

@@ -43,6 +43,11 @@ class _Bar(Watcher):
         if choice.warning:
             _say(self.console, f"Warning: {choice.warning}", style="yellow")
 
+    def loaded(self, identity: Mapping[str, Any]) -> None:
+        if "licence" in identity:
+            licence = identity["licence"] or "not stated by the model"
+            _say(self.console, f"Model: {identity['config']}, licence: {licence}")
+
     def progress(self, done: int, total: int) -> None:
         if done == 0:
             self.stack.enter_context(self.bar)

@@ -2,9 +2,10 @@
 
 import dataclasses
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cqr import machine
 from cqr.errors import UserError
@@ -13,7 +14,7 @@ from cqr.machine import find_device
 from cqr.pipeline import assembly, ray_engine, workers
 from cqr.pipeline.assembly import Summary, Task, Times
 from cqr.pipeline.compute import Pace, compute, one_thread
-from cqr.pipeline.detectors import Choice, Detector, DetectorSpec, choose
+from cqr.pipeline.detectors import BACKBONES, Choice, Detector, DetectorSpec, choose
 from cqr.pipeline.plan import Plan, shard_size
 from cqr.pipeline.shards import Header
 
@@ -29,6 +30,9 @@ class Watcher:
 
     def chosen(self, choice: Choice) -> None:
         """Which detector, and why."""
+
+    def loaded(self, identity: Mapping[str, Any]) -> None:
+        """What the detector is."""
 
     def progress(self, done: int, total: int) -> None:
         """Pictures finished, of those that are to do in this run."""
@@ -94,6 +98,10 @@ def extract(job: Job, watcher: Watcher | None = None) -> Summary:
     watcher.chosen(choice)
     detector = choice.spec.load()
     detector.check_k(job.k)
+    watcher.loaded(detector.identity)
+    if choice.spec.name in BACKBONES:  # a folder's name is absolute there, for any process
+        spec = dataclasses.replace(choice.spec, config=detector.identity["config"])
+        choice = dataclasses.replace(choice, spec=spec)
     header = _header(job, choice, detector)
     with assembly.locked(job.out):
         size = job.shard or shard_size(len(wanted.paths))
@@ -161,6 +169,14 @@ def _command(job: Job, spec: DetectorSpec) -> str:
         words += ["--config", spec.config]
     if spec.weights is not None:
         words += ["--weights", str(spec.weights.resolve())]
+    if spec.regions is not None:
+        words += ["--regions", spec.regions]
+    if spec.finder is not None:
+        words += ["--finder", "/".join(filter(None, (spec.finder.name, spec.finder.config)))]
+        if spec.finder.weights is not None:
+            words += ["--finder-weights", str(spec.finder.weights.resolve())]
+    if spec.accept_licence:
+        words.append("--accept-licence")
     return shlex.join(words)
 
 

@@ -115,7 +115,9 @@ class _Worker:
 
 def _portable(spec: DetectorSpec) -> DetectorSpec:
     """The working folder of a worker is not ours."""
-    return dataclasses.replace(spec, weights=spec.weights and spec.weights.resolve())
+    finder = spec.finder and _portable(spec.finder)
+    weights = spec.weights and spec.weights.resolve()
+    return dataclasses.replace(spec, weights=weights, finder=finder)
 
 
 def _result(ray: ModuleType, call: Any) -> Times:

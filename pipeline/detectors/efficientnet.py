@@ -136,6 +136,9 @@ class EfficientNetLite0:
         )
         return pooled.flatten(1)
 
+    def whole(self, maps: Tensor) -> None:
+        """The box around the whole picture is what the network was trained with."""
+
 
 def _whole_strides(pixels: float) -> int:
     return max(1, round(pixels / STRIDE)) * STRIDE

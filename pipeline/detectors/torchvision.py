@@ -133,6 +133,9 @@ class Torchvision:
     def pool(self, maps: _Maps, boxes: list[Tensor]) -> Tensor:
         return self._box_features(maps, boxes)
 
+    def whole(self, maps: _Maps) -> None:
+        """It has no embedding of a picture."""
+
     def _box_features(self, maps: _Maps, boxes: list[Tensor]) -> Tensor:
         """What the box head makes of each box, and the box predictor reads."""
         heads = self.network.roi_heads
