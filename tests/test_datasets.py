@@ -162,7 +162,7 @@ def test_other_tables_are_not_queries(features):
     looked = "; ".join(f"{reader.NAME}: {reader.LAYOUT}" for reader in READERS)
     assert str(error.value) == (
         f"no data set found in {features.root}; looked for {looked}; "
-        "name the folder of a data set, or write a table of queries"
+        "name the folder of a data set, or write a table of queries or of pictures"
     )
 
 

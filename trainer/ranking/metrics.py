@@ -136,8 +136,8 @@ def rank_within(
         ranked[part] = np.take_along_axis(members[part], order, 1)
         best[part] = np.take_along_axis(values, order, 1)
     hits = _hits(ranked, correct)
-    first = np.where(hits.any(1), hits.argmax(1) + 1, 0)
-    return Ranking(first, ranked, np.where(ranked >= 0, best, np.float32(np.nan)))
+    rank_of_first = np.where(hits.any(1), hits.argmax(1) + 1, 0)
+    return Ranking(rank_of_first, ranked, np.where(ranked >= 0, best, np.float32(np.nan)))
 
 
 def recall_at(ranks: NDArray[np.int64], k: int) -> float:
