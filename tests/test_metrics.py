@@ -176,6 +176,12 @@ def test_members_rank_as_a_sort_of_them_would(seed, q, m, values, block, device)
         assert ranked[row].tolist() == order + [-1] * (m - len(order))
         hits = [n for n, place in enumerate(order, 1) if place in correct[row]]
         assert ranks[row] == min(hits, default=0)
+    found = metrics.rank_within(*map(torch.tensor, (queries, gallery)), members, correct)
+    assert np.array_equal(found.rank, ranks)
+    assert np.array_equal(found.top, ranked)
+    for row, (places, reached) in enumerate(zip(ranked, found.scores, strict=True)):
+        for place, score in zip(places, reached, strict=True):
+            assert score == queries[row] @ gallery[place] if place >= 0 else np.isnan(score)
 
 
 class Largest(TorchDispatchMode):
