@@ -211,7 +211,8 @@ class Task:
     def size(self) -> Places:
         """Q: how many images each query is scored against."""
         if self.own is not None:
-            return (self.own >= 0).sum(1)
+            own: Places = (self.own >= 0).sum(1)
+            return own
         return len(self.gallery) - (self.reference >= 0).astype(np.int64)
 
 
