@@ -144,6 +144,7 @@ def train(
     """Train a model on the regions of a feature file, as `cqr train` does.
 
     The same call goes on where a training was interrupted, and gives back one that had ended.
+    The models `zero-shot` and `likeness` are measured on the features, without a data set.
 
     Args:
         features: the feature file.
@@ -170,9 +171,10 @@ def train(
 
     from cqr.machine import find_device
     from cqr.trainer import console
+    from cqr.trainer.models import UNTRAINED
     from cqr.trainer.training.material import Wanted, collect
     from cqr.trainer.training.settings import Settings, settle
-    from cqr.trainer.training.start import start
+    from cqr.trainer.training.start import make, start
     from cqr.trainer.training.train import train as run_training
 
     unknown = sorted(set(settings) - {field.name for field in fields(Settings)})
@@ -180,7 +182,15 @@ def train(
         raise UserError(f"{unknown[0]} is no setting of a training; model's own go into options")
     find_device(device)  # a wrong one is said before a run is made
     wanted = Wanted(_path(data), as_, _typed(protocol))
-    material = collect(Path(features), wanted, max_missing=max_missing)
+    untrained = settings.get("model") in UNTRAINED
+    if untrained and wanted == Wanted():
+        run = make(Path(features), settle({}, settings, [*_typed(options)]), device)
+        if progress:
+            print(f"Wrote {run.path}")
+            print(f"Next: cqr index --run {run.path}")
+        return run
+    split = "scored" if untrained else None
+    material = collect(Path(features), wanted, split=split, max_missing=max_missing)
     settled = settle(material.dataset.recommended, settings, [*_typed(options)])
     run = start(material, settled, _path(data), fresh=fresh)
     if not progress:
@@ -276,7 +286,8 @@ def open_gallery(
     Brings the index up to date first, as `cqr index` does.
 
     Args:
-        run: the run or its folder; None is the newest in artifacts/runs.
+        run: the run or its folder; None is the newest of the features, or in artifacts/runs, or
+            one that needs no training, which is made.
         features: the feature file whose pictures can be found; None is the run's own.
         index: "exact", "hnsw", or milvus://HOST:PORT/COLLECTION; None goes by the number of
             pictures.
@@ -290,11 +301,12 @@ def open_gallery(
             another process is at the index.
     """
     from cqr.search import console
+    from cqr.search.at_once import run_for
     from cqr.search.command import index as bring_up_to_date
     from cqr.search.engine import Engine
-    from cqr.trainer.training.runs import chosen
 
-    used, of = chosen(run, text_encoder), _path(features)
+    of = _path(features)
+    used = run_for(run, of, text_encoder, device, console.say if progress else lambda line: None)
     with console.bars(visible=progress) as bar:
         bring_up_to_date(used, of, index, _path(metadata), device, bar)
     return Engine.open(used, of, index, device, weights=_path(weights))

@@ -24,18 +24,21 @@ def index(
 ) -> None:
     """Encode the pictures of a feature file, to be searched.
 
-    Reads a run and the features that it was trained on, or others.  Writes the run's folder
+    Reads a run and the features that it was trained on, or others; where nothing was trained on
+    them, makes a run that needs no training.  Writes the run's folder
     index/ (index-NAME/ for another feature file NAME.h5).  Given again, it encodes only pictures
     that are new and drops those that are gone; interrupted, it goes on.
 
     Example: `cqr index --features artifacts/fashion.h5`
     """
     from cqr.search import console
+    from cqr.search.at_once import run_for
     from cqr.search.command import index as run_index
 
+    used = run_for(run, features, device=device, say=console.say)
     with console.bars() as progress:
-        built, name = run_index(run, features, index, metadata, device, progress)
-    console.print_built(built, name)
+        built, name = run_index(used, features, index, metadata, device, progress)
+    console.print_built(built, name, used)
 
 
 def search(
@@ -43,9 +46,9 @@ def search(
         list[str],
         typer.Option(
             help="Picture to start from: one of the gallery, or a file; repeatable.",
-            show_default=False,
+            show_default="none, where the model answers texts alone",
         ),
-    ],
+    ] = [],  # noqa: B006
     text: Annotated[
         list[str],
         typer.Option(
@@ -76,19 +79,27 @@ def search(
 ) -> None:
     """Find pictures: like these, but changed as the text says.
 
-    Reads a run, its features and what `cqr index` wrote.  Prints ranked paths with scores, and
+    Reads a run, its features and what `cqr index` wrote.  Where nothing was trained on the
+    features, makes a run that needs no training, and its index: of pictures and texts if the
+    features share a space with texts, else of likeness alone.  Prints ranked paths with scores, and
     small pictures where the terminal has the colours (COLORTERM=truecolor; NO_COLOR=1: none).
     A picture of the gallery is known by its path there, its place on disk or its file name, and
     its regions are read; of any other file, the detector that made the features finds them.
-    Writes nothing.
+    Writes nothing else.
 
     Example: `cqr search --image a.jpg --text "make it red"`
     """
     from cqr.search import console
+    from cqr.search.at_once import lacks_index, run_for
+    from cqr.search.command import index as bring_up_to_date
     from cqr.search.engine import Engine
     from cqr.search.question import Question, weighted
 
-    engine = Engine.open(run, features, index, device, text_encoder=text_encoder, weights=weights)
+    used = run_for(run, features, text_encoder, device, console.say)
+    if lacks_index(used, features):
+        with console.bars() as progress:
+            bring_up_to_date(used, features, index, None, device, progress)
+    engine = Engine.open(used, features, index, device, weights=weights)
     question = Question(
         references=tuple(map(engine.named, image)),
         texts=tuple(map(weighted, text)),
@@ -125,12 +136,15 @@ def serve(
     gallery up to date first, as `cqr index` does; new pictures are searched once it is started
     anew.  docs/serve.md describes the JSON API.
 
-    Reads a run, its features, and the pictures themselves.  Writes what `cqr index` writes;
+    Reads a run, its features, and the pictures themselves.  Where nothing was trained on the
+    features, makes a run that needs no training, as `cqr search` does.  Writes what `cqr index`
+    writes;
     uploaded pictures are kept in memory alone.
 
     Example: `cqr serve --run artifacts/runs/fashion-lbf-001`
     """
     from cqr.search import console
+    from cqr.search.at_once import run_for
     from cqr.search.command import index as bring_up_to_date
     from cqr.search.engine import Engine
     from cqr.search.serve import needed
@@ -138,8 +152,9 @@ def serve(
     from cqr.search.suggestions import suggestions
 
     needed()  # said before anything is computed
+    used = run_for(run, features, text_encoder, device, console.say)
     with console.bars() as progress:
-        bring_up_to_date(run, features, index, None, device, progress)
-    engine = Engine.open(run, features, index, device, text_encoder=text_encoder, weights=weights)
+        bring_up_to_date(used, features, index, None, device, progress)
+    engine = Engine.open(used, features, index, device, weights=weights)
     texts = suggestions(engine.run, features)
     answer(engine, texts, host, port, show=open_)

@@ -19,6 +19,7 @@ from cqr.search.answer import Answer
 from cqr.search.build import Built
 from cqr.search.engine import Engine
 from cqr.search.question import Question
+from cqr.trainer.training.runs import Run
 
 results = Console(highlight=False, markup=False)
 notes = Console(stderr=True, highlight=False, markup=False)
@@ -48,7 +49,11 @@ def bars(visible: bool = True) -> Iterator[Any]:
         yield progress
 
 
-def print_built(built: Built, index: str) -> None:
+def say(line: str) -> None:
+    notes.print(line, soft_wrap=True)
+
+
+def print_built(built: Built, index: str, run: Run) -> None:
     """What became of the gallery, and the name of its index."""
     g = built.gallery
     if built.anew:
@@ -60,7 +65,8 @@ def print_built(built: Built, index: str) -> None:
     print(f"Encoded {built.computed:,} pictures, kept {built.kept:,}, dropped {built.dropped:,}")
     if columns := list(g.metadata.columns):
         print(f"Metadata {', '.join(columns)}")
-    print(f'Next: cqr search --image {shlex.quote(g.paths[0])} --text "make it red"')
+    text = "" if run.reads_nothing else ' --text "make it red"'
+    print(f"Next: cqr search --image {shlex.quote(g.paths[0])}{text}")
 
 
 def print_answer(answer: Answer, engine: Engine) -> None:

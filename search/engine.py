@@ -26,6 +26,7 @@ from cqr.trainer.features import RegionReader
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.text.vocabulary import TextReader
 from cqr.trainer.training import runs
+from cqr.trainer.training.material import seen
 from cqr.trainer.training.runs import Run
 
 
@@ -88,7 +89,7 @@ class Engine:
             model=used.trained_model().to(on),
             words=used.words(on),
             device=on,
-            new_pictures=NewPictures(reader.file, reader.k, reader.kind, weights, device),
+            new_pictures=NewPictures(reader, weights, device),
         )
 
     @property
@@ -148,8 +149,14 @@ class Engine:
         """The pictures nearest to the question's vector; see `vector.vector_of`.
 
         Raises:
-            UserError: its condition cannot be read, or the index cannot be reached.
+            UserError: it has no picture and the model needs one, its condition cannot be read,
+                or the index cannot be reached.
         """
+        if not question.references and not self.model.answers_text:
+            raise UserError(
+                f"a model of the kind {self.run.settings.model} answers no text alone: name a "
+                "picture to start from with --image"
+            )
         began = time.perf_counter()
         vector = vector_of(self.model, self.words, question, self.device).numpy()[None]
         encoded = time.perf_counter()
@@ -170,7 +177,7 @@ class Engine:
 
     def search(
         self,
-        image: Any,
+        image: Any = (),
         text: str | Sequence[str | WeightedText] = (),
         k: int = 10,
         *,
@@ -182,7 +189,8 @@ class Engine:
 
         Args:
             image: a picture of the gallery (its path there, on disk, or its file name), any other
-                file, a PIL image, H x W x 3 uint8, or a sequence of those.
+                file, a PIL image, H x W x 3 uint8, or a sequence of those.  None, of a model that
+                answers texts alone.
             text: what is to change; several may have weights.  None: what looks like the image.
             k: how many results at most.
             nots: changes that are not wanted.
@@ -197,7 +205,7 @@ class Engine:
             UserError: a picture cannot be used, a text has no word, k is out of range, or the
                 condition cannot be read.
         """
-        images = image if isinstance(image, list | tuple) else [image]
+        images = image if isinstance(image, list | tuple) else [] if image is None else [image]
         texts = [text] if isinstance(text, str) and text else text
         question = Question(
             references=tuple(map(self._reference_of, images)),
@@ -255,4 +263,4 @@ def read_regions(run: Run, features: Path | None) -> RegionReader:
     Raises:
         UserError: the file is not whole, or holds fewer regions than the run was trained on.
     """
-    return RegionReader(features or run.features).seen_as(run.settings.input, run.settings.k)
+    return seen(RegionReader(features or run.features), run.settings)

@@ -16,8 +16,7 @@ from cqr.pipeline.detectors import NAMES, Detector, DetectorSpec, Picture
 from cqr.pipeline.feature_file import FeatureFile
 from cqr.pipeline.regions import Regions
 from cqr.search.question import Reference
-from cqr.trainer.choices import Input
-from cqr.trainer.features import RegionBatch
+from cqr.trainer.features import RegionBatch, RegionReader
 
 
 class NewPictures:
@@ -26,16 +25,13 @@ class NewPictures:
     The detector is loaded when it is first needed.
 
     Args:
-        file: the feature file.
-        k, kind: how many regions are read of a picture, and whether the whole is the only one.
+        reader: of the feature file, as the model is given it.
         weights: where the detector's weights lie; None for where they lay.
         device: as `cqr extract --device`.
     """
 
-    def __init__(
-        self, file: FeatureFile, k: int, kind: Input, weights: Path | None, device: str
-    ) -> None:
-        self._file, self._k, self._kind = file, k, kind
+    def __init__(self, reader: RegionReader, weights: Path | None, device: str) -> None:
+        self._reader, self._file = reader, reader.file
         self._weights, self._device = weights, device
         self._detector: Detector | None = None
         self._lock = threading.Lock()
@@ -63,27 +59,31 @@ class NewPictures:
             (regions,) = self._detector([pixels], self._file.k)
         found = time.perf_counter()
         seconds = {"decode": decoded - began, "load": loaded - decoded, "detect": found - loaded}
-        return Reference(name, region_batch(regions, self._k, self._kind), None, seconds)
+        return Reference(name, region_batch(regions, self._reader), None, seconds)
 
 
-def region_batch(regions: Regions, k: int, kind: Input) -> RegionBatch:
-    """A batch of one, as `RegionReader.gather` would give it of a file that holds these regions.
+def region_batch(regions: Regions, reader: RegionReader) -> RegionBatch:
+    """A batch of one, as `reader.gather` would give it of a file that holds these regions.
 
     Raises:
         UserError: a feature is too large for the file's float16.
     """
-    if kind == "whole":
+    if reader.kind == "whole":
         features, boxes, count = regions.whole[None], np.array([[0, 0, 1, 1]], np.float32), 1
     else:
-        count = min(regions.count, k)
+        count = min(regions.count, reader.k)
         size = np.array([regions.width, regions.height] * 2, np.float32)
         features, boxes = regions.features[:count], regions.boxes[:count] / size
     with np.errstate(over="ignore"):
-        stored = features.astype(np.float16)
-    if not np.isfinite(stored).all():
+        stored, whole = features.astype(np.float16), regions.whole.astype(np.float16)
+    if not (np.isfinite(stored).all() and np.isfinite(whole).all()):
         raise UserError("a feature of the picture is more than float16 holds: give another picture")
-    mask = np.ones(count, bool)
-    return RegionBatch(*(torch.from_numpy(a[None].copy()) for a in (stored, boxes, mask)))
+    batch = RegionBatch(
+        *(torch.from_numpy(a[None].copy()) for a in (stored, boxes, np.ones(count, bool)))
+    )
+    if reader.whole:
+        batch.whole = torch.from_numpy(whole[None].copy())
+    return batch
 
 
 def detector(file: FeatureFile, weights: Path | None = None, device: str = "auto") -> Detector:

@@ -43,7 +43,8 @@ class Question:
     """What to find; `vector.vector_of` says what it means.
 
     Attributes:
-        references: one or more.
+        references: pictures to start from; none where the texts are all that is known, which
+            not every model can answer.
         texts: what is to be changed; none asks for what looks like the references.
         nots: texts of what is not wanted.
         k: how many results at most.
@@ -51,8 +52,8 @@ class Question:
         where: a condition on the metadata; see `metadata`.
 
     Raises:
-        UserError: on construction, if there is no reference, a text without a word, or k is
-            out of range.
+        UserError: on construction, if there is neither reference nor text, a text without a
+            word, or k is out of range.
     """
 
     references: tuple[Reference, ...]
@@ -63,7 +64,7 @@ class Question:
     where: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.references:
+        if not self.references and not self.texts:
             raise UserError("a question needs a picture to start from: name one with --image")
         if not 1 <= self.k <= MOST:
             raise UserError(f"--k {self.k} is not between 1 and {MOST:,}")

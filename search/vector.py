@@ -11,6 +11,10 @@ is negation as in Du, Li and Mordatch, "Compositional Visual Generation with Ene
 Models" (NeurIPS 2020), p(x | a) / p(x | n)^AWAY, with the dot product for the energy; that it
 is taken relative to i(r), so that what looks like the references is not pushed away with n, is
 ours.
+
+A model that weighs texts within q (zero-shot's) is given weight(t) there, and its q(r, t) count
+alike.  Without references q(t), of a model that answers texts alone, stands for q(r, t), and
+b(n) = q(n).
 """
 
 import torch
@@ -18,9 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cqr.search.question import Question
-from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import RetrievalModel
-from cqr.trainer.text.vocabulary import TextReader
+from cqr.trainer.text.vocabulary import TextReader, WordBatch
 
 AWAY = 0.5
 """How much a text that is not wanted counts beside what is; see benchmarks/unwanted.py."""
@@ -35,28 +38,43 @@ def vector_of(
     Args:
         model: in evaluation mode, on `device`.
     """
-    texts = [t.text for t in question.texts]
+    said = [t.text for t in question.texts] + list(question.nots)
+    read = words.encode(said).to(device) if said else None
     weights = torch.tensor([t.weight for t in question.texts], device=device)
+    if question.references:
+        toward, unwanted = _from_pictures(model, question, read, weights, device)
+    else:
+        assert read is not None  # a question has a picture or a text
+        made = model.encode_text(read).float()
+        toward = (weights[:, None] * made[: len(weights)]).sum(0)
+        unwanted = made[len(weights) :].sum(0)
+    return F.normalize(F.normalize(toward, dim=0) - AWAY * unwanted, dim=0).cpu()
+
+
+def _from_pictures(
+    model: RetrievalModel,
+    question: Question,
+    read: WordBatch | None,
+    weights: Tensor,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """`toward`, not yet of unit length, and the sum of all b(n).
+
+    Args:
+        read: the texts, then those that are not wanted.
+        weights: of the texts.
+    """
+    number = len(weights)
+    if read is not None and model.weighs:
+        read.weight = torch.cat([weights, weights.new_ones(len(read) - number)])
+        weights = torch.ones_like(weights)
     toward, unwanted = [], []
     for reference in question.references:
         regions = reference.regions.to(device)
         own = model.encode_image(regions).float()
-        both = [*texts, *question.nots]
-        made = _queries(model, words, regions, both, device) if both else own[:0]
-        toward.append((weights[:, None] * made[: len(texts)]).sum(0) if texts else own[0])
-        unwanted.append((made[len(texts) :] - own).sum(0))
-    vector = F.normalize(torch.stack(toward).sum(0), dim=0)
-    return F.normalize(vector - AWAY * torch.stack(unwanted).mean(0), dim=0).cpu()
-
-
-def _queries(
-    model: RetrievalModel,
-    words: TextReader,
-    regions: RegionBatch,
-    texts: list[str],
-    device: torch.device,
-) -> Tensor:
-    """T x E: one reference with each of the texts."""
-    parts = (regions.features, regions.boxes, regions.mask)
-    many = RegionBatch(*(part.expand(len(texts), *part.shape[1:]) for part in parts))
-    return model.encode_query(many, words.encode(texts).to(device)).float()
+        made = own[:0]
+        if read is not None:
+            made = model.encode_query(regions.expand(len(read)), read).float()
+        toward.append((weights[:, None] * made[:number]).sum(0) if number else own[0])
+        unwanted.append((made[number:] - own).sum(0))
+    return torch.stack(toward).sum(0), torch.stack(unwanted).mean(0)

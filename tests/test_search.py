@@ -248,9 +248,7 @@ def test_a_new_picture_has_the_regions_that_an_extraction_would_have_given_it(en
 def test_a_whole_image_is_one_region_of_a_new_picture_too(engine, here):
     whole = engine.reader.seen_as("whole")
     stored = whole.gather(whole.rows(["a/5.png"]))
-    new = NewPictures(engine.reader.file, 3, "whole", None, "cpu").reference(
-        here / "photos/a/5.png", "it"
-    )
+    new = NewPictures(whole, None, "cpu").reference(here / "photos/a/5.png", "it")
     for part in ("features", "boxes", "mask"):
         ours, theirs = getattr(new.regions, part), getattr(stored, part)
         assert ours.dtype == theirs.dtype

@@ -14,6 +14,9 @@ Kappa = Literal["dot", "squared-l2"]
 Distance = Literal["half-cosine", "cosine"]
 """See `models.snr`."""
 
+Start = Literal["scratch", "joint"]
+"""What a training begins with; see `models.from_joint`."""
+
 Select = Literal["validation", "test", "last"]
 """Which epoch's weights are kept: the best on the held-out queries, the best on the test
 queries (TIRG's habit: flatters), or the last."""
@@ -30,5 +33,7 @@ ModelName = Literal[
     "mrn",
     "tirg",
     "compose-ae",
+    "likeness",
+    "zero-shot",
 ]
-"""See `models.MODELS`."""
+"""See `models.MODELS` and, of the last two, `models.UNTRAINED`."""

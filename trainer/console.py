@@ -54,14 +54,18 @@ def announce(run: Run, material: Material, split: str | None = None) -> None:
     seen = f"{reader.k} regions" if reader.kind == "regions" else "the whole image as one region"
     _say(f"Features  {reader.file.path}: {seen} of {reader.dim} ({detector})")
     if run.text_encoder:
-        _say(f"Text      {run.text_encoder.name}, frozen: {words.spec.dim} features a word piece")
+        tower = "the text tower of the features, " if settings.joint else ""
+        read = f"{tower}frozen: {words.spec.dim} features a word piece"
+        _say(f"Text      {run.text_encoder.name}, {read}")
     _say(f"Protocol  {dataset.protocol.sentence()}")
-    _say(f"Training  {dataset.protocol.pairs}")
+    if not settings.untrained:
+        _say(f"Training  {dataset.protocol.pairs}")
     for note in material.notes:
         _say(f"Note      {note}", style="yellow")
     if cut := words.cut(dataset.queries["text"]):
         kind = "word pieces" if run.text_encoder else "words"
-        limit = f"{words.spec.max_words} {kind} that the model reads (`cqr train --max-words`)"
+        more = "" if settings.joint else " (`cqr train --max-words`)"
+        limit = f"{words.spec.max_words} {kind} that the model reads{more}"
         _say(f"Note      {cut:,} texts are cut, being longer than the {limit}", style="yellow")
     if settings.select == "test":
         flatters = "which flatters the result"
@@ -74,11 +78,15 @@ def announce(run: Run, material: Material, split: str | None = None) -> None:
         )
     if settings.snr:
         _say(f"SNR       causality {settings.causality}, {settings.causality_distance}")
+    if settings.untrained:
+        _say(f"Run       {run.path}, not trained")
+        return
+    start = ", from zero-shot" if settings.start == "joint" else ""
     together = f" ({settings.together} of a reference together)" if settings.together > 1 else ""
     epochs = "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
     _say(
         f"Run       {run.path}: {epochs} in batches of {settings.batch}{together}, "
-        f"loss {settings.loss}, seed {settings.seed}"
+        f"loss {settings.loss}, seed {settings.seed}{start}"
     )
 
 

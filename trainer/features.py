@@ -6,6 +6,7 @@ number of images.
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -32,17 +33,34 @@ class RegionBatch:
         features: B x K x D float16 or float32.
         boxes: B x K x 4 float32, (x1/W, y1/H, x2/W, y2/H) in [0, 1].
         mask: B x K bool, True where the region is real.
+        whole: B x D, the whole image's own feature, where the regions are not that and a model
+            asks for both; else None.
     """
 
     features: Tensor
     boxes: Tensor
     mask: Tensor
+    whole: Tensor | None = None
+
+    @property
+    def own(self) -> Tensor:
+        """B x D: the feature of the whole image."""
+        if self.whole is not None:
+            return self.whole
+        assert self.features.shape[1] == 1, "regions without the whole image"
+        return self.features[:, 0]
 
     def to(self, device: torch.device | str) -> Self:
-        features, boxes, mask = (
-            t.to(device, non_blocking=True) for t in (self.features, self.boxes, self.mask)
-        )
-        return type(self)(features, boxes, mask)
+        return self._each(lambda part: part.to(device, non_blocking=True))
+
+    def expand(self, size: int) -> Self:
+        """A batch of one, as often as `size` says; nothing is copied."""
+        return self._each(lambda part: part.expand(size, *part.shape[1:]))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        features, boxes, mask = map(change, (self.features, self.boxes, self.mask))
+        whole = None if self.whole is None else change(self.whole)
+        return type(self)(features, boxes, mask, whole)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -64,6 +82,7 @@ class RegionReader:
         self.file: FeatureFile = open_features(path)
         self.k = self.file.k
         self.kind: Input = "regions"
+        self.whole = False
         self.dim = self.file.dim
         self.paths = self.file.paths
         self._row = {name: row for row, name in enumerate(self.paths)}
@@ -72,12 +91,13 @@ class RegionReader:
         self._rows: _Mapped | _Hdf5 = (_Mapped if mapped else _Hdf5)(self.file)
         self._count = self._rows.counts()
 
-    def seen_as(self, kind: Input, k: int | None = None) -> Self:
+    def seen_as(self, kind: Input, k: int | None = None, whole: bool = False) -> Self:
         """The same images as a model sees them, which is nowhere else decided.
 
         Args:
             kind: "whole" gives each as one region, the box around the whole image.
             k: the first k regions of each image only; None for all that the file holds.
+            whole: give the whole image beside the regions.
 
         Raises:
             UserError: there is no such kind, or k is larger than what the file holds.
@@ -92,6 +112,7 @@ class RegionReader:
         reader = copy.copy(self)
         reader.kind = kind
         reader.k = self.file.k if k is None else k
+        reader.whole = whole and kind == "regions"
         return reader
 
     def __len__(self) -> int:
@@ -120,9 +141,10 @@ class RegionReader:
         boxes = self._rows.read("regions/boxes", shard, local, k)
         boxes /= np.tile(self._sizes[rows], 2)[:, None]
         mask = np.arange(k) < count[:, None]
-        return RegionBatch(
-            torch.from_numpy(features), torch.from_numpy(boxes), torch.from_numpy(mask)
-        )
+        batch = RegionBatch(*map(torch.from_numpy, (features, boxes, mask)))
+        if self.whole:
+            batch.whole = torch.from_numpy(self._rows.read("whole/features", shard, local, 1)[:, 0])
+        return batch
 
 
 class _Mapped:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from cqr.errors import UserError
-from cqr.trainer.models import MODELS
+from cqr.trainer.models import ALL
 from cqr.trainer.options import choose, value_of
 from cqr.trainer.training.settings import Settings, settle
 
@@ -33,7 +33,7 @@ class Spec:
 
     Attributes:
         label: its name in tables.
-        model: a name in MODELS.
+        model: a name in `models.ALL`.
         given: NAME=VALUE each; what comes later wins.
     """
 
@@ -83,8 +83,8 @@ def _spec(typed: str) -> Spec:
 
 
 def _known(model: str) -> None:
-    if model not in MODELS:
-        raise UserError(f"no model is called {model!r}; there are {', '.join(MODELS)}")
+    if model not in ALL:
+        raise UserError(f"no model is called {model!r}; there are {', '.join(ALL)}")
 
 
 def vary(spec: Spec, typed: str) -> tuple[str, list[tuple[str, Spec]]]:
@@ -131,7 +131,7 @@ def settled(spec: Spec, shared: Sequence[str], recommended: Mapping[str, Any]) -
             raise UserError(f"--set {item} is not [MODEL.]NAME=VALUE with a NAME of: {known}")
         else:
             owner = f"{spec.model} (or a setting of `cqr train`)"
-            choose(flag, owner, MODELS[spec.model].config, {}, [item])  # says whose it is if wrong
+            choose(flag, owner, ALL[spec.model].config, {}, [item])  # says whose it is if wrong
             options.append(item)
     return settle(recommended, given, options)
 

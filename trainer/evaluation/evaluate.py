@@ -1,6 +1,7 @@
 """Score a model under a data set's protocol: the one evaluator for all data sets."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from importlib.metadata import version
@@ -92,9 +93,22 @@ def evaluate(run: Run, material: Material, device: torch.device) -> Evaluation:
 
 
 def check_fits(run: Run, reader: RegionReader) -> None:
-    """Raises UserError when a run was trained on regions of another width."""
+    """Raises UserError when a run was trained on regions of another width, or of another space."""
     if reader.dim != run.region_dim:
         raise UserError(
             f"{run.path} was trained on regions of {run.region_dim} numbers, {reader.file.path} "
             f"has {reader.dim}: extract with the same detector, {run.detector.get('name', '?')}"
         )
+    if run.settings.joint or run.settings.untrained:
+        was, now = (_space(detector) for detector in (run.detector, reader.file.detector))
+        if was != now:
+            raise UserError(
+                f"{run.path} is of another space of pictures than {reader.file.path}: extract "
+                f"with the model that it is of, {run.detector.get('config')}, or make a run of "
+                f"these features with `cqr search --features {reader.file.path}`"
+            )
+
+
+def _space(detector: Mapping[str, Any]) -> object:
+    """What two sets of features must have alike to be compared without learning."""
+    return (detector.get("joint") or detector).get("id", detector)

@@ -5,6 +5,7 @@ To add one, write its file and a line in `MODELS`.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cqr.errors import UserError
@@ -15,6 +16,7 @@ from cqr.trainer.models.film import FiLM, FiLMConfig
 from cqr.trainer.models.image_only import ImageOnly
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.lbf import LBF, LBFConfig
+from cqr.trainer.models.likeness import Likeness
 from cqr.trainer.models.mrn import MRN, MRNConfig
 from cqr.trainer.models.parameter_hashing import ParameterHashing, ParameterHashingConfig
 from cqr.trainer.models.relationship import Relationship, RelationshipConfig
@@ -22,6 +24,7 @@ from cqr.trainer.models.show_and_tell import ShowAndTell
 from cqr.trainer.models.text_only import TextOnly
 from cqr.trainer.models.tirg import TIRG, TIRGConfig
 from cqr.trainer.models.whole import ImageConfig, WholeConfig
+from cqr.trainer.models.zero_shot import ZeroShot, ZeroShotConfig
 from cqr.trainer.options import choose
 from cqr.trainer.text.vocabulary import TextSpec
 
@@ -55,11 +58,25 @@ MODELS = {
 }
 
 
+@dataclass(frozen=True)
+class NoConfig:
+    """A model without choices."""
+
+
+UNTRAINED = {
+    "likeness": Model(Likeness, NoConfig, "whole"),
+    "zero-shot": Model(ZeroShot, ZeroShotConfig, "whole"),
+}
+"""Models whose weights are measured on the features; see `training.untrained`."""
+
+ALL = {**MODELS, **UNTRAINED}
+
+
 def build(
     name: str, options: Mapping[str, Any], *, region_dim: int, text: TextSpec
 ) -> RetrievalModel:
     """A model of that name, freshly initialised from torch's random state."""
-    model = MODELS[name]
+    model = ALL[name]
     try:
         built: RetrievalModel = model.kind(
             region_dim=region_dim, text=text, config=model.config(**options)
@@ -78,6 +95,6 @@ def options_of(name: str, recommended: Mapping[str, Any], given: list[str]) -> d
     Raises:
         UserError: no such model or option, or a value that it does not take.
     """
-    if name not in MODELS:
-        raise UserError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
-    return choose("--set", name, MODELS[name].config, recommended, given)
+    if name not in ALL:
+        raise UserError(f"no model is called {name!r}; there are {', '.join(ALL)}")
+    return choose("--set", name, ALL[name].config, recommended, given)

@@ -59,6 +59,20 @@ class RetrievalModel(nn.Module):
         """B x E unit vectors of reference images with texts."""
         raise NotImplementedError
 
+    weighs = False
+    """Whether `WordBatch.weight` is part of how it composes; else a weight is of the query."""
+
+    answers_text = False
+    """Whether a text alone is a query."""
+
+    def encode_text(self, words: WordBatch) -> Tensor:
+        """B x E unit vectors of texts without an image.
+
+        Raises:
+            ValueError: the model needs an image.
+        """
+        raise ValueError("this model answers no text without an image")
+
     def forward(self, reference: RegionBatch, words: WordBatch, target: RegionBatch) -> Output:
         """Query and target vectors, times the scale; a model may add losses of its own."""
         query, image = self.encode_query(reference, words), self.encode_image(target)

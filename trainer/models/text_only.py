@@ -19,6 +19,12 @@ class TextOnly(WholeModel):
     def __init__(self, *, region_dim: int, text: TextSpec, config: WholeConfig) -> None:
         super().__init__(region_dim, text, config)
 
+    answers_text = True
+
+    def encode_text(self, words: WordBatch) -> Tensor:
+        """B x d unit vectors of texts."""
+        return F.normalize(self.text(words), dim=-1)
+
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x d unit vectors of texts, whatever the reference images."""
-        return F.normalize(self.text(words), dim=-1)
+        return self.encode_text(words)

@@ -77,7 +77,7 @@ class TextEncoder:
         self._marks = self._tokenizer.num_special_tokens_to_add()
         self._max_words = min(max_words, _limit(self._tokenizer, self._net) - self._marks)
         self._lock = threading.Lock()  # tokenizers refuse two threads at once
-        self._kept = _Kept(CACHE_BYTES)
+        self._kept = Kept(CACHE_BYTES)
         with pretrained.understood(source.name, source.folder):
             longest = self._features(" ".join(["a"] * self._max_words))
         self.identity = Identity(
@@ -128,8 +128,8 @@ class TextEncoder:
 
     def _row(self, text: str) -> Tensor:
         with self._lock:
-            row = self._kept.get(text)
-            return self._kept.put(text, self._features(text)) if row is None else row
+            kept = self._kept.get(text) or self._kept.put(text, (self._features(text),))
+            return kept[0]
 
     @torch.no_grad()
     def _features(self, text: str) -> Tensor:
@@ -156,24 +156,33 @@ class TextEncoder:
         return features
 
 
-class _Kept:
-    """Features by text; those that were not asked for longest make room."""
+class Kept:
+    """What was computed of a text; texts that were not asked for longest make room.
 
-    def __init__(self, most: int) -> None:
-        self._rows: OrderedDict[str, Tensor] = OrderedDict()
-        self._room = most
+    Args:
+        room: bytes of tensors that are kept at most.
+    """
 
-    def get(self, text: str) -> Tensor | None:
+    def __init__(self, room: int) -> None:
+        self._rows: OrderedDict[str, tuple[Tensor, ...]] = OrderedDict()
+        self._room = room
+
+    def get(self, text: str) -> tuple[Tensor, ...] | None:
         if text in self._rows:
             self._rows.move_to_end(text)
         return self._rows.get(text)
 
-    def put(self, text: str, row: Tensor) -> Tensor:
-        self._rows[text] = row
-        self._room -= row.nbytes
+    def put(self, text: str, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Keep what is not kept yet, and give it back."""
+        self._rows[text] = parts
+        self._room -= _bytes(parts)
         while self._room < 0:
-            self._room += self._rows.popitem(last=False)[1].nbytes
-        return row
+            self._room += _bytes(self._rows.popitem(last=False)[1])
+        return parts
+
+
+def _bytes(parts: tuple[Tensor, ...]) -> int:
+    return sum(part.nbytes for part in parts)
 
 
 def load(name: str, max_words: int) -> TextEncoder:

@@ -151,7 +151,7 @@ def read(source: Source) -> tuple[Any, Any]:
     with (
         understood(source.name, source.folder),
         torch.random.fork_rng(devices=[]),
-        _quietly(transformers),
+        quietly(transformers),
     ):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source.folder, **closed)
         net, found = transformers.AutoModel.from_pretrained(
@@ -196,7 +196,7 @@ def understood(name: str, place: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quietly(transformers: ModuleType) -> Iterator[None]:
+def quietly(transformers: ModuleType) -> Iterator[None]:
     """No bar and no warnings while a model loads: what is wrong with it is an error of ours."""
     logging = transformers.logging
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

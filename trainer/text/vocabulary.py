@@ -26,14 +26,22 @@ class WordBatch:
     Attributes:
         tokens: B x N int64 ids, or B x N x T float features; 0 where there is no word.
         mask: B x N bool, True where there is a word; each text has at least one.
+        vector: B x E float32, each text in the space of the pictures, of any length; 0 for a
+            text that says nothing.  None where the reader knows no such space.
+        weight: B, how much each text counts beside its picture; None: 1.
     """
 
     tokens: Tensor
     mask: Tensor
+    vector: Tensor | None = None
+    weight: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Self:
+        def there(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part.to(device, non_blocking=True)
+
         tokens, mask = (t.to(device, non_blocking=True) for t in (self.tokens, self.mask))
-        return type(self)(tokens, mask)
+        return type(self)(tokens, mask, there(self.vector), there(self.weight))
 
     def __len__(self) -> int:
         return len(self.mask)
@@ -55,7 +63,7 @@ class TextSpec:
 
 
 class TextReader(Protocol):
-    """Texts to words: a `Vocabulary`, or a pretrained `encoder.TextEncoder`."""
+    """Texts to words: a `Vocabulary`, a pretrained `TextEncoder`, or a joint space's `Tower`."""
 
     @property
     def spec(self) -> TextSpec: ...

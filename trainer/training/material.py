@@ -33,7 +33,16 @@ class Material:
         Raises:
             UserError: the file holds fewer regions.
         """
-        return replace(self, reader=self.reader.seen_as(settings.input, settings.k))
+        return replace(self, reader=seen(self.reader, settings))
+
+
+def seen(reader: RegionReader, settings: Settings) -> RegionReader:
+    """The regions of a file, as a model of these settings is given them.
+
+    Raises:
+        UserError: the file holds fewer.
+    """
+    return reader.seen_as(settings.input, settings.k, whole=settings.start == "joint")
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ def collect_for(
     """
     data, name = wanted.data, wanted.name
     if features is None and data is None:
-        data, name = run.data, name or run.dataset
+        data, name = run.data, name or run.dataset or None  # a run may be of no data set
     return collect(
         features or run.features,
         replace(wanted, data=data, name=name, before=(run.dataset, run.protocol)),

@@ -9,6 +9,7 @@ submission/           what `cqr submit` writes
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,7 +25,10 @@ from cqr.trainer.models import build
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.learners import Learners
 from cqr.trainer.models.snr import SNR
-from cqr.trainer.text.encoder import Identity, load
+from cqr.trainer.text import tower
+from cqr.trainer.text.encoder import Identity, TextEncoder, load
+from cqr.trainer.text.joint import Joint
+from cqr.trainer.text.tower import Silent, Tower
 from cqr.trainer.text.vocabulary import TextReader, Vocabulary
 from cqr.trainer.training.settings import Settings
 
@@ -41,12 +45,13 @@ class Run:
         path: the folder.
         features: as given to the training, but absolute.
         data: as given to the training.
-        dataset: name of the data set.
+        dataset: name of the data set; "" where there was none.
         protocol: what was chosen among the data set's options.
         region_dim: width of a region's feature.
-        detector: identity of the detector behind the features.
-        vocabulary: of the training texts; None where a text encoder reads them.
-        text_encoder: that one.
+        detector: identity of the detector behind the features; its `joint` is the space that
+            they share with texts.
+        vocabulary: of the training texts; None where a text encoder reads them, or nothing.
+        text_encoder: that one, or the text tower of the joint space.
         created: ISO 8601, UTC.
     """
 
@@ -79,6 +84,11 @@ class Run:
         own = dataset is None or dataset == self.dataset
         return self.path / (EVALUATION if own else f"{EVALUATION}-{dataset}")
 
+    @property
+    def reads_nothing(self) -> bool:
+        """Whether its questions are pictures alone."""
+        return self.vocabulary is None and self.text_encoder is None
+
     def history(self) -> list[dict[str, Any]]:
         """The lines of the log, one an epoch; none before the first has ended."""
         if not self.log.exists():
@@ -110,10 +120,16 @@ class Run:
         return model
 
     @property
-    def _text(self) -> Vocabulary | Identity:
-        text = self.text_encoder if self.vocabulary is None else self.vocabulary
-        assert text is not None
-        return text
+    def _text(self) -> Vocabulary | Identity | Silent:
+        return self.vocabulary or self.text_encoder or self._silent
+
+    @property
+    def _silent(self) -> Silent:
+        return Silent(
+            f"{self.path} finds pictures by likeness alone, since {self.features} shares no space "
+            "with texts: leave the text out, extract the pictures with a detector that has such a "
+            "space (--detector open_clip or transformers), or train a model on queries"
+        )
 
     def words(self, device: torch.device | None = None) -> TextReader:
         """What reads the run's texts.
@@ -126,9 +142,13 @@ class Run:
             UserError: the run's text encoder cannot be had, or is another by now.
         """
         text = self._text
-        if isinstance(text, Vocabulary):
+        if not isinstance(text, Identity):
             return text
-        encoder = load(text.name, text.max_words)
+        encoder: TextEncoder | Tower
+        if self.settings.joint:
+            encoder = tower.load(joint_of(self.detector, self.features).moved_to(text.name))
+        else:
+            encoder = load(text.name, text.max_words)
         text.require(encoder.identity)
         return encoder if device is None else encoder.to(device)
 
@@ -202,6 +222,22 @@ class Run:
             raise UserError(
                 f"{file} is damaged ({error!r}): choose another run with --run"
             ) from error
+
+
+def joint_of(detector: Mapping[str, Any], features: Path) -> Joint:
+    """The space that features share with texts.
+
+    Raises:
+        UserError: there is none.
+    """
+    joint = Joint.of(detector)
+    if joint is None:
+        raise UserError(
+            f"{features} shares no space with texts (its pictures were seen by "
+            f"{detector.get('name', '?')}): extract them with a detector that has one "
+            "(--detector open_clip or transformers)"
+        )
+    return joint
 
 
 def all_runs(folder: Path = RUNS) -> list[Run]:

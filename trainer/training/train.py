@@ -40,6 +40,7 @@ from cqr.trainer.training.losses import LOSSES
 from cqr.trainer.training.material import Material
 from cqr.trainer.training.runs import Run
 from cqr.trainer.training.settings import Settings
+from cqr.trainer.training.untrained import fit
 
 OnStep = Callable[[int, int, int, float], None]
 """Told after each step: epoch, step, steps of the epoch (from 0), loss."""
@@ -90,6 +91,8 @@ def train(
 ) -> Progress:
     """Train a run to its last epoch, from its checkpoint if there is one.
 
+    The weights of a model that is not trained are measured.
+
     Args:
         device: see `machine.find_device`.
         precision: as Lightning Fabric names it; None is bf16-mixed on a GPU and
@@ -100,6 +103,9 @@ def train(
         KeyboardInterrupt: asked to stop; the state was saved first.
     """
     settings = run.settings
+    if settings.untrained:
+        fit(run, material.reader, find_device(device))
+        return Progress()
     training, progress = _set_up(run, material, device, precision)
     with _stop_requests() as stop, ThreadPoolExecutor(1) as loader:
         while progress.epoch < settings.epochs:
