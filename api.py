@@ -7,6 +7,7 @@ prints; without, nothing.
 Nothing heavy is imported before a function needs it.
 """
 
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,11 +110,28 @@ def extract(
         retry_failed=retry_failed,
         list=_path(list),
     )
-    if progress:
-        console.run_extract(job)
-    else:
+    if not progress:
         run(job)
-    return opened(job.out)
+        return opened(job.out)
+    console.run_extract(job)
+    file = opened(job.out)
+    print(f"Next: {next_of(file)}")
+    return file
+
+
+def next_of(file: "FeatureFile") -> str:
+    """The command that works from here: a training if queries go with the file, else a search."""
+    from cqr.trainer.datasets.layout import Pictures
+    from cqr.trainer.datasets.recognise import find
+    from cqr.trainer.text.joint import Joint
+
+    features = shlex.quote(str(file.path))
+    try:
+        find(Pictures(Path(file.image_root), file.paths, file.path))
+    except UserError:  # no data set, or two: a question needs neither
+        text = ' --text "in red"' if Joint.of(file.detector) else ""
+        return f"cqr search --features {features} --image {shlex.quote(file.paths[0])}{text}"
+    return f"cqr train --features {features}"
 
 
 def open_features(path: PathLike) -> "FeatureFile":

@@ -151,16 +151,16 @@ def import_(
     from cqr.pipeline import console
     from cqr.pipeline.imports import ImportJob, default_out
 
-    console.run_import(
-        ImportJob(
-            source=source,
-            out=out or default_out(source),
-            k=k,
-            images=images,
-            overwrite=overwrite,
-            retry_failed=retry_failed,
-        )
+    job = ImportJob(
+        source=source,
+        out=out or default_out(source),
+        k=k,
+        images=images,
+        overwrite=overwrite,
+        retry_failed=retry_failed,
     )
+    console.run_import(job)
+    print(f"Next: {api.next_of(api.open_features(job.out))}")
 
 
 def export(

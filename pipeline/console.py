@@ -98,7 +98,6 @@ def _print_summary(summary: Summary, done: str, detect: str = "") -> None:
         )
     for note in summary.notes:
         print(_one_line(note))
-    print(f"Next: cqr train --features {shlex.quote(str(summary.out))}")
 
 
 def run_inspect(path: Path, show: int, save: Path | None) -> None:
