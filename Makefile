@@ -1,5 +1,6 @@
 # make setup   the environment, in .venv
 # make test    the environment, style, types, all tests
+# make mutants small errors in some modules: which do their tests find?
 # make demo    scenes -> extract -> train -> evaluate, each step the real command
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := pipeline report scenes search trainer
 
-.PHONY: setup gl chromium test style types demo clean
+.PHONY: setup gl chromium test style types mutants demo clean
 .ONESHELL:
 .SHELLFLAGS := -eu -c
 
@@ -52,6 +53,10 @@ types: setup
 	@mkdir -p .types/cqr
 	ln -sfn $(foreach p,$(PACKAGES),$(CURDIR)/$(p)) $(CURDIR)/*.py .types/cqr/
 	MYPYPATH=.types $(BIN)/mypy --explicit-package-bases --namespace-packages -p cqr
+
+# Some hours on one core; it goes on where it was stopped.
+mutants: setup
+	nice $(BIN)/python benchmarks/mutants.py
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh
