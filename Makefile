@@ -4,6 +4,7 @@
 # make notebook  runs docs/python.md and keeps what it shows
 # make lowest  the tests with the oldest versions that pyproject.toml admits, in .lowest
 # make dist    source distribution and wheel, in dist
+# make mutants small errors in some modules: which do their tests find?
 # make demo    scenes -> extract -> train -> evaluate, each step the real command
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := commands pipeline report scenes search trainer
 
-.PHONY: setup gl chromium test style links types docs notebook lowest dist demo clean
+.PHONY: setup gl chromium test style links types docs notebook lowest dist mutants demo clean
 .ONESHELL:
 .SHELLFLAGS := -eu -c
 
@@ -77,6 +78,9 @@ dist: setup
 	$(BIN)/python -m pip install --quiet -c constraints.txt build twine
 	$(BIN)/python -m build --quiet
 	$(BIN)/python -m twine check --strict dist/*
+# Some hours on one core; it goes on where it was stopped.
+mutants: setup
+	nice $(BIN)/python benchmarks/mutants.py
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh
