@@ -117,6 +117,13 @@ def serve(
     open_: Annotated[
         bool, typer.Option("--open", help="Show the page in the browser of this machine.")
     ] = False,
+    collect: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV to which answers that are marked as right are added, for `cqr train --data`.",
+            show_default="none are kept",
+        ),
+    ] = None,
     device: options.Device = "auto",
 ) -> None:
     """Answer questions over HTTP, with a page to ask them on.
@@ -125,12 +132,13 @@ def serve(
     gallery up to date first, as `cqr index` does; new pictures are searched once it is started
     anew.  docs/serve.md describes the JSON API.
 
-    Reads a run, its features, and the pictures themselves.  Writes what `cqr index` writes;
-    uploaded pictures are kept in memory alone.
+    Reads a run, its features, and the pictures themselves.  Writes what `cqr index` writes, and
+    the file of --collect; uploaded pictures are kept in memory alone.
 
     Example: `cqr serve --run artifacts/runs/fashion-lbf-001`
     """
     from cqr.search import console
+    from cqr.search.collected import Collected
     from cqr.search.command import index as bring_up_to_date
     from cqr.search.engine import Engine
     from cqr.search.serve import needed
@@ -138,8 +146,9 @@ def serve(
     from cqr.search.suggestions import suggestions
 
     needed()  # said before anything is computed
+    collected = None if collect is None else Collected.at(collect)
     with console.bars() as progress:
         bring_up_to_date(run, features, index, None, device, progress)
     engine = Engine.open(run, features, index, device, text_encoder=text_encoder, weights=weights)
     texts = suggestions(engine.run, features)
-    answer(engine, texts, host, port, show=open_)
+    answer(engine, texts, host, port, show=open_, collected=collected)
