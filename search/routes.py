@@ -144,6 +144,18 @@ async def attention(question: say.AttentionQuestion, service: Serving) -> say.At
     return await service.asking.do(partial(service.attention, question))
 
 
+@router.get("/answers", responses=problems(422))
+async def answers(service: Serving) -> say.Answers:
+    """How many answers are kept, to be learned from."""
+    return await service.showing.do(service.answers)
+
+
+@router.post("/answers", status_code=201, responses=asked | problems(400))
+async def mark(answer: say.Answer, service: Serving) -> say.Answers:
+    """Keep which pictures are right for a picture of the gallery with a text, and which not."""
+    return await service.asking.do(partial(service.mark, answer))
+
+
 @router.get("/suggestions", responses=problems(404, 422))
 async def suggest(
     service: Serving, row: Annotated[int | None, Query(ge=0, lt=say.ROWS)] = None
