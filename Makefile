@@ -70,7 +70,7 @@ lowest: gl
 	$(PYTHON) -m venv .lowest
 	.lowest/bin/python -m pip install --quiet -c constraints.txt uv
 	.lowest/bin/uv pip install --quiet --python .lowest/bin/python --resolution lowest-direct \
-	  -e '.[scenes,test]'
+	  -e '.[docs,scenes,test]'
 	.lowest/bin/python -m pytest
 
 dist: setup

@@ -16,6 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 from PIL import Image
 
+pytestmark = pytest.mark.timeout(900)  # the first test waits for an installation and a training
+
 ROOT = Path(__file__).parent.parent
 NOT_SHIPPED = (".git", ".pre-commit-config.yaml")
 """How names begin that the source distribution leaves out."""

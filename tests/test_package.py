@@ -5,9 +5,12 @@ import subprocess
 import sys
 import tomllib
 from graphlib import TopologicalSorter
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("commands", "pipeline", "report", "scenes", "search", "trainer")
@@ -28,6 +31,22 @@ def test_the_list_of_packages_is_the_tree():
     for part in PARTS:
         loose = [p for p in (ROOT / part).rglob("*.py") if not (p.parent / "__init__.py").exists()]
         assert not loose
+
+
+def test_every_dependency_has_a_lower_bound_that_the_pins_are_above():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    needs = [need for need in map(Requirement, named) if need.name != "cqr"]
+    pins = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
+    )
+    pinned = {canonicalize_name(name): version for name, version in pins.items()}
+    for need in needs:
+        (bound,) = need.specifier
+        assert bound.operator == ">=", f"{need} has no lower bound, or another as well"
+        assert bound.contains(pinned[canonicalize_name(need.name)], prereleases=True), need
 
 
 def imports(path):
