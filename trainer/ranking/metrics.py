@@ -111,8 +111,7 @@ def rank_within(
 ) -> Ranking:
     """Rank for each query a gallery of its own by dot product, in float32.
 
-    Args:
-        queries, gallery, members, correct: as of `rank_among`.
+    The arguments are those of `rank_among`.
 
     Returns:
         Of all M members, T = M; the rank is that of the first correct member.
