@@ -83,6 +83,9 @@ def read(path: Path, pictures: Pictures, options: Options) -> Dataset:
         frame["split"] = _cut(frame["reference"])
         notes.append(_said_of_cut(path, frame))
     tabular.check_splits(path, frame["split"])
+    tests = frame[frame["split"] == "test"]
+    if number := int(tests.duplicated(["reference", "text"]).sum()):
+        notes.append(f"{path.name}: {len(tests)} test rows are {len(tests) - number} questions")
     if "query_id" not in frame.columns:
         frame["query_id"] = [str(row) for row in range(1, len(frame) + 1)]
     kind: Literal["test", "all", "own"] = options.gallery
