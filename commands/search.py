@@ -159,8 +159,8 @@ def serve(
     from cqr.search.suggestions import suggestions
 
     needed()  # said before anything is computed
-    used = run_for(run, features, text_encoder, device, console.say)
     collected = None if collect is None else Collected.at(collect)
+    used = run_for(run, features, text_encoder, device, console.say)
     with console.bars() as progress:
         bring_up_to_date(used, features, index, None, device, progress)
     engine = Engine.open(used, features, index, device, weights=weights)
