@@ -221,7 +221,7 @@ class or a module defines, which is much of these modules.
 The last two columns are the share that was killed of those tried, and of those tried that are
 not equivalent.
 
-| module | mutants | tried | killed | by time | equivalent | left | killed | of the others |
+| module | mutants | tried | killed | by time | equivalent | left | of tried | of the others |
 |---|--:|--:|--:|--:|--:|--:|--:|--:|
 {rows}
 {total}

@@ -246,6 +246,7 @@ def test_average_precision_of_a_worked_example():
     assert found.tolist() == pytest.approx([(1 + 2 / 3) / 3])
 
 
-def test_a_place_found_twice_is_refused():
-    with pytest.raises(ValueError, match="query 0 has the place 3 twice"):
-        metrics.average_precision(np.array([[3, 1, 3, -1, -1]]), [np.array([1])], 2)
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_place_found_twice_is_refused(place):
+    with pytest.raises(ValueError, match=f"query 0 has the place {place} twice"):
+        metrics.average_precision(np.array([[place, 2, place, -1, -1]]), [np.array([1])], 2)
