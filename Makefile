@@ -1,5 +1,10 @@
 # make setup   the environment, in .venv
-# make test    the environment, style, types, all tests
+# make test    the environment, style, types, the site, all tests
+# make docs    the site of docs/, the README and the API, in site/; a dead link fails
+# make notebook  runs docs/python.md and keeps what it shows
+# make lowest  the tests with the oldest versions that pyproject.toml admits, in .lowest
+# make dist    source distribution and wheel, in dist
+# make mutants small errors in some modules: which do their tests find?
 # make demo    scenes -> extract -> train -> evaluate, each step the real command
 
 PYTHON ?= python3
@@ -7,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := commands pipeline report scenes search trainer
 
-.PHONY: setup gl chromium test style types demo clean
+.PHONY: setup gl chromium test style links types docs notebook lowest dist mutants demo clean
 .ONESHELL:
 .SHELLFLAGS := -eu -c
 
@@ -17,7 +22,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[scenes,test]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs,scenes,test]'
 	touch $@
 
 # OpenGL for the 3D pictures of `cqr scenes`; without it their tests are skipped, and say so.
@@ -40,21 +45,45 @@ chromium:
 	  fi
 	fi
 
-test: setup chromium style types
+test: setup chromium style types docs
 	$(BIN)/python -m pytest
 
 style: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Type checkers do not see how an editable install maps `cqr` onto these folders.
-types: setup
+# Type checkers, and the site's, do not see how an editable install maps `cqr` onto these folders.
+links:
 	@mkdir -p .types/cqr
 	ln -sfn $(foreach p,$(PACKAGES),$(CURDIR)/$(p)) $(CURDIR)/*.py .types/cqr/
+
+types: setup links
 	MYPYPATH=.types $(BIN)/mypy --explicit-package-bases --namespace-packages -p cqr
+
+docs: setup links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+notebook: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/notebook.py
+
+lowest: gl
+	$(PYTHON) -m venv .lowest
+	.lowest/bin/python -m pip install --quiet -c constraints.txt uv
+	.lowest/bin/uv pip install --quiet --python .lowest/bin/python --resolution lowest-direct \
+	  -e '.[docs,scenes,test]'
+	.lowest/bin/python -m pytest
+
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet -c constraints.txt build twine
+	$(BIN)/python -m build --quiet
+	$(BIN)/python -m twine check --strict dist/*
+# Some hours on one core; it goes on where it was stopped.
+mutants: setup
+	nice $(BIN)/python benchmarks/mutants.py
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh
 
 clean:
-	rm -rf $(VENV) .types build *.egg-info
+	rm -rf $(VENV) .lowest .types build dist site *.egg-info

@@ -7,6 +7,7 @@ prints; without, nothing.
 Nothing heavy is imported before a function needs it.
 """
 
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,10 @@ def extract(
     detector: str = "auto",
     config: str | None = None,
     weights: PathLike | None = None,
+    regions: str | None = None,
+    finder: str | None = None,
+    finder_weights: PathLike | None = None,
+    accept_licence: bool = False,
     device: str = "auto",
     batch: int | None = None,
     shard: int | None = None,
@@ -51,9 +56,15 @@ def extract(
         k: K, regions a picture.
         out: the feature file; None is artifacts/FOLDER.h5.
         list: text file of the pictures to take, a path relative to `images` on each line.
-        detector: "auto", "bundled", "torchvision", "detectron2" or "grid".
-        config: which network of that detector; None is its own.
+        detector: "auto", "bundled", "torchvision", "detectron2", "grid", or a backbone by
+            "open_clip", "timm" or "transformers".
+        config: which network of that detector, for a backbone its name on the hub or its folder;
+            None is its own.
         weights: file of weights; None is the detector's own.
+        regions: of a backbone: "cells", "boxes" or "crops"; None is cells.
+        finder: NAME or NAME/CONFIG of the detector whose boxes a backbone describes.
+        finder_weights: file of its weights; None is its own.
+        accept_licence: use a model that is not under MIT, Apache or BSD.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         batch: pictures in a batch at most; None: 4, on a GPU 16.
         shard: pictures in a shard; None: 16 to 512.
@@ -70,21 +81,26 @@ def extract(
             other settings, or it cannot be written.
     """
     from cqr.pipeline import console
-    from cqr.pipeline.detectors import DetectorSpec
+    from cqr.pipeline.detectors import asked
     from cqr.pipeline.extract import Job, default_out
     from cqr.pipeline.extract import extract as run
     from cqr.pipeline.feature_file import open_features as opened
 
-    if detector == "auto" and (config or weights):
-        raise UserError("--config and --weights need a --detector that they belong to; name it")
     folder = Path(images)
     job = Job(
         folder=folder,
         out=_path(out) or default_out(folder),
         k=k,
-        detector=None
-        if detector == "auto"
-        else DetectorSpec(detector, config, _path(weights), device),
+        detector=asked(
+            detector,
+            config,
+            _path(weights),
+            device,
+            regions,
+            finder,
+            _path(finder_weights),
+            accept_licence,
+        ),
         device=device,
         batch=batch,
         shard=shard,
@@ -94,11 +110,28 @@ def extract(
         retry_failed=retry_failed,
         list=_path(list),
     )
-    if progress:
-        console.run_extract(job)
-    else:
+    if not progress:
         run(job)
-    return opened(job.out)
+        return opened(job.out)
+    console.run_extract(job)
+    file = opened(job.out)
+    print(f"Next: {next_of(file)}")
+    return file
+
+
+def next_of(file: "FeatureFile") -> str:
+    """The command that works from here: a training if queries go with the file, else a search."""
+    from cqr.trainer.datasets.layout import Pictures
+    from cqr.trainer.datasets.recognise import find
+    from cqr.trainer.text.joint import Joint
+
+    features = shlex.quote(str(file.path))
+    try:
+        find(Pictures(Path(file.image_root), file.paths, file.path))
+    except UserError:  # no data set, or two: a question needs neither
+        text = ' --text "in red"' if Joint.of(file.detector) else ""
+        return f"cqr search --features {features} --image {shlex.quote(file.paths[0])}{text}"
+    return f"cqr train --features {features}"
 
 
 def open_features(path: PathLike) -> "FeatureFile":
@@ -154,7 +187,7 @@ def train(
     """
     from dataclasses import fields
 
-    from cqr.devices import find_device
+    from cqr.machine import find_device
     from cqr.trainer import console
     from cqr.trainer.models import UNTRAINED
     from cqr.trainer.training.material import Wanted, collect
@@ -212,8 +245,10 @@ def evaluate(
 
     Args:
         run: the run or its folder; None is the newest in artifacts/runs.
-        features, data, as_, protocol: what it is scored on, where that is not what it was trained
-            on; see `train`.
+        features: what it is scored on, where that is not what it was trained on.
+        data: the queries, likewise; see `train`.
+        as_: which data set they are.
+        protocol: choices that its protocol leaves, by name.
         published: CSV of published numbers, columns row,source,R@1,...
         examples: queries that the page shows with pictures, 0 to 50.
         text_encoder: where the run's text encoder lies now, if it was moved.
@@ -226,7 +261,7 @@ def evaluate(
     Raises:
         UserError: there is no such run, or it does not fit the features or the data.
     """
-    from cqr.devices import find_device
+    from cqr.machine import find_device
     from cqr.report import evaluation as report
     from cqr.trainer import console
     from cqr.trainer.evaluation.evaluate import evaluate as score
@@ -275,8 +310,8 @@ def open_gallery(
         index: "exact", "hnsw", or milvus://HOST:PORT/COLLECTION; None goes by the number of
             pictures.
         metadata: CSV or Parquet with a column `path`; None is that of the last time.
-        text_encoder, weights: where the run's text encoder and the detector's weights lie now, if
-            they were moved.
+        text_encoder: where the run's text encoder lies now, if it was moved.
+        weights: where the detector's weights lie now, if they were moved.
         device: "auto", "cpu", "cuda", "cuda:1", ...
 
     Raises:

@@ -32,8 +32,8 @@ def features(encoder, pictures, side, shape):
     def keep(layer):
         return lambda *a: averages.setdefault(layer, []).append(a[2].mean((0, 2, 3)))
 
-    network = encoder.network
-    hooks = [network._blocks[i].register_forward_hook(keep(f"block {i}")) for i in BLOCKS]
+    blocks = [block for stage in encoder.network.blocks for block in stage]
+    hooks = [blocks[i].register_forward_hook(keep(f"block {i}")) for i in BLOCKS]
     for picture in pictures:
         height, width = picture.shape[:2]
         ratio = (width / height) ** 0.5 if shape == "own" else 1.0

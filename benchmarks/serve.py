@@ -31,8 +31,8 @@ import uvicorn
 from cqr.search import gallery as galleries
 from cqr.search.application import application
 from cqr.search.engine import Engine
-from cqr.search.guard import Limits
 from cqr.search.indexes import build_index, open_index
+from cqr.search.limits import Limits
 from cqr.search.serve import listening
 from cqr.search.suggestions import Suggestions
 

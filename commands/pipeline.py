@@ -24,14 +24,45 @@ def extract(
         Path | None, typer.Option(help="Feature file.", show_default="artifacts/FOLDER.h5")
     ] = None,
     detector: Annotated[
-        str, typer.Option(help="auto, bundled, torchvision, detectron2 or grid.")
+        str,
+        typer.Option(
+            help="auto, bundled, torchvision, detectron2, grid; or a pretrained backbone by"
+            " open_clip, timm or transformers."
+        ),
     ] = "auto",
     config: Annotated[
-        str | None, typer.Option(help="Which network of that detector.", show_default="its own")
+        str | None,
+        typer.Option(
+            help="Which network of that detector; a backbone's name on the hub, or folder.",
+            show_default="its own",
+        ),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="File of weights.", show_default="the detector's own")
     ] = None,
+    regions: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a backbone: cells of a grid; boxes that a detector finds, over the backbone's"
+            " map; or crops, each box by itself.",
+            show_default="cells",
+        ),
+    ] = None,
+    finder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[/CONFIG]",
+            help="Detector whose boxes a backbone describes.",
+            show_default="detectron2, else torchvision",
+        ),
+    ] = None,
+    finder_weights: Annotated[
+        Path | None, typer.Option(help="File of its weights.", show_default="its own")
+    ] = None,
+    accept_licence: Annotated[
+        bool,
+        typer.Option("--accept-licence", help="Use a model that is not under MIT, Apache or BSD."),
+    ] = False,
     device: options.Device = "auto",
     batch: Annotated[
         int | None, typer.Option(min=1, help="Pictures in a batch.", show_default="4, on a GPU 16")
@@ -71,6 +102,10 @@ def extract(
         detector=detector,
         config=config,
         weights=weights,
+        regions=regions,
+        finder=finder,
+        finder_weights=finder_weights,
+        accept_licence=accept_licence,
         device=device,
         batch=batch,
         shard=shard,
@@ -116,16 +151,16 @@ def import_(
     from cqr.pipeline import console
     from cqr.pipeline.imports import ImportJob, default_out
 
-    console.run_import(
-        ImportJob(
-            source=source,
-            out=out or default_out(source),
-            k=k,
-            images=images,
-            overwrite=overwrite,
-            retry_failed=retry_failed,
-        )
+    job = ImportJob(
+        source=source,
+        out=out or default_out(source),
+        k=k,
+        images=images,
+        overwrite=overwrite,
+        retry_failed=retry_failed,
     )
+    console.run_import(job)
+    print(f"Next: {api.next_of(api.open_features(job.out))}")
 
 
 def export(

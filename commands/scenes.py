@@ -1,11 +1,12 @@
 """`cqr scenes`."""
 
-import os
 import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from cqr import machine
 
 
 def scenes(
@@ -33,19 +34,20 @@ def scenes(
     Example: `cqr scenes --out fashion --references 100`
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
+    from cqr.progress import bar
     from cqr.scenes.generate import Settings, generate
 
     columns = "scenes", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("scenes", total=None)
+    with bar(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("scenes", total=None)
         outcome = generate(
             out,
             Settings(seed, references, modifications, drawings),
-            workers=workers or len(os.sched_getaffinity(0)),
+            workers=workers or machine.cores(),
             overwrite=overwrite,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda done, total: shown.update(task, completed=done, total=total),
         )
     print(f"{out} is complete" + ("" if outcome.fresh else " already: nothing to do"))
     for name, counts in outcome.manifest["splits"].items():

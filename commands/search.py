@@ -128,6 +128,13 @@ def serve(
     open_: Annotated[
         bool, typer.Option("--open", help="Show the page in the browser of this machine.")
     ] = False,
+    collect: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV to which answers that are marked as right are added, for `cqr train --data`.",
+            show_default="none are kept",
+        ),
+    ] = None,
     device: options.Device = "auto",
 ) -> None:
     """Answer questions over HTTP, with a page to ask them on.
@@ -138,13 +145,13 @@ def serve(
 
     Reads a run, its features, and the pictures themselves.  Where nothing was trained on the
     features, makes a run that needs no training, as `cqr search` does.  Writes what `cqr index`
-    writes;
-    uploaded pictures are kept in memory alone.
+    writes, and the file of --collect; uploaded pictures are kept in memory alone.
 
     Example: `cqr serve --run artifacts/runs/fashion-lbf-001`
     """
     from cqr.search import console
     from cqr.search.at_once import run_for
+    from cqr.search.collected import Collected
     from cqr.search.command import index as bring_up_to_date
     from cqr.search.engine import Engine
     from cqr.search.serve import needed
@@ -152,9 +159,10 @@ def serve(
     from cqr.search.suggestions import suggestions
 
     needed()  # said before anything is computed
+    collected = None if collect is None else Collected.at(collect)
     used = run_for(run, features, text_encoder, device, console.say)
     with console.bars() as progress:
         bring_up_to_date(used, features, index, None, device, progress)
     engine = Engine.open(used, features, index, device, weights=weights)
     texts = suggestions(engine.run, features)
-    answer(engine, texts, host, port, show=open_)
+    answer(engine, texts, host, port, show=open_, collected=collected)

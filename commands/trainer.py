@@ -1,13 +1,12 @@
 """The commands of stage two: `cqr data`, `train`, `evaluate`, `compare`, `submit`."""
 
-import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cqr import api
+from cqr import api, machine
 from cqr.commands import options
 
 
@@ -191,7 +190,7 @@ def compare(
 
     Example: `cqr compare --features artifacts/fashion.h5 --models lbf,lbf:input=whole --seeds 3`
     """
-    from cqr.devices import find_device
+    from cqr.machine import find_device
     from cqr.report import comparison as report
     from cqr.trainer.comparing import console as comparison_console
     from cqr.trainer.comparing import results as compared
@@ -213,7 +212,7 @@ def compare(
         max_missing=max_missing,
         precision=precision,
     )
-    jobs = jobs or (1 if on_gpu else len(os.sched_getaffinity(0)))
+    jobs = jobs or (1 if on_gpu else machine.cores())
     comparison_console.announce(comparison, jobs)
     with comparison_console.comparing(comparison) as on_look:
         comparing.run(comparison, jobs=jobs, device=device, on_look=on_look)
@@ -242,7 +241,7 @@ def submit(
 
     Example: `cqr submit --features artifacts/cirr.h5`
     """
-    from cqr.devices import find_device
+    from cqr.machine import find_device
     from cqr.trainer import console
     from cqr.trainer.evaluation.submission import forms_of
     from cqr.trainer.evaluation.submission import submit as write_files

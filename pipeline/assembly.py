@@ -74,7 +74,8 @@ class Summary:
     Attributes:
         out: the feature file.
         rows: pictures in it.
-        computed, kept: pictures done in this run and before, failed ones included.
+        computed: pictures done in this run, failed ones included.
+        kept: pictures done before, failed ones included.
         failures: what could not be used, listed in `failures_file` if there is any.
         gone: paths that have rows, or failed, but are no more; rows stay.
         notes: what else the user should know, a sentence each.

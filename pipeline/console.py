@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 from rich.table import Table
 
 from cqr.errors import UserError
@@ -22,6 +22,7 @@ from cqr.pipeline.extract import Job, Watcher, extract
 from cqr.pipeline.feature_file import FeatureFile, open_features
 from cqr.pipeline.imports import ImportJob, import_features
 from cqr.pipeline.show import draw
+from cqr.progress import bar
 
 SHOWN = 3
 """So many failures, or problems' namesakes, are printed; a file or a count stands for the rest."""
@@ -33,7 +34,7 @@ class _Bar(Watcher):
     def __init__(self, stack: contextlib.ExitStack):
         columns = (BarColumn(), MofNCompleteColumn(), "pictures", TimeRemainingColumn())
         self.console = Console(stderr=True)
-        self.bar = Progress(*columns, console=self.console, redirect_stdout=False)
+        self.bar = bar(*columns, console=self.console, redirect_stdout=False)
         self.task = self.bar.add_task("")
         self.stack = stack
 
@@ -41,6 +42,11 @@ class _Bar(Watcher):
         _say(self.console, f"Detector: {choice.spec.name} ({choice.reason})")
         if choice.warning:
             _say(self.console, f"Warning: {choice.warning}", style="yellow")
+
+    def loaded(self, identity: Mapping[str, Any]) -> None:
+        if "licence" in identity:
+            licence = identity["licence"] or "not stated by the model"
+            _say(self.console, f"Model: {identity['config']}, licence: {licence}")
 
     def progress(self, done: int, total: int) -> None:
         if done == 0:
@@ -92,7 +98,6 @@ def _print_summary(summary: Summary, done: str, detect: str = "") -> None:
         )
     for note in summary.notes:
         print(_one_line(note))
-    print(f"Next: cqr train --features {shlex.quote(str(summary.out))}")
 
 
 def run_inspect(path: Path, show: int, save: Path | None) -> None:

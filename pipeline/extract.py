@@ -1,19 +1,20 @@
 """A folder of pictures into a feature file, so that a kill at any instant costs one shard."""
 
 import dataclasses
-import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cqr.devices import find_device
+from cqr import machine
 from cqr.errors import UserError
 from cqr.listing import Failure, Listed, find, listed
+from cqr.machine import find_device
 from cqr.pipeline import assembly, ray_engine, workers
 from cqr.pipeline.assembly import Summary, Task, Times
 from cqr.pipeline.compute import Pace, compute, one_thread
-from cqr.pipeline.detectors import Choice, Detector, DetectorSpec, choose
+from cqr.pipeline.detectors import BACKBONES, Choice, Detector, DetectorSpec, choose
 from cqr.pipeline.plan import Plan, shard_size
 from cqr.pipeline.shards import Header
 
@@ -29,6 +30,9 @@ class Watcher:
 
     def chosen(self, choice: Choice) -> None:
         """Which detector, and why."""
+
+    def loaded(self, identity: Mapping[str, Any]) -> None:
+        """What the detector is."""
 
     def progress(self, done: int, total: int) -> None:
         """Pictures finished, of those that are to do in this run."""
@@ -94,6 +98,10 @@ def extract(job: Job, watcher: Watcher | None = None) -> Summary:
     watcher.chosen(choice)
     detector = choice.spec.load()
     detector.check_k(job.k)
+    watcher.loaded(detector.identity)
+    if choice.spec.name in BACKBONES:  # a folder's name is absolute there, for any process
+        spec = dataclasses.replace(choice.spec, config=detector.identity["config"])
+        choice = dataclasses.replace(choice, spec=spec)
     header = _header(job, choice, detector)
     with assembly.locked(job.out):
         size = job.shard or shard_size(len(wanted.paths))
@@ -161,6 +169,14 @@ def _command(job: Job, spec: DetectorSpec) -> str:
         words += ["--config", spec.config]
     if spec.weights is not None:
         words += ["--weights", str(spec.weights.resolve())]
+    if spec.regions is not None:
+        words += ["--regions", spec.regions]
+    if spec.finder is not None:
+        words += ["--finder", "/".join(filter(None, (spec.finder.name, spec.finder.config)))]
+        if spec.finder.weights is not None:
+            words += ["--finder-weights", str(spec.finder.weights.resolve())]
+    if spec.accept_licence:
+        words.append("--accept-licence")
     return shlex.join(words)
 
 
@@ -180,10 +196,8 @@ def _run(
         watcher.progress(finished, total)
 
     specs, on_gpu = _specs(job, spec, tasks)
-    cores = len(os.sched_getaffinity(0))
-    pace = Pace(
-        batch=job.batch or (16 if on_gpu else 4), readers=max(1, min(8, cores // len(specs)))
-    )
+    readers = max(1, min(8, machine.cores() // len(specs)))
+    pace = Pace(batch=job.batch or (16 if on_gpu else 4), readers=readers)
     watcher.progress(0, total)
     if job.engine == "ray" and tasks:
         anywhere = dataclasses.replace(spec, device="cuda" if on_gpu else "cpu")
@@ -202,7 +216,7 @@ def _specs(job: Job, spec: DetectorSpec, tasks: Sequence[Task]) -> tuple[list[De
     devices = _devices(spec.device)
     on_gpu = devices[0] != "cpu"
     worthwhile = sum(len(task.paths) for task in tasks) // PICTURES_A_WORKER
-    default = len(devices) if on_gpu else min(len(os.sched_getaffinity(0)), worthwhile)
+    default = len(devices) if on_gpu else min(machine.cores(), worthwhile)
     number = max(1, min(job.workers or default, len(tasks)))
     if number == 1:
         return [spec], on_gpu

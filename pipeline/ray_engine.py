@@ -13,6 +13,7 @@ from functools import cached_property
 from types import ModuleType
 from typing import Any
 
+from cqr import machine
 from cqr.errors import UserError
 from cqr.pipeline.assembly import Task, Times
 from cqr.pipeline.compute import Pace, compute, one_thread
@@ -114,12 +115,15 @@ class _Worker:
 
 def _portable(spec: DetectorSpec) -> DetectorSpec:
     """The working folder of a worker is not ours."""
-    return dataclasses.replace(spec, weights=spec.weights and spec.weights.resolve())
+    finder = spec.finder and _portable(spec.finder)
+    weights = spec.weights and spec.weights.resolve()
+    return dataclasses.replace(spec, weights=weights, finder=finder)
 
 
 def _result(ray: ModuleType, call: Any) -> Times:
     try:
-        return ray.get(call)
+        times: Times = ray.get(call)
+        return times
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from None
@@ -145,7 +149,7 @@ def _connected(ray: ModuleType, workers: int | None) -> Iterator[None]:
         return
     options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False}
     if not os.environ.get("RAY_ADDRESS"):
-        cores = workers or len(os.sched_getaffinity(0))
+        cores = workers or machine.cores()
         options |= {"address": "local", "num_cpus": cores, "object_store_memory": OBJECTS}
     try:
         # Ray prints it if a worker dies; stdout is for results.

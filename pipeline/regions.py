@@ -26,7 +26,8 @@ class Regions:
         scores: K float32, the detector's confidence in [0, 1].
         count: how many rows are real, 1 to K.
         whole: D float32, the feature of the box that covers the whole image.
-        width, height: of the upright image, in pixels.
+        width: of the upright image, in pixels.
+        height: the same.
 
     Raises:
         ValueError: on construction, if any of the above does not hold.

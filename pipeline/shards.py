@@ -57,7 +57,8 @@ class Header:
     Attributes:
         set_id: made once, with the plan; a shard of another set has another.
         created: ISO 8601, UTC.
-        k, dim: K and D.
+        k: K.
+        dim: D.
         detector: the detector's identity.
         image_root: absolute folder that the paths are relative to.
         command: makes the file again, but for `--out FILE`.

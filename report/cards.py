@@ -167,7 +167,8 @@ def _relative(example: Example) -> NDArray[np.float32]:
     """N x K weights, each word's divided by its largest."""
     assert example.looked is not None
     weights = example.looked.weights
-    return weights / weights.max(1, keepdims=True).clip(min=1e-9)
+    relative: NDArray[np.float32] = weights / weights.max(1, keepdims=True).clip(min=1e-9)
+    return relative
 
 
 def _heat(example: Example, reference: Picture) -> str:

@@ -97,13 +97,15 @@ def _rim(center: Floats, radius: float, eye: Floats) -> Floats:
     angle = np.linspace(0, 2 * math.pi, 128, endpoint=False)[:, None]
     ring = np.cos(angle) * side + np.sin(angle) * np.cross(side, toward)
     narrowing = math.sqrt(1 - (radius / distance) ** 2)
-    return center + toward * radius**2 / distance + ring * radius * narrowing
+    points: Floats = center + toward * radius**2 / distance + ring * radius * narrowing
+    return points
 
 
 def _project(points: Floats, projection: Floats) -> Floats:
     clip = np.c_[points, np.ones(len(points))] @ projection.T
     x, y = (clip[:, :2] / clip[:, 3:]).T
-    return np.c_[(x + 1) / 2 * WIDTH, (1 - y) / 2 * HEIGHT]
+    pixels: Floats = np.c_[(x + 1) / 2 * WIDTH, (1 - y) / 2 * HEIGHT]
+    return pixels
 
 
 def _look_at(eye: Point, target: Point, up: Point = (0, 0, 1)) -> Floats:

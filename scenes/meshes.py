@@ -66,7 +66,8 @@ def _cylinder(around: int = 48) -> Mesh:
 
 def _ground(half: float = 30) -> Mesh:
     square = np.array([[-1, -1], [1, -1], [1, 1], [-1, -1], [1, 1], [-1, 1]]) * half
-    return np.c_[square, np.zeros(6), np.zeros((6, 2)), np.ones(6)].astype(np.float32)
+    ground: Mesh = np.c_[square, np.zeros(6), np.zeros((6, 2)), np.ones(6)].astype(np.float32)
+    return ground
 
 
 GROUND = _ground()

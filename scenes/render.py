@@ -158,7 +158,7 @@ class Renderer:
         return np.ascontiguousarray(upright)
 
 
-def _open():
+def _open() -> Any:
     """A moderngl context without a window."""
     try:
         import moderngl

@@ -11,8 +11,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from cqr.errors import UserError
+from cqr.search.collected import Collected
 from cqr.search.engine import Engine
-from cqr.search.guard import Guard, Limits, Refusal
+from cqr.search.guard import Guard, Refusal
+from cqr.search.limits import Limits
 from cqr.search.routes import UPLOADS, problems, router
 from cqr.search.service import Service, tagged
 from cqr.search.suggestions import Suggestions
@@ -37,11 +39,13 @@ def application(
     suggestions: Suggestions,
     limits: Limits,
     hosts: frozenset[str] | None,
+    collected: Collected | None = None,
 ) -> Guard:
     """The service, as an ASGI application.
 
     Args:
         hosts: see `Guard`.
+        collected: the table of answers that are kept; None keeps none.
     """
     app = FastAPI(
         title="cqr",
@@ -52,7 +56,7 @@ def application(
         redoc_url=None,
         responses=problems(421, 503),
     )
-    app.state.service = Service(engine, suggestions, limits)
+    app.state.service = Service(engine, suggestions, limits, collected)
     app.include_router(router)
     _serve_page(app)
     _speak_in_sentences(app)

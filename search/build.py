@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from cqr.digest import sha256
 from cqr.errors import UserError
-from cqr.pipeline.detectors.weights import digest
 from cqr.search import gallery
 from cqr.search.gallery import Gallery, Vectors
 from cqr.search.metadata import read_metadata
@@ -40,7 +40,8 @@ class Built:
 
     Attributes:
         gallery: as it is now.
-        computed, kept: pictures encoded now, and before.
+        computed: pictures encoded now.
+        kept: pictures encoded before.
         dropped: pictures that were in the gallery before and are no longer.
         absent: pictures that have regions, but whose file is not there.
         anew: why nothing of an older gallery could be kept, or "".
@@ -64,7 +65,7 @@ def source(run: Run, reader: RegionReader) -> dict[str, Any]:
     if not run.weights.exists():
         run.trained_model()  # says so
     return {
-        "weights": digest(run.weights),
+        "weights": sha256(run.weights),
         "features": reader.file.header.set_id,
         "k": reader.k,
         "input": reader.kind,

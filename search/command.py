@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cqr.atomic import alone
-from cqr.devices import find_device
+from cqr.machine import find_device
 from cqr.search import build as galleries
 from cqr.search.build import Built
 from cqr.search.engine import read_regions

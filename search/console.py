@@ -9,13 +9,15 @@ from typing import Any
 from PIL import Image
 from rich.columns import Columns
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich_pixels import Pixels
 
 from cqr.pipeline import images
+from cqr.progress import bar
+from cqr.search.answer import Answer
 from cqr.search.build import Built
-from cqr.search.engine import Answer, Engine
+from cqr.search.engine import Engine
 from cqr.search.question import Question
 from cqr.trainer.training.runs import Run
 
@@ -35,9 +37,7 @@ def bars(visible: bool = True) -> Iterator[Any]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, TimeRemainingColumn(), console=notes, transient=True, disable=not visible
-    ) as shown:
+    with bar(*columns, console=notes, visible=visible, transient=True) as shown:
         tasks: dict[str, Any] = {}
 
         def progress(what: str, done: int, total: int) -> None:

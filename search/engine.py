@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import ImageOps
 
-from cqr.devices import find_device
 from cqr.errors import UserError
+from cqr.machine import find_device
 from cqr.pipeline.detectors import Picture
 from cqr.search.answer import Answer, Hit
 from cqr.search.build import difference, source

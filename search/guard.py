@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cqr.search.limits import Limits
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
@@ -17,33 +18,6 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 """On every answer: nothing from elsewhere, nothing inline, nothing for other sites to embed."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one service does at most.
-
-    Attributes:
-        upload_bytes: of an uploaded file.
-        upload_pixels: of the picture in it.
-        uploads: that are kept; the oldest goes first.
-        body_bytes: of any other request.
-        asking: requests at a time that ask for work (POST).
-        showing: of the others.
-        seconds: for reading a request, and again for answering it.
-        threads: that do the work of POST; as many others make small pictures.
-        cache_bytes: of small pictures that are kept.
-    """
-
-    upload_bytes: int = 20 * 2**20
-    upload_pixels: int = 40_000_000
-    uploads: int = 100
-    body_bytes: int = 64 * 2**10
-    asking: int = 8
-    showing: int = 64
-    seconds: float = 30.0
-    threads: int = 2
-    cache_bytes: int = 64 * 2**20
 
 
 class Refusal(Exception):
@@ -108,7 +82,7 @@ class Guard:
         most = self.limits.upload_bytes if large else self.limits.body_bytes
         too_large = Refusal(413, f"the request has more than the {most:,} bytes that are read")
         length = Headers(scope=scope).get("content-length", "0")
-        if length.isdigit() and int(length) > most:
+        if length.isdecimal() and int(length) > most:
             raise too_large
         body = bytearray()
         try:

@@ -41,6 +41,25 @@ class AttentionQuestion(Said):
     text: Text
 
 
+class Answer(Said):
+    """What of a question's results is right, and what is not; each a picture of the gallery."""
+
+    reference: Row | UploadId
+    text: Text
+    right: Annotated[list[Row], Field(max_length=200)] = []
+    wrong: Annotated[list[Row], Field(max_length=200)] = []
+    none: Annotated[bool, Field(description="No picture of the gallery is right.")] = False
+
+
+class Answers(BaseModel):
+    """Rows of the table that is kept, by kind."""
+
+    file: Annotated[str | None, Field(description="Its name; null where none is kept.")]
+    right: int
+    wrong: int
+    none: int
+
+
 class Problem(BaseModel):
     detail: Annotated[str, Field(description="One sentence.")]
 

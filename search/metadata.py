@@ -166,7 +166,8 @@ def _value(node: ast.expr, metadata: pd.DataFrame) -> "pd.Series[bool]":
         case ast.Compare(left=ast.Name(id=name), ops=[op], comparators=[right]):
             column, value = metadata[name], ast.literal_eval(right)
             if type(op) in _COMPARE:
-                return _COMPARE[type(op)](column, value).astype("boolean")
+                compared: pd.Series[bool] = _COMPARE[type(op)](column, value).astype("boolean")
+                return compared
             within = column.isin(list(value)).astype("boolean").mask(column.isna())
             return within if isinstance(op, ast.In) else ~within
     raise AssertionError(ast.dump(node))

@@ -100,7 +100,9 @@ def detector(file: FeatureFile, weights: Path | None = None, device: str = "auto
             f"the regions in {file.path} were made elsewhere ({name}): start from a picture that "
             "is in it"
         )
-    spec = DetectorSpec(name, was.get("config"), weights or _weights(file), device)
+    spec = DetectorSpec.of(
+        was, weights or _named(file, "--weights"), device, _named(file, "--finder-weights")
+    )
     try:
         made = spec.load()
     except UserError as error:
@@ -111,10 +113,10 @@ def detector(file: FeatureFile, weights: Path | None = None, device: str = "auto
     return made
 
 
-def _weights(file: FeatureFile) -> Path | None:
+def _named(file: FeatureFile, option: str) -> Path | None:
     """The file of weights that the command of the extraction named, if it did."""
     words = shlex.split(file.header.command)
-    return Path(words[words.index("--weights") + 1]) if "--weights" in words[:-1] else None
+    return Path(words[words.index(option) + 1]) if option in words[:-1] else None
 
 
 def _check_same(was: dict[str, Any], now: dict[str, Any], file: FeatureFile) -> None:

@@ -36,7 +36,8 @@ _JPEG: dict[int | str, dict[str, Any]] = {
 
 
 def _service(request: Request) -> Service:
-    return request.app.state.service
+    service: Service = request.app.state.service
+    return service
 
 
 Serving = Annotated[Service, Depends(_service)]
@@ -141,6 +142,18 @@ async def search(question: say.SearchQuestion, service: Serving) -> say.SearchAn
 async def attention(question: say.AttentionQuestion, service: Serving) -> say.AttentionAnswer:
     """Which regions of the picture each word of the text looks at."""
     return await service.asking.do(partial(service.attention, question))
+
+
+@router.get("/answers", responses=problems(422))
+async def answers(service: Serving) -> say.Answers:
+    """How many answers are kept, to be learned from."""
+    return await service.showing.do(service.answers)
+
+
+@router.post("/answers", status_code=201, responses=asked | problems(400))
+async def mark(answer: say.Answer, service: Serving) -> say.Answers:
+    """Keep which pictures are right for a picture of the gallery with a text, and which not."""
+    return await service.asking.do(partial(service.mark, answer))
 
 
 @router.get("/suggestions", responses=problems(404, 422))

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from cqr.errors import UserError
+from cqr.search.collected import Collected
 from cqr.search.engine import Engine
-from cqr.search.guard import Limits
+from cqr.search.limits import Limits
 from cqr.search.suggestions import Suggestions
 
 NAMES = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -26,7 +27,13 @@ def needed() -> None:
 
 
 def serve(
-    engine: Engine, suggestions: Suggestions, host: str, port: int, *, show: bool = False
+    engine: Engine,
+    suggestions: Suggestions,
+    host: str,
+    port: int,
+    *,
+    show: bool = False,
+    collected: Collected | None = None,
 ) -> None:
     """Answer until interrupted.
 
@@ -35,6 +42,7 @@ def serve(
             whose Host header is another (see `Guard`).
         port: 0 for any that is free.
         show: also open the page in the user's browser.
+        collected: the table that answers are kept in; None keeps none.
 
     Raises:
         UserError: nobody may listen there, or somebody does already.
@@ -47,7 +55,7 @@ def serve(
     hosts = NAMES | {host.lower()} if private else None
     server = uvicorn.Server(
         uvicorn.Config(
-            application(engine, suggestions, Limits(), hosts),
+            application(engine, suggestions, Limits(), hosts, collected),
             lifespan="off",
             ws="none",
             log_level="warning",
@@ -65,6 +73,8 @@ def serve(
         print(f"{engine.run.path}: {len(engine.gallery):,} pictures, {engine.index.name} index")
         if not private:
             print(f"Whoever reaches {host} can search and see these pictures: nobody is asked who")
+        if collected is not None:
+            print(f"Answers are kept in {collected.path}")
         print(f"Open {address}  (Ctrl-C ends it)", flush=True)
         if show:  # it may take seconds, and waits for the first answer
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()

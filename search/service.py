@@ -4,15 +4,19 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import TypeVar
 
 from fastapi import Response
 
+from cqr.listing import is_utf8
 from cqr.pipeline import images
 from cqr.search import messages as say
+from cqr.search.collected import Collected, Row
 from cqr.search.engine import Engine
-from cqr.search.guard import Limits, Refusal
+from cqr.search.guard import Refusal
+from cqr.search.limits import Limits
 from cqr.search.question import Question, Reference, WeightedText
 from cqr.search.shown import LARGE, Shown, Upload, Uploads, jpeg
 from cqr.search.suggestions import Suggestions
@@ -45,11 +49,19 @@ class Service:
         engine: what is asked.
         suggestions: texts to try.
         limits: on what callers may ask.
+        collected: the table of answers that are kept; None where none are.
         asking, showing: the threads for questions, and for small pictures.
     """
 
-    def __init__(self, engine: Engine, suggestions: Suggestions, limits: Limits) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        suggestions: Suggestions,
+        limits: Limits,
+        collected: Collected | None = None,
+    ) -> None:
         self.engine, self.suggestions, self.limits = engine, suggestions, limits
+        self.collected = collected
         self.uploads = Uploads(limits.uploads)
         self.shown = Shown(limits.cache_bytes)
         self.asking = Threads(limits.threads, limits.seconds)
@@ -106,6 +118,51 @@ class Service:
         found = self.engine.attended(self.reference(asked.image), asked.text)
         boxes, weights = (array.round(5).tolist() for array in (found.boxes, found.weights))
         return say.AttentionAnswer(words=found.words, boxes=boxes, weights=weights)
+
+    def mark(self, answer: say.Answer) -> say.Answers:
+        """Keep an answer; it is on the disk when this returns."""
+        if self.collected is None:
+            raise Refusal(404, "this service keeps no answers: start it with --collect FILE.csv")
+        if isinstance(answer.reference, str):
+            raise Refusal(
+                422,
+                "an uploaded picture cannot be learned from, since its regions are not kept: mark "
+                "answers to a picture of the gallery",
+            )
+        self.collected.add(self._rows(answer, answer.reference))
+        return self.answers()
+
+    def _rows(self, answer: say.Answer, reference: int) -> list[Row]:
+        """An answer as rows of the table.  Raises Refusal where it contradicts itself."""
+        marked = [*answer.right, *answer.wrong]
+        why = {
+            "an answer marks pictures as right or wrong, or says that none is right": not (
+                marked or answer.none
+            ),
+            "none is right, and some are marked as right: leave one out": answer.none
+            and bool(answer.right),
+            "a picture is marked twice": len(set(marked)) < len(marked),
+            "the picture that was asked about is marked too": reference in marked,
+            "the text cannot be kept in a table": "\0" in answer.text or not is_utf8(answer.text),
+        }
+        for what, so in why.items():
+            if so:
+                raise Refusal(422, what)
+        path = [self.engine.gallery.paths[self.check_row(row)] for row in (reference, *marked)]
+        right, wrong = path[1 : 1 + len(answer.right)], path[1 + len(answer.right) :]
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        text = answer.text.strip()
+        rows = [Row(path[0], text, one, "right", "", time) for one in right]
+        rows += [Row(path[0], text, "", "none", "", time)] if answer.none else []
+        return rows + [Row(path[0], text, "", "wrong", one, time) for one in wrong]
+
+    def answers(self) -> say.Answers:
+        """How many rows the table has."""
+        if self.collected is None:
+            return say.Answers(file=None, right=0, wrong=0, none=0)
+        counts = self.collected.counts()
+        kinds = {kind: counts[kind] for kind in ("right", "wrong", "none")}
+        return say.Answers(file=self.collected.path.name, **kinds)
 
     def small(self, row: int, edge: int, known: str) -> Response:
         """A gallery's picture; only its tag, where the caller has it already."""

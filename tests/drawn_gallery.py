@@ -51,13 +51,15 @@ def opened(run: Path) -> Engine:
     return Engine.open(run, device="cpu")
 
 
-def client(engine: Engine, texts: Any = None, hosts: Any = None, **limits: Any) -> Any:
+def client(
+    engine: Engine, texts: Any = None, hosts: Any = None, collected: Any = None, **limits: Any
+) -> Any:
     """Asks a service over the engine, without a network; `limits` are of `guard.Limits`."""
     from starlette.testclient import TestClient
 
     from cqr.search.application import application
-    from cqr.search.guard import Limits
+    from cqr.search.limits import Limits
     from cqr.search.suggestions import Suggestions
 
-    app = application(engine, texts or Suggestions(), Limits(**limits), hosts)
+    app = application(engine, texts or Suggestions(), Limits(**limits), hosts, collected)
     return TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)

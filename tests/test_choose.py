@@ -1,15 +1,22 @@
 """--detector auto: which detector, why, and a warning for each step down."""
 
+import importlib.util
 import json
 import pickle
+import sys
 
+import huggingface_hub
 import pytest
 import torch
 
 from cqr.errors import UserError
-from cqr.pipeline.detectors import DetectorSpec, choose, detectron2, download
+from cqr.pipeline.detectors import DetectorSpec, asked, choose, detectron2, download
 from cqr.pipeline.detectors.download import Source
 
+sys.path.insert(0, __file__.rsplit("/", 1)[0])
+import tiny_backbones
+
+CLIP = "https://huggingface.co/laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
 FPN = "COCO-Detection/faster_rcnn_R_50_FPN_3x"
 
 
@@ -33,6 +40,8 @@ def world(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(World.hub))
     zoo = Source("https://dl.fbaipublicfiles.com/m.pkl", tmp_path / "zoo" / "m.pkl")
     monkeypatch.setattr(detectron2, "source", lambda config: zoo)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "models"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     world = World()
     world.set(detectron2_problem="detectron2 is not installed")
     return world
@@ -60,6 +69,78 @@ def test_other_files_of_that_name_are_no_scenes(world, tmp_path, content):
     assert choose(tmp_path / "made").spec.name == "grid"
 
 
+def test_a_joint_backbone_before_all(world, tmp_path):
+    world.set(net=["huggingface.co", "pytorch.org"])
+    choice = choose(tmp_path, "cpu")
+    assert choice.spec == DetectorSpec(
+        "transformers", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", device="cpu"
+    )
+    assert f"{CLIP}, MIT, 605 MB, can be reached" in choice.reason
+    assert choice.warning is None
+
+
+@pytest.mark.parametrize(
+    "name", ["laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "google/siglip2-base-patch16-224"]
+)
+def test_a_cached_backbone_needs_no_net(world, tmp_path, name):
+    model = tiny_backbones.tiny_clip(tmp_path / "model")
+    tiny_backbones.as_cached(tmp_path / "models", name, model)
+    choice = choose(tmp_path)
+    assert (choice.spec.name, choice.spec.config) == ("transformers", name)
+    assert "is in the cache" in choice.reason
+    assert world.asked == []
+
+
+def test_other_models_in_the_cache_are_never_taken(world, tmp_path):
+    model = tiny_backbones.tiny_clip(tmp_path / "model")
+    for name in ("facebook/dinov3-vitb16", "apple/MobileCLIP2-S0", "facebook/metaclip-b32"):
+        tiny_backbones.as_cached(tmp_path / "models", name, model)
+    assert choose(tmp_path).spec.name == "grid"
+
+
+def test_offline_the_hub_is_not_asked(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    choice = choose(tmp_path)
+    assert choice.spec.name == "grid"
+    assert "HF_HUB_OFFLINE is set" in choice.warning
+    assert not any("huggingface" in url for url in world.asked)
+
+
+def test_without_the_extra_all_is_as_it_was(world, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "transformers" else find(name)
+    )
+    world.set(net=["huggingface.co", "pytorch.org"], detectron2_problem="detectron2 is not")
+    choice = choose(tmp_path)
+    assert choice.spec.name == "torchvision"
+    assert "pip install 'cqr[vision]'" in choice.reason
+
+
+def test_what_a_command_line_asks_for(world, tmp_path):
+    assert asked("auto", None, None, "cpu") is None
+    assert asked("grid", "bundled", None, "cpu") == DetectorSpec("grid", "bundled", device="cpu")
+    model = tiny_backbones.tiny_clip(tmp_path / "model")
+    spec = asked("auto", f"{model}#values", None, "cpu", "crops", "torchvision/x")
+    assert spec == DetectorSpec(
+        "transformers",
+        f"{model}#values",
+        device="cpu",
+        regions="crops",
+        finder=DetectorSpec("torchvision", "x", device="cpu"),
+    )
+    with pytest.raises(UserError, match="need a --detector that they belong to; name it"):
+        asked("auto", "resnet18", None, "cpu")
+    with pytest.raises(UserError, match="--finder-weights needs a --finder"):
+        asked("timm", "resnet18", None, "cpu", finder_weights=tmp_path)
+    with pytest.raises(
+        UserError, match=r"boxes needs a detector of objects, and detectron2 is not"
+    ):
+        asked("timm", "resnet18", None, "cpu", "boxes")
+    world.set(net=["pytorch.org"])
+    assert asked("timm", "resnet18", None, "cpu", "boxes").finder.name == "torchvision"
+
+
 def test_detectron2_before_torchvision(world, tmp_path):
     world.set(net=["fbaipublicfiles", "pytorch.org"])
     choice = choose(tmp_path)
@@ -69,20 +150,27 @@ def test_detectron2_before_torchvision(world, tmp_path):
     assert (choice.spec.name, choice.warning) == ("torchvision", None)
 
 
-def test_weights_at_hand_need_no_net(world, tmp_path):
+def test_objects_at_hand_when_no_joint_backbone_is(world, tmp_path):
     cached = world.hub / "checkpoints" / "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth"
     cached.parent.mkdir(parents=True)
     cached.touch()
     choice = choose(tmp_path)
     assert choice.spec.name == "torchvision"
     assert str(cached) in choice.reason
-    assert world.asked == []
+    assert f"without texts: no joint backbone is in the cache, and {CLIP} cannot" in choice.reason
+    assert world.asked == [CLIP]
 
 
 def test_the_last_step_down_says_all(world, tmp_path):
     choice = choose(tmp_path)
     assert choice.spec == DetectorSpec("grid")
-    for part in ("not objects", "detectron2 is not installed", "https://download.pytorch.org"):
+    for part in (
+        "not objects",
+        "no texts",
+        CLIP,
+        "detectron2 is not installed",
+        "https://download.pytorch.org",
+    ):
         assert part in choice.warning
     for flag in ("--detector torchvision", "--weights FILE", "--detector grid"):
         assert flag in choice.warning

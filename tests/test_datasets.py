@@ -42,7 +42,11 @@ def test_a_table_in_the_image_folder_is_found(features):
         ["1", "a.jpg", "make it red", "b.jpg", "train"],
         ["2", "b.jpg", "bigger", "sub/c.jpg", "test"],
     ]
-    assert data.gallery("test") == features.paths
+    # not a.jpg, which only a training row names; the last two are named by no row
+    assert data.gallery("test") == features.paths[1:]
+    kept = recognise(features, given=["gallery=all"])
+    assert kept.gallery("test") == features.paths
+    assert "the gallery is all pictures," in kept.protocol.sentence()
 
 
 @pytest.mark.parametrize(
@@ -76,11 +80,11 @@ def test_without_a_split_column_every_fifth_reference_is_the_test(features):
     tests = data.split("test")
     assert sorted(tests["reference"].unique()) == ["r4.jpg", "r9.jpg"]
     assert not set(tests["reference"]) & set(data.split("train")["reference"])
-    [note] = data.notes
-    assert note == (
-        "queries.csv has no split column: 6 of 30 queries, those of every 5th reference, "
-        "are the test split"
-    )
+    assert data.notes == (
+        ("queries.csv has no split column: 6 of 30 queries, those of every 5th reference, are the "
+         "test split"),
+        "queries.csv: 6 test rows are 2 questions",
+    )  # fmt: skip
 
 
 def test_a_name_is_resolved_only_when_one_file_has_it(features):
@@ -107,7 +111,17 @@ def test_a_name_is_resolved_only_when_one_file_has_it(features):
         ("reference,text,target,split\na,x,c,train\n ,x,c,test\n", "reference is empty in 1 of 2"),
         ("reference,text,target,split\na,b,c,train\n",
          "has no test split: mark some rows with split = test, or remove the column"),
-        ("reference,text,target,split\na,b,c,TEST\n", "has no train split"),
+        ("reference,text,target\na,b,c\na,b,\n", "target is empty in 1 of 2 rows, first in row 2"),
+        ("reference,text,target,kind\na,b,,none\n", "names no target in any of its 1 rows: mark"),
+        ("reference,text,target,kind\na,b,,right\n", "target is empty in 1 of 1 rows"),
+        ("reference,text,target,gallery\na,b,c,Louvre\n",
+         "against with ; between, names no picture (first 'Louvre'): fill it or call it otherwise"),
+        ("reference,text,target,gallery,split\na,b,c,a.jpg; b,test\na,b,c,,train\na,b,c, ;,val\n",
+         "gallery is empty in 1 rows that are scored, first in row 3; fill them, or leave it with"),
+        ("colour,width\nred,3\n",
+         "lacks reference, text, target, of one of pictures a column path, file, image or id; it "),
+        ("path,split\na.jpg,test\n",
+         "of one of pictures a caption or an attribute beside path; it has path, split"),
         ("reference,text,target,split\na,b,c,train\na,b,c,dev\n",
          "split must be train, val or test in every row, and is also dev"),
         ("reference,text,target,split\na,b,c,train\na,b,c,\n",
@@ -116,7 +130,7 @@ def test_a_name_is_resolved_only_when_one_file_has_it(features):
     ],
 )  # fmt: skip
 def test_a_broken_table_is_refused_in_one_sentence(features, text, message):
-    path = write(features, text)
+    path = write(features, text, "../photos.csv").resolve()
     with pytest.raises(UserError) as error:
         recognise(features)
     assert str(path) in str(error.value)
@@ -142,13 +156,13 @@ def test_two_tables_are_one_too_many(features):
 
 
 def test_other_tables_are_not_queries(features):
-    write(features, "image,label\na,b\n", "labels.csv")
+    write(features, "file name,label\na,b\n", "labels.csv")
     with pytest.raises(UserError) as error:
         recognise(features)
     looked = "; ".join(f"{reader.NAME}: {reader.LAYOUT}" for reader in READERS)
     assert str(error.value) == (
         f"no data set found in {features.root}; looked for {looked}; "
-        "name the folder of a data set, or write a table of queries"
+        "name the folder of a data set, or write a table of queries or of pictures"
     )
 
 

@@ -216,3 +216,33 @@ def test_other_networks_weights_are_one_sentence(tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=f"are not those of {FPN}"):
         DetectorSpec("detectron2", FPN, tmp_path / "w.pth", "cpu").load()
+
+
+def test_bottom_up_attention_is_a_config(tmp_path, monkeypatch):
+    """1,600 classes, 2048-d; its attribute head's tensors are of no use here."""
+    import pickle
+
+    from detectron2.modeling import build_model
+
+    from cqr.pipeline.detectors import bottom_up
+
+    few = {"INPUT.MIN_SIZE_TEST": 96, "MODEL.RESNETS.DEPTH": 50}
+    few["MODEL.RPN.POST_NMS_TOPK_TEST"] = 4
+    settings = backends._settings(bottom_up.CONFIG, few)
+    settings.MODEL.DEVICE = "cpu"
+    torch.manual_seed(0)
+    state = {n: t.numpy() for n, t in build_model(settings).state_dict().items()}
+    state["roi_heads.box_predictor.attr_score.weight"] = np.zeros((401, 512), np.float32)
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(pickle.dumps({"model": state, "__author__": "test"}))
+    detector = RegionDetector(backends.backend(bottom_up.CONFIG, path, CPU, **few))
+    assert (detector.dim, detector.max_k) == (2048, 4)
+    (regions,) = detector([picture(96, 96)], 2)
+    assert regions.features.shape == (2, 2048)
+    assert detector.identity["config"] == bottom_up.CONFIG
+    monkeypatch.setattr(download, "reachable", lambda url, seconds: False)
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+    with pytest.raises(
+        UserError, match=r"cannot reach http://nlp\.cs\.unc\.edu/models/faster_rcnn_"
+    ):
+        backends.backend(bottom_up.CONFIG, None, CPU)

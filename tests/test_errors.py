@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from cqr.devices import device_name, find_device
 from cqr.errors import UserError, reason
+from cqr.machine import device_name, find_device
 from cqr.trainer.training import checkpoint
 
 

@@ -734,14 +734,13 @@ def test_the_command_as_it_stands(tmp_path):
     assert lines[0].startswith("Wrote artifacts/fashion.h5: 6 pictures, ")
     assert lines[1] == "Computed 7 pictures in this run, kept 0"
     assert lines[2].startswith("Time: read ")
+    found = open_features(tmp_path / "artifacts" / "fashion.h5")
     assert lines[3:] == [
         "Failed: 1, listed in artifacts/fashion.failures.csv",
         "  a\\nb.jpg is empty",
-        "Next: cqr train --features artifacts/fashion.h5",
+        f"Next: cqr search --features artifacts/fashion.h5 --image {found.paths[0]}",
     ]
-    assert open_features(tmp_path / "artifacts" / "fashion.h5").image_root == str(
-        tmp_path / "fashion"
-    )
+    assert found.image_root == str(tmp_path / "fashion")
 
 
 @pytest.mark.parametrize(

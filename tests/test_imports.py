@@ -808,7 +808,7 @@ def test_the_command_and_inspect(tmp_path):
     run = cqr("import", source, "--k", "5")
     assert run.returncode == 0, run.stderr
     assert run.stderr.startswith(f"Source: bottom-up-attention TSV, {source}\n")
-    lines = run.stdout.splitlines()
+    lines, out = run.stdout.splitlines(), Path("artifacts/train_obj.h5")
     assert lines[0].startswith("Wrote artifacts/train_obj.h5: 4 pictures, ")
     assert lines[1] == "Imported 4 pictures in this run, kept 0"
     assert lines[2].startswith("Time: read ")
@@ -817,7 +817,7 @@ def test_the_command_and_inspect(tmp_path):
         "  p004 has 2 columns, not 6 (line 5)",
         "Order: the source's own, not by confidence",
         "Cut: 1 pictures have more than 5 regions, up to 6; the first 5 are kept",
-        "Next: cqr train --features artifacts/train_obj.h5",
+        f"Next: cqr search --features artifacts/train_obj.h5 --image {open_features(out).paths[0]}",
     ]
     run = cqr("inspect", "artifacts/train_obj.h5")
     assert run.returncode == 0, run.stderr

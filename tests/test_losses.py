@@ -1,5 +1,7 @@
 """The losses against a literal transcription of TIRG's equations 4 to 6 in numpy."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -42,34 +44,71 @@ def test_soft_triplet(kind, size):
     assert ours.item() == pytest.approx(total / ((size - 1) * size), rel=1e-9)
 
 
-def test_sampled_soft_triplet_with_every_negative_is_the_mean_over_all():
-    size = 4
-    psi, phi = vectors(size)
+@pytest.mark.parametrize("kind", ["dot", "squared-l2"])
+def test_similarities(kind):
+    psi, phi = vectors(4)
+    ours = losses.similarities(torch.tensor(psi), torch.tensor(phi), kind)
+    expected = [[kappa(kind, a, b) for b in phi] for a in psi]
+    np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("loss", [losses.batch_classification, losses.soft_triplet])
+def test_kappa_is_the_dot_product_unless_said(loss):
+    psi, phi = (torch.tensor(v) for v in vectors(4))
+    assert loss(psi, phi) == loss(psi, phi, "dot") != loss(psi, phi, "squared-l2")
+    assert torch.equal(losses.similarities(psi, phi), psi @ phi.T)
+
+
+@pytest.mark.parametrize("name", ["batch-classification", "soft-triplet"])
+def test_an_unknown_kappa_is_refused(name):
+    with pytest.raises(ValueError, match="kappa 'cosine' is not one of dot, squared-l2"):
+        losses.LOSSES[name](torch.ones(2, 3), torch.ones(2, 3), "cosine")
+
+
+def triplets(psi, phi):
+    """For each of the 2B anchors of TIRG's code, the term of each of its 2B - 2 negatives."""
+    size = len(psi)
     x = np.concatenate([psi, phi])
     label = list(range(size)) * 2
     terms = []
     for a in range(2 * size):
         [p] = [b for b in range(2 * size) if b != a and label[b] == label[a]]
-        for n in range(2 * size):
-            if label[n] != label[a]:
-                terms.append(
-                    np.log1p(
-                        np.exp(kappa("squared-l2", x[a], x[n]) - kappa("squared-l2", x[a], x[p]))
-                    )
-                )
+        near = kappa("squared-l2", x[a], x[p])
+        others = [n for n in range(2 * size) if label[n] != label[a]]
+        terms.append([np.log1p(np.exp(kappa("squared-l2", x[a], x[n]) - near)) for n in others])
+    return terms
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_sampled_soft_triplet_with_every_negative_is_the_mean_over_all(size):
+    psi, phi = vectors(size)
     ours = losses.soft_triplet_sampled(torch.tensor(psi), torch.tensor(phi), negatives=99)
-    assert ours.item() == pytest.approx(np.mean(terms), rel=1e-9)
+    assert ours.item() == pytest.approx(np.mean(triplets(psi, phi)), rel=1e-9)
 
 
-def test_sampled_soft_triplet_draws_three_wrong_negatives():
-    psi, phi = (torch.tensor(v) for v in vectors(6))
-    draws = set()
+def test_sampled_soft_triplet_draws_exactly_three_distinct_wrong_negatives():
+    """Of three pairs each anchor has four negatives: to draw three is to leave one out."""
+    psi, phi = vectors(3)
+    terms = triplets(psi, phi)
+    left_out = itertools.product(*terms)
+    possible = np.array([(np.sum(terms) - sum(out)) / (6 * 3) for out in left_out])
+    found = set()
     for seed in range(20):
         torch.manual_seed(seed)
-        draws.add(round(losses.soft_triplet_sampled(psi, phi).item(), 9))
-    assert len(draws) > 10
-    whole = losses.soft_triplet_sampled(psi, phi, negatives=10).item()
-    assert np.mean(list(draws)) == pytest.approx(whole, rel=0.2)
+        ours = losses.LOSSES["soft-triplet-sampled"](torch.tensor(psi), torch.tensor(phi), "dot")
+        found.add(int(np.abs(possible - ours.item()).argmin()))
+        assert np.abs(possible - ours.item()).min() < 1e-12
+    assert len(found) > 15
+
+
+def test_the_losses_have_the_names_that_settings_give_them():
+    assert set(losses.LOSSES) == {"batch-classification", "soft-triplet", "soft-triplet-sampled"}
+    psi, phi = (torch.tensor(v) for v in vectors(3))
+    for name, loss in (
+        ("batch-classification", losses.batch_classification),
+        ("soft-triplet", losses.soft_triplet),
+    ):
+        assert losses.LOSSES[name](psi, phi, "squared-l2") == loss(psi, phi, "squared-l2")
 
 
 @pytest.mark.parametrize("name", ["soft-triplet", "soft-triplet-sampled"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cqr.trainer.ranking import metrics, scores
 
@@ -121,6 +122,18 @@ def test_recall_counts_found_queries_among_all(k, expected):
     assert metrics.recall_at(np.array([1, 2, 0, 5, 6]), k) == pytest.approx(expected)
 
 
+def test_of_no_query_every_share_is_zero():
+    none = np.empty(0, np.int64)
+    assert metrics.recall_at(none, 1) == metrics.chance_at(none, none, 1) == 0
+    assert metrics.map_at(np.empty((0, 3), np.int64), [], 1) == 0
+
+
+def test_the_best_fifty_are_kept_unless_otherwise_said():
+    ours = metrics.rank(torch.ones(1, 1), torch.ones(60, 1), np.array([-1]), [np.array([55])])
+    assert ours.top.tolist() == [list(range(50))]
+    assert (ours.scores.shape, ours.rank.tolist()) == ((1, 50), [56])
+
+
 @pytest.mark.parametrize("correct", [0, 1, 3, 6])
 @pytest.mark.parametrize("k", [1, 2, 5, 9])
 def test_chance_is_the_share_of_all_orders_that_hit(correct, k):
@@ -163,6 +176,37 @@ def test_members_rank_as_a_sort_of_them_would(seed, q, m, values, block, device)
         assert ranked[row].tolist() == order + [-1] * (m - len(order))
         hits = [n for n, place in enumerate(order, 1) if place in correct[row]]
         assert ranks[row] == min(hits, default=0)
+    found = metrics.rank_within(*map(torch.tensor, (queries, gallery)), members, correct)
+    assert np.array_equal(found.rank, ranks)
+    assert np.array_equal(found.top, ranked)
+    for row, (places, reached) in enumerate(zip(ranked, found.scores, strict=True)):
+        for place, score in zip(places, reached, strict=True):
+            assert score == queries[row] @ gallery[place] if place >= 0 else np.isnan(score)
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that a tensor of three dimensions had."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.ndim == 3:
+            self.numbers = max(self.numbers, made.numel())
+        return made
+
+
+@pytest.mark.parametrize(
+    ("m", "dim", "block", "most"),
+    [(3, 5, 60, 60), (3, 5, 74, 60), (3, 5, 1, 15), (1, 1, 4, 4), (3, 5, 10**6, 40 * 15)],
+)
+def test_members_are_ranked_in_bounded_memory(monkeypatch, m, dim, block, most):
+    """Of a block of queries no more numbers are held than BLOCK, or than one query needs."""
+    monkeypatch.setattr(scores, "BLOCK", block)
+    queries, gallery = torch.ones(40, dim), torch.ones(7, dim)
+    with Largest() as largest:
+        metrics.rank_among(queries, gallery, np.tile(np.arange(m), (40, 1)), [[0]] * 40)
+    assert largest.numbers == most
 
 
 def test_a_member_named_twice_is_refused():
@@ -202,6 +246,7 @@ def test_average_precision_of_a_worked_example():
     assert found.tolist() == pytest.approx([(1 + 2 / 3) / 3])
 
 
-def test_a_place_found_twice_is_refused():
-    with pytest.raises(ValueError, match="query 0 has the place 3 twice"):
-        metrics.average_precision(np.array([[3, 1, 3, -1, -1]]), [np.array([1])], 2)
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_place_found_twice_is_refused(place):
+    with pytest.raises(ValueError, match=f"query 0 has the place {place} twice"):
+        metrics.average_precision(np.array([[place, 2, place, -1, -1]]), [np.array([1])], 2)

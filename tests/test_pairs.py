@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cqr.errors import UserError
-from cqr.trainer.datasets.pairs import Listed
+from cqr.trainer.datasets.pairs import Listed, cut
 from cqr.trainer.training.holdout import divide
 from cqr.trainer.training.material import Wanted, collect
 from cqr.trainer.training.settings import Settings
@@ -41,6 +41,51 @@ def test_each_query_comes_once_and_those_of_a_reference_together(references, tog
         full, rest = divmod(count, together)
         assert len(runs) <= full + bool(rest)
         assert sum(length % together for length in runs) % together == rest
+
+
+def test_a_list_is_shuffled_whole_unless_queries_are_put_together():
+    names = [str(i) for i in range(30)]
+    source = Listed(pd.DataFrame({"reference": list("aab") * 10, "text": names, "target": names}))
+    assert source.together == 1
+    drawn = source.draw(np.random.default_rng(7))
+    assert list(drawn.text) == [str(i) for i in np.random.default_rng(7).permutation(30)]
+    assert len(source) == len(drawn) == 30
+    assert list(source.texts()) == names
+
+
+@pytest.mark.parametrize(
+    ("fraction", "held"), [(0, 0), (0.01, 1), (0.25, 2), (0.5, 5), (0.95, 9), (0.99, 9), (1, 9)]
+)
+def test_a_share_of_the_values_is_held_out_with_all_their_rows(fraction, held):
+    frame = pd.DataFrame({"group": list("jihgfedcbajihgfedcbaaaa")})
+    masks = [cut(frame, "group", fraction, seed) for seed in range(60)]
+    for mask in masks:
+        out = set(frame["group"][mask])
+        assert len(out) == held
+        assert out.isdisjoint(frame["group"][~mask])
+    again = cut(frame[::-1], "group", fraction, 0)  # the order of the rows does not matter
+    assert again.tolist() == masks[0][::-1].tolist()
+    if held:
+        assert len({tuple(mask) for mask in masks}) > 5
+        assert set().union(*(frame["group"][mask] for mask in masks)) == set("abcdefghij")
+
+
+@pytest.mark.parametrize("together", [2, 3])
+def test_an_epoch_is_drawn_the_same_in_every_version(together):
+    """A run that goes on under another version of cqr meets the same pairs: one by one."""
+    references = list("cabbacabcaabbbacbacb")
+    rng = np.random.default_rng(11)
+    groups = {}  # of each reference, as they come in the shuffled list
+    for row in rng.permutation(20):
+        of_one = [key for key in groups if key[0] == references[row]]
+        if not of_one or len(groups[of_one[-1]]) == together:
+            of_one.append((references[row], len(of_one)))
+        groups.setdefault(of_one[-1], []).append(int(row))
+    places = rng.permutation(len(groups)).tolist()
+    expected = [
+        row for _, rows in sorted(zip(places, groups.values(), strict=True)) for row in rows
+    ]
+    assert listed(references, together).order(np.random.default_rng(11)).tolist() == expected
 
 
 def test_groups_and_what_is_in_them_are_shuffled():

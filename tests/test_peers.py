@@ -1,7 +1,9 @@
 """The peer models: each against its formula in numpy, and all of them through the one interface."""
 
 import dataclasses
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import get_args
@@ -545,6 +547,38 @@ def test_mixed_precision_trains(drawn_scenes, name):
     weights = load_file(run.weights)
     assert {w.dtype for w in weights.values()} <= {torch.float32, torch.int64}
     assert evaluate.evaluate(run, material, torch.device("cpu")).metrics["queries"] == 72
+
+
+STEPS = """
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, sys.argv[1])
+from around_models import settings, trained
+from cqr.trainer.models.words import WordLSTM
+
+torch.manual_seed(0)
+lstm, vectors = WordLSTM(5, 7), torch.randn(2, 3, 5)
+expected = lstm(vectors)
+for narrow in (torch.bfloat16, torch.float16):
+    with torch.autocast("cpu", narrow):
+        states = lstm(vectors.requires_grad_().to(narrow))
+        assert states.dtype == torch.float32 and torch.allclose(states, expected, atol=0.02)
+        states.sum().backward()
+for precision in ("bf16-mixed", "16-mixed"):
+    chosen = settings("tirg", epochs=1, input="regions")
+    run, _ = trained(Path(sys.argv[2]), chosen, precision=precision)
+    assert run.history()[0]["loss"] > 0
+"""
+
+
+def test_an_lstm_trains_in_mixed_precision_on_a_processor_without_avx512(drawn_scenes):
+    limited = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    arguments = [sys.executable, "-c", STEPS, str(Path(__file__).parent), str(drawn_scenes())]
+    done = subprocess.run(arguments, env=limited, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_text_encoder_may_read_for_a_peer(drawn_scenes, write_encoder):

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import cqr
+from cqr import api
 from cqr.trainer.training.runs import Run
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -69,6 +70,12 @@ def test_the_three_lines_from_python(tmp_path, capfd):
     assert again.show("03.png").size[0] == 420
     with pytest.raises(cqr.UserError, match=r"x.png is not in artifacts/photos.h5: name a pict"):
         again.regions("x.png")
+
+    assert api.next_of(features) == "cqr train --features artifacts/photos.h5"
+    Path("photos.csv").rename("elsewhere.csv")
+    alone = "cqr search --features artifacts/photos.h5 --image 00.png"
+    assert api.next_of(features) == alone  # nothing to train on: it must not be a training
+    Path("elsewhere.csv").rename("photos.csv")
 
     settings = {"epochs": 1, "validation": 0.0, "batch": 4}
     run = cqr.train("artifacts/photos.h5", options=TINY, progress=False, **settings)

@@ -30,10 +30,26 @@ def test_by_caption_every_image_of_the_target_s_caption_but_the_reference_is_cor
     assert correct(work) == [[2, 5], [1, 4], [4], []]
 
 
-def test_by_target_every_target_of_the_same_reference_and_text_is_correct():
+def test_rows_of_the_same_reference_and_text_are_one_query_with_all_their_targets():
     data = dataset(table.PROTOCOL)
     work = task(data, data.queries, data.gallery("test"))
-    assert correct(work) == [[1, 2], [1, 2], [4], []]
+    assert work.queries["query_id"].tolist() == ["0", "2", "3"]
+    assert correct(work) == [[1, 2], [4], []]
+    assert work.size.tolist() == [5, 5, 5]
+
+
+def test_a_query_with_a_gallery_of_its_own_is_held_against_nothing_else():
+    data = dataset(table.PROTOCOL)
+    lists = [["b", "d", "a"], ["c"], ["f", "nowhere", "f"], ["e", "c", "a"]]
+    queries = data.queries.assign(gallery=lists)
+    work = task(data, queries, data.gallery("test"))
+    assert work.own.tolist() == [[1, 3, -1], [5, -1, -1], [4, -1, 0]]  # references are removed
+    assert work.size.tolist() == [2, 1, 2]
+    assert correct(work) == [[1], [], []]  # c and e are right, but not among these
+    kept = replace(data, protocol=replace(table.PROTOCOL, remove_reference=False))
+    assert task(kept, queries, data.gallery("test")).own.tolist()[0] == [1, 3, 0]
+    some = queries.assign(gallery=[None, *lists[1:]])
+    assert task(data, some, data.gallery("test")).own is None
 
 
 def test_a_reference_that_is_kept_may_be_correct():

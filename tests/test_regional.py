@@ -42,6 +42,9 @@ class Known:
         each = [torch.cat((b, m.expand(len(b), 1)), 1) for b, m in zip(boxes, maps, strict=True)]
         return torch.cat(each) * self.scale
 
+    def whole(self, maps):
+        return None
+
 
 def picture(width, height, value=100):
     return np.full((height, width, 3), value, np.uint8)

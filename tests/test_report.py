@@ -251,7 +251,7 @@ def test_a_picture_that_cannot_be_read_is_one_empty_frame(scenes):
     evaluation = evaluate.evaluate(run, material, torch.device("cpu"))
     [worst, *_] = examples.of_evaluation(evaluation.queries, run, material, 2)[1].examples
     Path(material.reader.file.image_root, worst.reference).write_bytes(b"\x89PNG no more")
-    path = report.write(evaluation, run, material, Path("out"), examples=2)
+    path = report.write(evaluation, run, material, Stored(Path("out")), examples=2)
     found = Page(path.read_text())
     assert len(found.all("rect", "frame")) == 1
     assert found.all("image")

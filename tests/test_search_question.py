@@ -127,6 +127,23 @@ def test_any_text_can_be_given_any_weight(text, weight):
     assert found.weight == pytest.approx(weight, abs=0.001)
 
 
+def test_what_is_not_said_of_a_question_is_as_documented():
+    question = Question((reference(1),))
+    assert (question.texts, question.nots, question.where) == ((), (), None)
+    assert (question.k, question.keep_references) == (10, False)
+    assert WeightedText("red").weight == 1
+    one, other = reference(1), reference(2)
+    assert (one.row, one.seconds) == (None, {})
+    assert one.seconds is not other.seconds
+
+
+def test_a_question_may_have_from_one_to_ten_thousand_results():
+    here = (reference(1),)
+    assert [Question(here, k=k).k for k in (1, 10_000)] == [1, 10_000]
+    with pytest.raises(UserError, match="--k 10001 is not between 1 and 10,000"):
+        Question(here, k=10_001)
+
+
 def test_a_question_that_asks_nothing_is_refused():
     here = (reference(1),)
     for make, sentence in (

@@ -11,6 +11,8 @@ from schemathesis import GenerationMode  # noqa: E402
 from schemathesis.checks import not_a_server_error  # noqa: E402
 from schemathesis.specs.openapi import checks  # noqa: E402
 
+from cqr.search.collected import Collected  # noqa: E402
+
 sys.path.insert(0, str(Path(__file__).parent))
 from drawn_gallery import client, opened  # noqa: E402
 
@@ -27,14 +29,16 @@ CHECKS = [
 
 
 @pytest.fixture(scope="module")
-def operations(drawn_run):
-    app = client(opened(drawn_run)).app
+def operations(drawn_run, tmp_path_factory):
+    collected = Collected.at(tmp_path_factory.mktemp("answers") / "answers.csv")
+    app = client(opened(drawn_run), collected=collected).app
     schema = schemathesis.openapi.from_asgi("/api/openapi.json", app)
     return [found.ok() for found in schema.get_all_operations()]
 
 
 def test_the_description_has_every_route(operations):
     assert sorted(f"{one.method.upper()} {one.path}" for one in operations) == [
+        "GET /api/answers",
         "GET /api/gallery",
         "GET /api/health",
         "GET /api/images/{row}",
@@ -42,13 +46,14 @@ def test_the_description_has_every_route(operations):
         "GET /api/info",
         "GET /api/suggestions",
         "GET /api/uploads/{name}",
+        "POST /api/answers",
         "POST /api/attention",
         "POST /api/search",
         "POST /api/uploads",
     ]
 
 
-UNBREAKABLE = {"GET /api/health", "GET /api/info", "POST /api/uploads"}
+UNBREAKABLE = {"GET /api/answers", "GET /api/health", "GET /api/info", "POST /api/uploads"}
 """Nothing is said in the request, or any bytes are: none fails to fit."""
 
 

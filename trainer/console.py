@@ -11,13 +11,13 @@ from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     SpinnerColumn,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
 
+from cqr.progress import bar
 from cqr.trainer.datasets.queries import Dataset
 from cqr.trainer.datasets.survey import Survey
 from cqr.trainer.evaluation.published import cells, columns
@@ -109,11 +109,11 @@ def training(settings: Settings) -> Iterator[tuple[OnStep, OnEpoch]]:
         TextColumn("loss {task.fields[loss]:.3f}"),
         TimeRemainingColumn(),
     )
-    with Progress(*parts, console=notes, transient=True) as bar:
-        line = bar.add_task("", total=None, epoch=1, epochs=settings.epochs, loss=float("nan"))
+    with bar(*parts, console=notes, transient=True) as shown:
+        line = shown.add_task("", total=None, epoch=1, epochs=settings.epochs, loss=float("nan"))
 
         def on_step(epoch: int, step: int, steps: int, loss: float) -> None:
-            bar.update(line, epoch=epoch + 1, total=steps, completed=step + 1, loss=loss)
+            shown.update(line, epoch=epoch + 1, total=steps, completed=step + 1, loss=loss)
 
         def on_epoch(log: dict[str, Any]) -> None:
             recall = "".join(f"  R@{k} {v:.1f}" for k, v in log.get("recall", {}).items())

@@ -1,16 +1,17 @@
 """One file a backend.  A detector turns pictures into exactly K regions each."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cqr.devices import find_device
 from cqr.errors import UserError
+from cqr.machine import find_device
 from cqr.pipeline.regions import Regions
 
 if TYPE_CHECKING:  # torch is heavy, and this package is imported for its names alone
@@ -21,8 +22,13 @@ if TYPE_CHECKING:  # torch is heavy, and this package is imported for its names 
 Picture = NDArray[np.uint8]
 """An upright RGB picture, H x W x 3."""
 
-NAMES = ("detectron2", "torchvision", "bundled", "grid")
+FINDERS = ("detectron2", "torchvision", "bundled", "grid")
 """Each is a module of this package with `backend(config, weights, device) -> Backend`."""
+
+BACKBONES = ("open_clip", "timm", "transformers")
+"""Each is a module of this package with `encoder(request) -> Encoder`; they find no boxes."""
+
+NAMES = FINDERS + BACKBONES
 
 
 class Detector(Protocol):
@@ -70,22 +76,70 @@ class DetectorSpec:
     Attributes:
         name: one of NAMES.
         config: which of the backend's networks; None is its default.
-        weights: a file of weights; None is the backend's own.
+        weights: a file of weights, or a backbone's folder; None is the backend's own.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
+        regions: of a backbone: one of `backbones.regions.KINDS`; None is cells.
+        finder: of a backbone: the detector whose boxes it describes, on its device.
+        accept_licence: use a backbone whatever licence it is under.
     """
 
     name: str
     config: str | None = None
     weights: Path | None = None
     device: str = "auto"
+    regions: str | None = None
+    finder: "DetectorSpec | None" = None
+    accept_licence: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        identity: Mapping[str, Any],
+        weights: Path | None = None,
+        device: str = "auto",
+        finder_weights: Path | None = None,
+    ) -> Self:
+        """The detector of an identity, as a feature file records it.  Its licence was accepted."""
+        finder = identity.get("finder")
+        return cls(
+            identity["name"],
+            identity.get("config"),
+            weights,
+            device,
+            regions=identity.get("regions"),
+            finder=cls.of(finder, finder_weights, device) if finder else None,
+            accept_licence=True,
+        )
 
     def load(self) -> Detector:
         """Raises UserError for an unknown name or config, and for weights that cannot be had."""
         from cqr.pipeline.detectors.regional import RegionDetector
 
-        return RegionDetector(
-            backend(self.name, self.config, self.weights, find_device(self.device))
-        )
+        device = find_device(self.device)
+        if self.name in BACKBONES:
+            return self._described(device)
+        if self.regions or self.finder:
+            raise UserError(
+                f"{self.name} describes its own boxes; --regions and --finder need one of"
+                f" --detector {', '.join(BACKBONES)}"
+            )
+        return RegionDetector(backend(self.name, self.config, self.weights, device))
+
+    def _described(self, device: "torch.device") -> Detector:
+        from cqr.pipeline.detectors.backbones import regions, source
+
+        if self.config is None:
+            raise UserError(
+                f"--detector {self.name} needs --config NAME: the name of a model on the hub, or "
+                "a folder; docs/backbones.md has some"
+            )
+        finder = None
+        if self.finder is not None:
+            of = self.finder
+            finder = backend(of.name, of.config, of.weights, device)
+        request = source.parse(self.config, self.weights, device, self.accept_licence)
+        module = import_module(f"cqr.pipeline.detectors.{self.name}")
+        return regions.detector(module.encoder(request), self.regions or "cells", finder)
 
 
 @dataclass(frozen=True)
@@ -108,35 +162,104 @@ def choose(folder: Path, device: str = "auto") -> Choice:
     """The best detector that can run here and now on the pictures of a folder.
 
     Generated scenes (`cqr scenes` leaves a scenes.json) get the bundled detector;
-    other pictures detectron2, else torchvision, if their weights are at hand or
-    can be downloaded; else a grid, with a warning.  Takes seconds at most, even
-    where no name can be looked up.
+    other pictures a joint backbone, which texts can be asked of (`backbones.choice`),
+    else detectron2, else torchvision, if their weights are at hand or can be
+    downloaded; else a grid, with a warning.  Takes seconds at most, even where no
+    name can be looked up.
     """
     if scenes := _scenes(folder):
         return Choice(DetectorSpec("bundled", device=device), f"{scenes} says generated scenes")
+    from cqr.pipeline.detectors.backbones import choice
+
+    joint = choice.joint()
+    if not isinstance(joint, str):
+        found, reason = joint
+        return Choice(DetectorSpec(found.detector, found.config, device=device), reason)
+    objects, tried = _objects(device)
+    if objects is not None:
+        spec, reason = objects
+        return Choice(spec, f"{reason}; without texts: {joint}")
+    return Choice(
+        DetectorSpec("grid", device=device),
+        "no object detector can be had here",
+        f"{'; '.join([joint, *tried])}: so the regions are the cells of a fixed grid, not objects, "
+        "and no texts can be asked without a training; for objects fetch such a file by hand and "
+        "pass it with --detector torchvision --weights FILE, for texts a model's folder with "
+        "--config FOLDER, or accept the grid with --detector grid",
+    )
+
+
+def _objects(device: str) -> tuple[tuple[DetectorSpec, str] | None, list[str]]:
+    """The detector of objects that can be had, and why; and what was tried before it."""
     from cqr.pipeline.detectors import detectron2, torchvision
     from cqr.pipeline.detectors.download import reachable
 
-    tried = []
+    tried: list[str] = []
     for name, module in (("detectron2", detectron2), ("torchvision", torchvision)):
         if name == "detectron2" and (problem := detectron2.problem()):
             tried.append(problem)
             continue
         source = module.source(None)
         if source.path.is_file():
-            return Choice(DetectorSpec(name, device=device), f"its weights are in {source.path}")
+            return (DetectorSpec(name, device=device), f"its weights are in {source.path}"), tried
         if reachable(source.url):
-            return Choice(DetectorSpec(name, device=device), f"its weights are at {source.url}")
+            return (DetectorSpec(name, device=device), f"its weights are at {source.url}"), tried
         tried.append(
             f"{name}'s weights are not in {source.path.parent} and {source.url} cannot be reached"
         )
-    return Choice(
-        DetectorSpec("grid", device=device),
-        "no object detector can be had here",
-        f"{'; '.join(tried)}: so the regions are the cells of a fixed grid, not objects; for "
-        "objects fetch such a file by hand and pass it with --detector torchvision --weights "
-        "FILE, or accept the grid with --detector grid",
-    )
+    return None, tried
+
+
+def asked(
+    name: str,
+    config: str | None,
+    weights: Path | None,
+    device: str,
+    regions: str | None = None,
+    finder: str | None = None,
+    finder_weights: Path | None = None,
+    accept_licence: bool = False,
+) -> DetectorSpec | None:
+    """The detector that a command line asks for; None for one that `choose` is to find.
+
+    Args:
+        name: "auto" or one of NAMES.  "auto" with a folder as config: whichever
+            library that model is for.
+        finder: NAME or NAME/CONFIG of the detector whose boxes a backbone describes;
+            None, where `regions` is "boxes": the detector of objects that can be had.
+        config, weights, device, regions, finder_weights, accept_licence: see DetectorSpec.
+
+    Raises:
+        UserError: options that do not belong together.
+    """
+    if name == "auto" and config is not None and Path(config.partition("#")[0]).is_dir():
+        from cqr.pipeline.detectors.backbones.choice import recognise
+
+        name = recognise(Path(config.partition("#")[0]))
+    if name == "auto":
+        if config or weights:
+            raise UserError("--config and --weights need a --detector that they belong to; name it")
+        if regions or finder or finder_weights or accept_licence:
+            raise UserError(
+                "--regions, --finder and --accept-licence need a --detector that they belong to; "
+                "name it"
+            )
+        return None
+    found: DetectorSpec | None = None
+    if finder:
+        network, _, rest = finder.partition("/")
+        found = DetectorSpec(network, rest or None, finder_weights, device)
+    elif finder_weights:
+        raise UserError("--finder-weights needs a --finder that they belong to; name it")
+    elif regions == "boxes":
+        objects, tried = _objects(device)
+        if objects is None:
+            raise UserError(
+                f"--regions boxes needs a detector of objects, and {'; '.join(tried)}: name one "
+                "with --finder, and its file with --finder-weights"
+            )
+        found = objects[0]
+    return DetectorSpec(name, config, weights, device, regions, found, accept_licence)
 
 
 def _scenes(folder: Path) -> Path | None:
@@ -156,7 +279,10 @@ def backend(
     name: str, config: str | None, weights: Path | None, device: "torch.device"
 ) -> "Backend":
     """The network behind a name; see DetectorSpec."""
-    if name not in NAMES:
+    if name in BACKBONES:
+        raise UserError(f"{name} finds no boxes; choose from {', '.join(FINDERS)}")
+    if name not in FINDERS:
         raise UserError(f"no detector is named {name}; choose --detector from {', '.join(NAMES)}")
     module = import_module(f"cqr.pipeline.detectors.{name}")
-    return module.backend(config, weights, device)
+    loaded: Backend = module.backend(config, weights, device)
+    return loaded

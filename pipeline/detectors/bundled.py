@@ -21,10 +21,11 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
+from cqr.digest import sha256
 from cqr.errors import UserError
 from cqr.pipeline.detectors.selection import Selection
 from cqr.pipeline.detectors.torchvision import Torchvision
-from cqr.pipeline.detectors.weights import digest, fit, read
+from cqr.pipeline.detectors.weights import fit, read
 
 WEIGHTS = Path(__file__).parent.parent / "weights" / "bundled.safetensors"
 
@@ -187,6 +188,6 @@ def backend(config: str | None, weights: Path | None, device: torch.device) -> B
         "name": "bundled",
         "config": config,
         "version": torchvision.__version__.split("+")[0],
-        "weights": digest(path),
+        "weights": sha256(path),
     }
     return Bundled(network.eval().to(device), device, identity)

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ def examples(folder: Path, split: str) -> tuple[list[Example], list[Example]]:
     if any(image["drawing"] is None for image in images):
         raise UserError(f"{folder} has no drawings: make it again without --no-drawings")
 
-    def example(image: dict, file: str, box: str) -> Example:
+    def example(image: dict[str, Any], file: str, box: str) -> Example:
         objects = image["objects"]
         return Example(
             folder / image[file],
@@ -170,7 +171,8 @@ def train(folder: Path, steps: int, seed: int) -> Network:
     seen = seen_together(pictures)
     rng = random.Random(seed)
     batches = zip(_endless(pictures, PICTURES, rng), _endless(drawings, DRAWINGS, rng), strict=True)
-    network = Network().train()
+    network = Network()
+    network.train()
     network.backbone.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -192,7 +194,8 @@ def train(folder: Path, steps: int, seed: int) -> Network:
         if step % 50 == 0 or step == steps:
             shown = " ".join(f"{n.removeprefix('loss_')} {v:.3f}" for n, v in recent.items())
             print(f"{time.monotonic() - started:6.0f} s  step {step}/{steps}  {shown}", flush=True)
-    return network.eval()
+    network.eval()
+    return network
 
 
 def save(network: Network, out: Path) -> None:

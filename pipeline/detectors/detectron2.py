@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cqr.digest import sha256
 from cqr.errors import UserError
+from cqr.pipeline.detectors import bottom_up
 from cqr.pipeline.detectors.download import Source
 from cqr.pipeline.detectors.regional import antialiased
 from cqr.pipeline.detectors.selection import Candidates, Selection
-from cqr.pipeline.detectors.weights import digest, fit, read
+from cqr.pipeline.detectors.weights import fit, read
 
 DEFAULT = "COCO-Detection/faster_rcnn_R_50_FPN_3x"
 
@@ -43,14 +45,16 @@ def source(config: str | None) -> Source:
         UserError: the zoo has none.
     """
     name = (config or DEFAULT).removesuffix(".yaml")
+    # Where detectron2 itself (its iopath) keeps what it downloaded.
+    cache = Path(os.getenv("FVCORE_CACHE", "~/.torch/iopath_cache")).expanduser()
+    if name == bottom_up.CONFIG:
+        return Source(bottom_up.URL, cache / "models" / bottom_up.URL.rsplit("/", 1)[1])
     table = _zoo()
     if name not in table["CONFIG_PATH_TO_URL_SUFFIX"]:
         raise UserError(
             f"detectron2's model zoo has no weights for {name}; pass your own with --weights FILE"
         )
     suffix = f"{name}/{table['CONFIG_PATH_TO_URL_SUFFIX'][name]}"
-    # Where detectron2 itself (its iopath) keeps what it downloaded.
-    cache = Path(os.getenv("FVCORE_CACHE", "~/.torch/iopath_cache")).expanduser()
     return Source(table["S3_PREFIX"] + suffix, cache / "detectron2" / suffix)
 
 
@@ -61,7 +65,7 @@ def backend(
 
     Args:
         config: the path of a config below detectron2/model_zoo/configs, or of a
-            YAML file; None is DEFAULT.
+            YAML file, or `bottom_up.CONFIG`; None is DEFAULT.
         weights: as detectron2 or its zoo saves them.
         device: where to run.
         options: keys of the config with other values, for example
@@ -85,12 +89,14 @@ def backend(
     settings.MODEL.DEVICE = str(device)
     network = build_model(settings).eval()
     fit(network, state, path, name)
+    if name == bottom_up.CONFIG:
+        bottom_up.alter(network)
     identity = {
         "name": "detectron2",
         "config": name,
         "settings": fingerprint,
         "version": detectron2.__version__,
-        "weights": digest(path),
+        "weights": sha256(path),
     }
     return Detectron2(network, settings, device, identity)
 
@@ -156,16 +162,22 @@ class Detectron2:
         features = [maps.features[name] for name in heads.in_features]
         wrapped = [Boxes(b) for b in boxes]
         if hasattr(heads, "res5"):  # C4: the last stage of the backbone is the head
-            return heads._shared_roi_transform(features, wrapped).mean(dim=[2, 3])
-        return heads.box_head(heads.box_pooler(features, wrapped)).flatten(1)
+            pooled: Tensor = heads._shared_roi_transform(features, wrapped).mean(dim=[2, 3])
+        else:
+            pooled = heads.box_head(heads.box_pooler(features, wrapped)).flatten(1)
+        return pooled
+
+    def whole(self, maps: _Maps) -> None:
+        """It has no embedding of a picture."""
 
 
 def _settings(name: str, options: dict[str, Any]) -> Any:
     """The config, checked to be a Faster R-CNN, without heads for masks and keypoints."""
     from detectron2.config import get_cfg
 
-    path = Path(name)
-    if path.suffix != ".yaml" or not path.is_file():
+    if name == bottom_up.CONFIG:
+        path, options = _folder() / "configs" / bottom_up.BASE, {**bottom_up.SETTINGS, **options}
+    elif (path := Path(name)).suffix != ".yaml" or not path.is_file():
         path = _folder() / "configs" / f"{name.removesuffix('.yaml')}.yaml"
     if not path.is_file():
         raise UserError(

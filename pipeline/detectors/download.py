@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from cqr.digest import sha256
 from cqr.errors import UserError
-from cqr.pipeline.detectors.weights import digest
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Source:
                 raise UserError(
                     f"cannot download weights to {self.path}: {error}; {by_hand}"
                 ) from error
-        elif not digest(self.path).startswith(self.sha256):
+        elif not sha256(self.path).startswith(self.sha256):
             raise UserError(
                 f"the weights in {self.path} are damaged; delete that file and try again"
             )

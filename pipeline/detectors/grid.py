@@ -38,7 +38,7 @@ def backend(config: str | None, weights: Path | None, device: torch.device) -> "
     encoder: Encoder
     if name == efficientnet.NAME and not rest:
         encoder = efficientnet.encoder(weights, device)
-    elif name in detectors.NAMES and name != "grid":
+    elif name in detectors.FINDERS and name != "grid":
         encoder = detectors.backend(name, rest or None, weights, device)
     else:
         raise UserError(
@@ -89,6 +89,9 @@ class Grid:
 
     def pool(self, maps: _Maps, boxes: list[Tensor]) -> Tensor:
         return self._encoder.pool(maps.maps, boxes)
+
+    def whole(self, maps: _Maps) -> Tensor | None:
+        return self._encoder.whole(maps.maps)
 
 
 def cells(k: int) -> np.ndarray:

@@ -48,6 +48,14 @@ class Encoder(Protocol):
         """The features, sum(n) x D, of n x 4 boxes in network pixels for each picture."""
         ...
 
+    def whole(self, maps: Any) -> Tensor | None:
+        """The network's own embedding of each picture, B x D.
+
+        None where it has none of that width: then the box around the whole
+        picture is pooled as the others are.
+        """
+        ...
+
 
 class Backend(Encoder, Protocol):
     """An encoder that also finds boxes.
@@ -65,18 +73,39 @@ class Backend(Encoder, Protocol):
         ...
 
 
+class Describer(Protocol):
+    """Makes features of boxes that another network found.
+
+    Attributes:
+        identity: of the detector that it makes together with the finder of the boxes.
+        dim: D.
+    """
+
+    identity: dict[str, Any]
+    dim: int
+
+    def __call__(
+        self, pictures: list[Picture], boxes: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """For each picture: features, n x D, of its n x 4 boxes in its pixels; and the whole, D."""
+        ...
+
+
 class RegionDetector:
     """A `cqr.pipeline.detectors.Detector` over a backend.
 
     The backend proposes; here K boxes are selected, pooled again as they finally
     are, together with the box of the whole picture, and scaled to the original.
+    With a describer, the features are that one's, of the same boxes.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, describer: Describer | None = None) -> None:
         self.backend = backend
-        self.dim = backend.dim
+        self.describer = describer
+        self.dim = (describer or backend).dim
         self.max_k = backend.max_k
-        self.identity = {**backend.identity, "selection": _plain(backend.selection)}
+        identity = (describer or backend).identity
+        self.identity = {**identity, "selection": _plain(backend.selection)}
 
     def network_size(self, width: int, height: int) -> tuple[int, int]:
         return self.backend.network_size(width, height)
@@ -107,34 +136,53 @@ class RegionDetector:
         batch = torch.stack([backend.resize(picture, size) for picture in pictures])
         maps = backend.encode(batch.to(backend.device).float())
         found = [select(c, size, k, backend.selection) for c in backend.find(maps, k)]
-        whole = torch.tensor([[0.0, 0.0, *size]])
-        boxes = [torch.cat((boxes, whole)) for boxes, _ in found]
-        features = backend.pool(maps, [b.to(backend.device) for b in boxes]).float().cpu()
-        if not features.isfinite().all():
+        in_pixels = [_scaled(b, size, p) for (b, _), p in zip(found, pictures, strict=True)]
+        if self.describer:
+            features, wholes = self.describer(pictures, in_pixels)
+        else:
+            features, wholes = self._pooled(maps, [b for b, _ in found], size)
+        if not all(f.isfinite().all() for f in (*features, *wholes)):
             raise UserError(
                 f"the detector {self.identity['name']} computes features that are not finite; "
                 "its weights are damaged or not meant for it: choose others with --weights"
             )
-        each = features.split([len(b) for b in boxes])
+        rows = zip(features, wholes, in_pixels, found, pictures, strict=True)
         return [
-            _regions(feature.numpy(), box.numpy(), scores.numpy(), size, picture, k)
-            for feature, box, (_, scores), picture in zip(each, boxes, found, pictures, strict=True)
+            _regions(feature.numpy(), whole.numpy(), boxes.numpy(), scores.numpy(), picture, k)
+            for feature, whole, boxes, (_, scores), picture in rows
         ]
+
+    def _pooled(
+        self, maps: Any, boxes: list[Tensor], size: tuple[int, int]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """What the backend itself makes of its boxes, and of the whole pictures."""
+        wholes = self.backend.whole(maps)
+        if wholes is None:
+            around = torch.tensor([[0.0, 0.0, *size]])
+            boxes = [torch.cat((b, around)) for b in boxes]
+        pooled = self.backend.pool(maps, [b.to(self.backend.device) for b in boxes])
+        features = list(pooled.float().cpu().split([len(b) for b in boxes]))
+        if wholes is not None:
+            return features, list(wholes.float().cpu())
+        return [f[:-1] for f in features], [f[-1] for f in features]
+
+
+def _scaled(boxes: Tensor, size: tuple[int, int], picture: Picture) -> Tensor:
+    """From network pixels to those of the original."""
+    height, width = picture.shape[:2]
+    limit = torch.tensor([width, height, width, height], dtype=torch.float32)
+    # Clipped again: 500.00003 has been seen in a picture 500 pixels wide.
+    return (boxes * (limit / torch.tensor([*size, *size]))).clamp(min=0).minimum(limit)
 
 
 def _regions(
-    features: Floats, boxes: Floats, scores: Floats, size: tuple[int, int], picture: Picture, k: int
+    features: Floats, whole: Floats, boxes: Floats, scores: Floats, picture: Picture, k: int
 ) -> Regions:
-    """Scale to the original and fill up to k rows.  The last feature and box are the whole's."""
+    """Fill up to k rows."""
     height, width = picture.shape[:2]
-    limit = np.array([width, height, width, height], np.float32)
-    # Clipped again: 500.00003 has been seen in a picture 500 pixels wide.
-    boxes = np.clip(boxes * (limit / np.array([*size, *size], np.float32)), 0, limit)
-    whole = features[-1]
-    if len(boxes) > 1:
-        features, boxes = features[:-1], boxes[:-1]
-    else:  # nothing found: the whole picture is the one region, without any confidence
-        boxes, scores = limit[None] * np.array([0, 0, 1, 1], np.float32), np.zeros(1, np.float32)
+    if not len(boxes):  # the whole picture is the one region, without any confidence
+        boxes, scores = np.array([[0, 0, width, height]], np.float32), np.zeros(1, np.float32)
+        features = whole[None]
     count = len(boxes)
     filler = ((0, k - count), (0, 0))
     return Regions(

@@ -11,11 +11,12 @@ from torchvision.models import get_model, get_model_weights
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 
+from cqr.digest import sha256
 from cqr.errors import UserError
 from cqr.pipeline.detectors.download import Source
 from cqr.pipeline.detectors.regional import interpolated
 from cqr.pipeline.detectors.selection import Candidates, Selection
-from cqr.pipeline.detectors.weights import digest, fit, read
+from cqr.pipeline.detectors.weights import fit, read
 
 CONFIGS = (
     "fasterrcnn_resnet50_fpn_v2",
@@ -61,14 +62,14 @@ def backend(
         name, weights=None, weights_backbone=None, num_classes=len(classes), **options
     )
     fit(network, state, path, name)
-    sha256 = digest(path)
-    if name == "fasterrcnn_resnet50_fpn" and sha256.startswith(published.sha256):
+    weights_sha256 = sha256(path)
+    if name == "fasterrcnn_resnet50_fpn" and weights_sha256.startswith(published.sha256):
         _forget_eps(network)
     identity: dict[str, Any] = {
         "name": "torchvision",
         "config": name,
         "version": torchvision.__version__.split("+")[0],
-        "weights": sha256,
+        "weights": weights_sha256,
     }
     if options:
         identity["options"] = options
@@ -132,10 +133,15 @@ class Torchvision:
     def pool(self, maps: _Maps, boxes: list[Tensor]) -> Tensor:
         return self._box_features(maps, boxes)
 
+    def whole(self, maps: _Maps) -> None:
+        """It has no embedding of a picture."""
+
     def _box_features(self, maps: _Maps, boxes: list[Tensor]) -> Tensor:
         """What the box head makes of each box, and the box predictor reads."""
         heads = self.network.roi_heads
-        return heads.box_head(heads.box_roi_pool(maps.features, boxes, maps.images.image_sizes))
+        pooled = heads.box_roi_pool(maps.features, boxes, maps.images.image_sizes)
+        features: Tensor = heads.box_head(pooled)
+        return features
 
 
 def _known(config: str | None) -> str:

@@ -1,7 +1,5 @@
 """Files of weights: read without running anything in them, name them, fit them to a network."""
 
-import hashlib
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cqr.errors import UserError
+from cqr.pipeline import unpickle
 
 State = dict[str, Tensor]
 
@@ -52,12 +51,6 @@ def read(path: Path) -> State:
     return state
 
 
-def digest(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def fit(network: nn.Module, state: State, path: Path, config: str) -> None:
     """Load `state` into the network, whole.  What the network has no use for is left out.
 
@@ -83,41 +76,9 @@ def _parse(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path)
     if path.suffix == ".pkl" and not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            return _Arrays(file, encoding="latin1").load()
+        with path.open("rb") as file:  # as in detectron2's model zoo
+            return unpickle.load(file)
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-class _Arrays(pickle.Unpickler):
-    """Admits arrays and plain containers, as in detectron2's model zoo, and nothing else."""
-
-    _array = np.zeros(1).__reduce__()[0]
-    _buffer = np.zeros(1).__reduce_ex__(5)[0]
-    _scalar = np.float32(0).__reduce__()[0]
-    _admitted: dict[tuple[str, str], Any] = {  # noqa: RUF012 - never written to
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("numpy.core.multiarray", "_reconstruct"): _array,
-        ("numpy._core.multiarray", "_reconstruct"): _array,
-        ("numpy.core.numeric", "_frombuffer"): _buffer,
-        ("numpy._core.numeric", "_frombuffer"): _buffer,
-        ("numpy.core.multiarray", "scalar"): _scalar,
-        ("numpy._core.multiarray", "scalar"): _scalar,
-        ("_codecs", "encode"): lambda text, encoding: _bytes(text, encoding),
-        ("collections", "OrderedDict"): dict,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._admitted[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"{module}.{name} is not admitted") from None
-
-
-def _bytes(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"the encoding {encoding} is not admitted")
-    return text.encode("latin1")
 
 
 def _shape(tensor: Tensor) -> str:

@@ -86,7 +86,7 @@ class Arrays:
     def _load(self, name: str, kinds: str = "iuf") -> NDArray[Any] | None:
         file = self.folder / f"{name}.npy"
         try:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
+            array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, EOFError) as error:

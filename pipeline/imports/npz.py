@@ -6,7 +6,6 @@ and attrs_conf.  Others store x as D x n (openvqa reads that), or no info.
 """
 
 import contextlib
-import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from cqr.errors import UserError
 from cqr.listing import Failure, files, is_utf8, readable
+from cqr.pipeline import unpickle
 from cqr.pipeline.imports.source import Broken, Entry, Found, Kind
 
 EXTRAS = {"classes": "objects_id", "attributes": "attrs_id", "attribute_scores": "attrs_conf"}
@@ -118,7 +118,7 @@ class _Archive:
             return {}
         with _damage_said(), self._member("info") as stream:
             _header(stream)
-            found = _Plain(stream, encoding="latin-1").load()  # as numpy does for Python 2
+            found = unpickle.load(stream)
             info = found.item() if isinstance(found, np.ndarray) and found.ndim == 0 else None
         return info if isinstance(info, dict) else {}
 
@@ -141,25 +141,6 @@ class _Archive:
             raise Broken(f"has no {name}")
         with _damage_said():
             return self.zip.open(f"{name}.npy")
-
-
-_MAKERS = {
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-}
-
-
-class _Plain(pickle.Unpickler):
-    """Makes numbers, text, dictionaries and numpy arrays, and refuses all that runs code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes
-            return lambda text, _: text.encode("latin-1")
-        if (module.replace("numpy._core", "numpy.core"), name) not in _MAKERS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 @contextlib.contextmanager

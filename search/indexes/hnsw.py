@@ -8,7 +8,6 @@ The graph proposes; the gallery's own vectors decide the order and the scores.
 """
 
 import math
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cqr import machine
 from cqr.atomic import replacing
 from cqr.errors import UserError
 from cqr.search.gallery import Gallery
@@ -114,13 +114,12 @@ def build(gallery: Gallery, progress: Progress) -> Path:
     file = file_of(gallery)
     if not file.is_file():
         graph = _begun(usearch, gallery)
-        cores = len(os.sched_getaffinity(0))
         saved = time.monotonic()
         total = len(gallery)
         for first in range(len(graph), total, BLOCK):
             progress(first, total)
             rows = np.arange(first, min(first + BLOCK, total))
-            graph.add(rows, gallery.vectors[rows].astype(np.float32), threads=cores)
+            graph.add(rows, gallery.vectors[rows].astype(np.float32), threads=machine.cores())
             if time.monotonic() - saved > SAVE_EVERY:
                 _save(graph, _partial(gallery))
                 saved = time.monotonic()

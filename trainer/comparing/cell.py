@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from cqr.devices import find_device
 from cqr.errors import UserError
+from cqr.machine import find_device
 from cqr.trainer.evaluation.evaluate import evaluate
 from cqr.trainer.evaluation.stored import Stored
 from cqr.trainer.training import runs

@@ -4,9 +4,10 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cqr.progress import bar
 from cqr.trainer.comparing.plan import Cell, Comparison
 from cqr.trainer.comparing.run import OnLook
 from cqr.trainer.comparing.words import (
@@ -52,9 +53,9 @@ def comparing(comparison: Comparison) -> Iterator[OnLook]:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*parts, console=notes, transient=True) as bar:
+    with bar(*parts, console=notes, transient=True) as shown:
         epochs = comparison.rows[0].settings.epochs
-        line = bar.add_task("", total=epochs * len(every))
+        line = shown.add_task("", total=epochs * len(every))
 
         def on_look(running: list[Cell], ended: list[Cell]) -> None:
             for cell in ended:
@@ -65,7 +66,7 @@ def comparing(comparison: Comparison) -> Iterator[OnLook]:
                 epochs if cell.done else cell.epochs() if cell.path in now else 0 for cell in every
             )
             names = "; ".join(f"{cell.row.label}, seed {cell.seed}" for cell in running[:2])
-            bar.update(line, completed=trained, description=names)
+            shown.update(line, completed=trained, description=names)
 
         yield on_look
 

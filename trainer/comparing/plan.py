@@ -149,7 +149,8 @@ def _flat(settings: Settings) -> dict[str, Any]:
     values = asdict(settings)
     options = values.pop("options")
     del values["seed"]
-    return values | options
+    flat: dict[str, Any] = values | options
+    return flat
 
 
 _DEFAULTS = _flat(Settings())

@@ -99,7 +99,7 @@ def gather(comparison: Comparison) -> Results:
 
 def _cell(cell: Cell) -> dict[str, Any]:
     row, settings = cell.row, cell.row.settings
-    about = {
+    about: dict[str, Any] = {
         "row": row.label,
         "model": settings.model,
         "seed": cell.seed,
@@ -115,21 +115,17 @@ def _cell(cell: Cell) -> dict[str, Any]:
     run = Run.load(cell.path)
     log = run.history()
     average = metrics["average"]
-    return (
-        about
-        | {f"R@{k}": value for k, value in metrics["recall"].items()}
-        | metrics["measures"]
-        | ({"average": average["value"]} if average else {})
-        | {
-            "parameters": sum(p.numel() for p in run.model().parameters()),
-            "seconds": sum(line.get("seconds", 0.0) for line in log),
-            "epochs": sum(line["epoch"] > 0 for line in log),
-            "device": ", ".join(
-                sorted({line.get("device", "CPU") for line in log if line["epoch"]})
-            ),
-            "error": None,
-        }
-    )
+    return {
+        **about,
+        **{f"R@{k}": value for k, value in metrics["recall"].items()},
+        **metrics["measures"],
+        **({"average": average["value"]} if average else {}),
+        "parameters": sum(p.numel() for p in run.model().parameters()),
+        "seconds": sum(line.get("seconds", 0.0) for line in log),
+        "epochs": sum(line["epoch"] > 0 for line in log),
+        "device": ", ".join(sorted({line.get("device", "CPU") for line in log if line["epoch"]})),
+        "error": None,
+    }
 
 
 def write(results: Results) -> dict[str, Any]:

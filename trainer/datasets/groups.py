@@ -26,4 +26,5 @@ class Groups:
 
     def draw(self, rng: np.random.Generator, labels: Index) -> Index:
         """One row of each of `labels`, all rows of a label alike; each must have one."""
-        return self.order[self.first[labels] + rng.integers(0, self.size[labels])]
+        drawn: Index = self.order[self.first[labels] + rng.integers(0, self.size[labels])]
+        return drawn

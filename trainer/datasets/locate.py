@@ -19,7 +19,7 @@ from cqr.errors import UserError
 from cqr.listing import SUFFIXES
 from cqr.trainer.datasets.queries import Dataset
 
-LISTS = ("members", "targets")
+LISTS = ("members", "targets", "gallery")
 """Columns of queries that hold lists of images."""
 
 
@@ -61,7 +61,9 @@ def located(dataset: Dataset, paths: Sequence[str]) -> Dataset:
         return pd.Series([path_of(name) for name in column], column.index, dtype=object)
 
     moved = {name: renamed(queries[name]) for name in single}
-    moved |= {name: queries[name].map(lambda some: [path_of(n) for n in some]) for name in lists}
+    moved |= {
+        name: queries[name].map(lambda some: some and [path_of(n) for n in some]) for name in lists
+    }
     return replace(
         dataset,
         queries=queries.assign(**moved),

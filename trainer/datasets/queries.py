@@ -28,7 +28,8 @@ class Protocol:
         own: what that image is called, in words.
         correct: "caption", every gallery image with the target's caption; "target",
             the query's target; or "alike", every target that the split lists for
-            the same reference and text.
+            the same reference and text: rows that are alike in both are one query.
+        described: what captions stand for, in words, where they are not the data set's own.
         recall_at: the k of Recall@k.
         scored: the split that is scored.
         submitted: the split whose truth a server keeps, if there is one.
@@ -38,7 +39,7 @@ class Protocol:
             the target's value is then correct.
         subset_recall_at: the k of recall among the query's `members`.
         precision_at: the k of mean average precision over the query's `targets`.
-        average: names of measures (see `evaluate`) whose mean is reported too.
+        average: names of measures (see `ranking.measures`) whose mean is reported too.
         text: the form of the text, in words; "" as it is.
         pairs: how training pairs are drawn, in words.
     """
@@ -58,6 +59,7 @@ class Protocol:
     precision_at: tuple[int, ...] = ()
     average: tuple[str, ...] = ()
     text: str = ""
+    described: str = ""
     pairs: str = "every listed training query once an epoch"
 
     @property
@@ -72,6 +74,8 @@ class Protocol:
             "target": "the target alone",
             "alike": "every target listed for the same reference and text",
         }[self.correct]
+        if self.described:
+            correct = f"every gallery image with the target's {self.described}"
         said = [
             f"{self.source}: the gallery is {self.gallery}",
             f"{self.own} is {'removed from' if self.remove_reference else 'kept in'} it",
@@ -113,7 +117,8 @@ class Dataset:
         root: where it was read.
         queries: query_id, reference, text, target, split, then columns of the data
             set's own.  target is None where only a server knows it.  Where the
-            protocol needs them: members and targets, each a list of images; and
+            protocol needs them: members and targets, each a list of images; gallery,
+            a list of those that the query alone is scored against, or None; and
             own_image, the image of the gallery that shows what the reference does,
             where that is not the reference itself.
         images: path, caption, split, and columns of the data set's own; caption is
@@ -163,8 +168,11 @@ class Dataset:
         if "group" not in images:
             images = images[images["split"].isin(ranked) | images["split"].isna()]
         columns = [queries["reference"], own_images(queries), queries["target"], images["path"]]
+        if "gallery" in queries:
+            columns.append(queries["gallery"].explode())
         named = pd.concat(columns)
-        return pd.unique(named.dropna()).tolist()
+        paths: list[str] = pd.unique(named.dropna()).tolist()
+        return paths
 
     def gallery(self, split: str) -> list[str]:
         """Paths of the images that the queries of a split are scored against."""
@@ -186,6 +194,9 @@ class Task:
             reference, -1 for none; None where the protocol has no such sets.
         relevant: for each query the places of its `targets`, -1 for one that is
             not there; None where the protocol has no average precision.
+        own: Q x M int64, the places of the gallery that the query alone is scored
+            against, without what is to be removed, -1 for none; None where all are
+            scored against the whole gallery.
     """
 
     queries: pd.DataFrame
@@ -194,6 +205,15 @@ class Task:
     correct: list[Places]
     members: Places | None = None
     relevant: list[Places] | None = None
+    own: Places | None = None
+
+    @property
+    def size(self) -> Places:
+        """Q: how many images each query is scored against."""
+        if self.own is not None:
+            own: Places = (self.own >= 0).sum(1)
+            return own
+        return len(self.gallery) - (self.reference >= 0).astype(np.int64)
 
 
 def task(dataset: Dataset, queries: pd.DataFrame, gallery: list[str]) -> Task:
@@ -205,9 +225,15 @@ def task(dataset: Dataset, queries: pd.DataFrame, gallery: list[str]) -> Task:
     protocol = dataset.protocol
     place = pd.Series(np.arange(len(gallery)), index=gallery)
     place = place[~place.index.duplicated(keep="last")]
+    if protocol.correct == "alike":
+        listed, queries = queries, queries.drop_duplicates(["reference", "text"])
+    else:
+        listed = queries
     reference = place.reindex(own_images(queries)).fillna(-1).to_numpy(np.int64)
-    correct = _correct(dataset, queries, gallery, place)
-    members = _members(queries, place, reference) if protocol.subset_recall_at else None
+    correct = _correct(dataset, queries, listed, gallery, place)
+    members = None
+    if protocol.subset_recall_at:
+        members = _listed_places(queries["members"], place, reference)
     relevant = None
     if protocol.precision_at:
         known = place.to_dict()
@@ -219,7 +245,11 @@ def task(dataset: Dataset, queries: pd.DataFrame, gallery: list[str]) -> Task:
         correct = [c[c != r] for c, r in zip(correct, reference, strict=True)]
     else:
         reference = np.full(len(queries), -1)
-    return Task(queries, gallery, reference, correct, members, relevant)
+    own = None
+    if "gallery" in queries and all(isinstance(some, list) for some in queries["gallery"]):
+        own = _listed_places(queries["gallery"].map(dict.fromkeys), place, reference)
+        correct = [np.intersect1d(c, among) for c, among in zip(correct, own, strict=True)]
+    return Task(queries, gallery, reference, correct, members, relevant, own)
 
 
 def own_images(queries: pd.DataFrame) -> "pd.Series[str]":
@@ -244,9 +274,17 @@ def _paths(images: pd.DataFrame) -> list[str]:
 
 
 def _correct(
-    dataset: Dataset, queries: pd.DataFrame, gallery: list[str], place: "pd.Series[int]"
+    dataset: Dataset,
+    queries: pd.DataFrame,
+    listed: pd.DataFrame,
+    gallery: list[str],
+    place: "pd.Series[int]",
 ) -> list[Places]:
-    """For each query the places of its correct images, its reference not yet removed."""
+    """For each query the places of its correct images, its reference not yet removed.
+
+    Args:
+        listed: the rows that say which targets there are for a reference and a text.
+    """
     nothing = np.empty(0, dtype=np.int64)
     if dataset.protocol.correct == "caption":
         caption = dataset.images.drop_duplicates("path").set_index("path")["caption"]
@@ -255,18 +293,19 @@ def _correct(
     targets = place.reindex(queries["target"]).to_numpy()
     if dataset.protocol.correct == "target":
         return [nothing if np.isnan(t) else np.array([t], dtype=np.int64) for t in targets]
-    pairs = list(zip(queries["reference"], queries["text"], strict=True))
-    listed = pd.DataFrame({"key": pairs, "place": targets}).dropna()
+    there = listed.assign(place=place.reindex(listed["target"]).to_numpy()).dropna(subset="place")
     members = {
-        key: np.unique(group.to_numpy(np.int64)) for key, group in listed.groupby("key")["place"]
+        key: np.unique(group.to_numpy(np.int64))
+        for key, group in there.groupby(["reference", "text"])["place"]
     }
+    pairs = zip(queries["reference"], queries["text"], strict=True)
     return [members.get(key, nothing) for key in pairs]
 
 
-def _members(queries: pd.DataFrame, place: "pd.Series[int]", reference: Places) -> Places:
-    """Q x M places of each query's image set, -1 for its reference and what is not there."""
+def _listed_places(lists: "pd.Series[Any]", place: "pd.Series[int]", reference: Places) -> Places:
+    """Q x M places of each query's listed images, -1 for its reference and what is not there."""
     known = place.to_dict()
-    rows = [[known.get(image, -1) for image in images] for images in queries["members"]]
+    rows = [[known.get(image, -1) for image in images] for images in lists]
     width = max(map(len, rows), default=0)
     places = np.array([row + [-1] * (width - len(row)) for row in rows], dtype=np.int64)
     places = places.reshape(len(rows), width)

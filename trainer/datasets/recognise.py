@@ -11,6 +11,7 @@ from cqr.trainer.datasets.locate import located
 from cqr.trainer.datasets.queries import Dataset
 from cqr.trainer.datasets.readers import (
     Reader,
+    attributes,
     circo,
     cirr,
     css,
@@ -22,8 +23,10 @@ from cqr.trainer.datasets.readers import (
 )
 from cqr.trainer.options import choose
 
-READERS: tuple[Reader, ...] = (css, fashion200k, mit_states, fashion_iq, shoes, cirr, circo, table)
-"""The table is the last: it stands back where another fits."""
+READERS: tuple[Reader, ...] = (
+    css, fashion200k, mit_states, fashion_iq, shoes, cirr, circo, table, attributes
+)  # fmt: skip
+"""A table stands back where another fits, and one of pictures where one of queries does."""
 
 NAMES = tuple(reader.NAME for reader in READERS)
 
@@ -58,7 +61,12 @@ def find(pictures: Pictures, data: Path | None = None, name: str | None = None) 
     if name is not None and name not in NAMES:
         raise UserError(f"--as {name} is no data set; there are {', '.join(NAMES)}")
     readers = [reader for reader in READERS if name in (None, reader.NAME)]
-    found = [Found(r, root) for r in readers if (root := r.find(pictures, data)) is not None]
+    found: list[Found] = []
+    for reader in readers:
+        if reader is attributes and found:
+            continue
+        if (root := reader.find(pictures, data)) is not None:
+            found.append(Found(reader, root))
     if len(found) > 1:
         found = [one for one in found if one.reader is not table]
     if len(found) > 1:
@@ -70,12 +78,15 @@ def find(pictures: Pictures, data: Path | None = None, name: str | None = None) 
     looked = "; ".join(f"{reader.NAME}: {reader.LAYOUT}" for reader in readers)
     raise UserError(
         f"no data set found in {where}; looked for {looked}; "
-        "name the folder of a data set, or write a table of queries"
+        "name the folder of a data set, or write a table of queries or of pictures"
     )
 
 
 def read(
-    found: Found, pictures: Pictures, base: Mapping[str, Any] | None = None, given: tuple = ()
+    found: Found,
+    pictures: Pictures,
+    base: Mapping[str, Any] | None = None,
+    given: tuple[str, ...] = (),
 ) -> Dataset:
     """Read what was found, its images named as the pictures are.
 

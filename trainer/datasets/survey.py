@@ -136,7 +136,8 @@ def _splits(dataset: Dataset) -> list[tuple[str, int, int, int | None]]:
 
 def _twice(dataset: Dataset) -> list[str]:
     columns = ["path", "split"] + [c for c in [dataset.protocol.part] if c is not None]
-    return dataset.images.loc[dataset.images.duplicated(columns), "path"].tolist()
+    paths: list[str] = dataset.images.loc[dataset.images.duplicated(columns), "path"].tolist()
+    return paths
 
 
 def _astray(dataset: Dataset) -> list[str]:

@@ -78,7 +78,10 @@ def build(
     """A model of that name, freshly initialised from torch's random state."""
     model = ALL[name]
     try:
-        return model.kind(region_dim=region_dim, text=text, config=model.config(**options))
+        built: RetrievalModel = model.kind(
+            region_dim=region_dim, text=text, config=model.config(**options)
+        )
+        return built
     except ValueError as error:
         raise UserError(f"{name} cannot be built: {error}; change it with --set") from error
 

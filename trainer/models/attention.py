@@ -44,12 +44,14 @@ class Attention(nn.Module):
 
     def _project(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         def split(t: Tensor) -> Tensor:
-            return t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B, H, N, D/H
+            out: Tensor = t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B, H, N, D/H
+            return out
 
         return split(self.query(x)), split(self.key(context)), split(self.value(context))
 
     def _finish(self, x: Tensor, mixed: Tensor) -> Tensor:
-        return self.norm(x + self.dropout(self.output(mixed.transpose(1, 2).flatten(2))))
+        out: Tensor = self.norm(x + self.dropout(self.output(mixed.transpose(1, 2).flatten(2))))
+        return out
 
 
 class FeedForward(nn.Module):
@@ -63,7 +65,8 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x + self.layers(x))
+        out: Tensor = self.norm(x + self.layers(x))
+        return out
 
 
 class SelfBlock(nn.Module):
@@ -75,7 +78,8 @@ class SelfBlock(nn.Module):
         self.feed_forward = FeedForward(width, hidden, dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return self.feed_forward(self.attention(x, x, mask))
+        out: Tensor = self.feed_forward(self.attention(x, x, mask))
+        return out
 
 
 class CrossBlock(nn.Module):
@@ -90,4 +94,5 @@ class CrossBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, other: Tensor, other_mask: Tensor) -> Tensor:
         x = self.cross_attention(x, other, other_mask)
         x = self.self_attention(x, x, mask)
-        return self.linear(x)
+        out: Tensor = self.linear(x)
+        return out

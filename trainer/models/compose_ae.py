@@ -79,7 +79,8 @@ class ComposeAE(WholeModel):
         signals = torch.stack((image, *self.rotation_conv(image, text, turn)), 1)
         by_conv = self.linear_conv(self.pool(self.conv(signals)).flatten(1))
         a, b = self.weights
-        return a * by_linear + b * by_conv
+        out: Tensor = a * by_linear + b * by_conv
+        return out
 
     def forward(self, reference: RegionBatch, words: WordBatch, target: RegionBatch) -> Output:
         """Query and target vectors times the scale, and the three further losses."""

@@ -52,4 +52,5 @@ class Concatenation(WholeModel):
         )
 
     def compose(self, image: Tensor, text: Tensor) -> Tensor:
-        return self.mlp(torch.cat([image, text], -1))
+        out: Tensor = self.mlp(torch.cat([image, text], -1))
+        return out

@@ -26,8 +26,9 @@ class Output(NamedTuple):
     """What a training step is given.
 
     Attributes:
-        query, target: B x E unit vectors, times the scale; or B x M x E of M learners,
-            of which each has the training's loss, and their mean counts.
+        query: B x E unit vectors, times the scale; or B x M x E of M learners, of which
+            each has the training's loss, and their mean counts.
+        target: the same.
         extra: by the name under which it is logged.
     """
 

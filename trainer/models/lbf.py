@@ -129,7 +129,7 @@ class LBF(RetrievalModel):
 
     def word_states(self, words: WordBatch) -> Tensor:
         """TEP: B x N x D."""
-        states = self.embed_words(words)
+        states: Tensor = self.embed_words(words)
         for layer in self.tep:
             states = layer(states, words.mask)
         return states
@@ -180,7 +180,7 @@ class LBF(RetrievalModel):
         return weights.mean(1)
 
     def _vep(self, embed: nn.Module, regions: RegionBatch) -> Tensor:
-        states = embed(regions)
+        states: Tensor = embed(regions)
         for layer in self.vep:
             states = layer(states, regions.mask)
         return states
@@ -193,12 +193,13 @@ class LBF(RetrievalModel):
         done once for all states of an image or text.
         """
         greatest = self.config.pool == "max"
-        mapped = (out if greatest else out[:-1])(states[mask])
+        mapped: Tensor = (out if greatest else out[:-1])(states[mask])
         empty = mapped.new_full((*mask.shape, mapped.shape[-1]), -torch.inf if greatest else 0)
         padded = empty.index_put((mask,), mapped)
         if greatest:
             return padded.amax(1)
-        return out[-1:](padded.sum(1) / mask.sum(1, keepdim=True))
+        pooled: Tensor = out[-1:](padded.sum(1) / mask.sum(1, keepdim=True))
+        return pooled
 
 
 class RegionEmbedding(nn.Module):
@@ -215,13 +216,15 @@ class RegionEmbedding(nn.Module):
     def forward(self, regions: RegionBatch) -> Tensor:
         visual = self.visual(regions.features.to(regions.boxes.dtype))
         if self.position is None:
-            return self.dropout(visual)
+            alone: Tensor = self.dropout(visual)
+            return alone
         boxes = regions.boxes
         if self.config.position == "corners+area":
             x1, y1, x2, y2 = boxes.unbind(-1)
             boxes = torch.cat([boxes, ((x2 - x1) * (y2 - y1))[..., None]], -1)
         both = visual + self.position(boxes)
-        return self.dropout(both / 2 if self.config.combine == "average" else both)
+        out: Tensor = self.dropout(both / 2 if self.config.combine == "average" else both)
+        return out
 
 
 def _embedding(dim: int, config: LBFConfig) -> nn.Sequential:

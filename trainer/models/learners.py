@@ -112,7 +112,8 @@ class Learners(RetrievalModel):
 
     def _by_image(self, rows: Tensor) -> Tensor:
         """BM x ... to B x M x ..."""
-        return rows.unflatten(0, (-1, self.learners))
+        out: Tensor = rows.unflatten(0, (-1, self.learners))
+        return out
 
     def _joined(self, vectors: Tensor) -> Tensor:
         return self._by_image(vectors).flatten(1) / math.sqrt(self.learners)

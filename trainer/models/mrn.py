@@ -62,4 +62,5 @@ class _Layer(nn.Module):
         self.seen = nn.Sequential(*affine(), nn.Tanh(), *affine(), nn.Tanh())
 
     def forward(self, state: Tensor, image: Tensor) -> Tensor:
-        return self.shortcut(state) + self.asked(state) * self.seen(image)
+        out: Tensor = self.shortcut(state) + self.asked(state) * self.seen(image)
+        return out

@@ -79,7 +79,10 @@ class ParameterHashing(WholeModel):
     def compose(self, image: Tensor, text: Tensor) -> Tensor:
         weights = self.candidates(text)
         matrix = torch.cat([weights, -weights], 1)[:, self.places]  # B, d, d
-        return self.after(torch.einsum("bmn,bn->bm", matrix, image.to(matrix.dtype)) + self.bias)
+        out: Tensor = self.after(
+            torch.einsum("bmn,bn->bm", matrix, image.to(matrix.dtype)) + self.bias
+        )
+        return out
 
 
 def hashes(width: int, size: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -77,7 +77,7 @@ class SNR(RetrievalModel):
         """The model's vectors of F+, its own losses, L+ and L-."""
         pairs = zip(self.parts(reference), self.parts(target), strict=True)
         (seen, found), *others = pairs
-        out = self.model(seen, words, found)
+        out: Output = self.model(seen, words, found)
         if not self.causality:
             return out
         plain, minus = (self._in_passing(seen, words, found) for seen, found in others)
@@ -119,7 +119,8 @@ class SNR(RetrievalModel):
     def _in_passing(self, *given: RegionBatch | WordBatch) -> Output:
         """The model's vectors, without a trace in its running statistics."""
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        return torch.func.functional_call(self.model, buffers, given)
+        out: Output = torch.func.functional_call(self.model, buffers, given)
+        return out
 
     def _distances(self, out: Output) -> tuple[Tensor, Tensor]:
         """d of each query from its target, and from another's: B and B."""

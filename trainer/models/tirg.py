@@ -69,7 +69,8 @@ class TIRG(WholeModel):
         """phi_xt, of the shape of `image`, which is B x d, or B x d x g x g with text alike."""
         both = torch.cat([image, text], 1)
         gate, residual = self.weights
-        return gate * torch.sigmoid(self.gate(both)) * image + residual * self.residual(both)
+        out: Tensor = gate * torch.sigmoid(self.gate(both)) * image + residual * self.residual(both)
+        return out
 
     def encode_image(self, regions: RegionBatch) -> Tensor:
         """B x d unit vectors of images to be found."""
@@ -120,4 +121,5 @@ def on_grid(states: Tensor, regions: RegionBatch) -> Tensor:
             "train with --input regions, or leave out --set form=last-conv"
         )
     placed = states.gather(1, order[..., None].expand_as(states))
-    return placed.transpose(1, 2).unflatten(2, (g, g))
+    out: Tensor = placed.transpose(1, 2).unflatten(2, (g, g))
+    return out

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import RetrievalModel
-from cqr.trainer.models.words import word_layer
+from cqr.trainer.models.words import WordLSTM, word_layer
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
 
@@ -103,12 +103,15 @@ class ImageEncoder(nn.Module):
         """B x d.  The last map, being linear, is of the mean: once an image, not a region."""
         inputs = self._inputs(regions)
         if isinstance(self.map, nn.Sequential):
-            return self.map[-1](masked_mean(self.map[:-1](inputs), regions.mask))
-        return self.map(masked_mean(inputs, regions.mask))
+            out: Tensor = self.map[-1](masked_mean(self.map[:-1](inputs), regions.mask))
+        else:
+            out = self.map(masked_mean(inputs, regions.mask))
+        return out
 
     def local(self, regions: RegionBatch) -> Tensor:
         """B x K x d, whose mean over the real regions is phi_x."""
-        return self.map(self._inputs(regions))
+        out: Tensor = self.map(self._inputs(regions))
+        return out
 
     def _inputs(self, regions: RegionBatch) -> Tensor:
         features = regions.features.float()
@@ -122,7 +125,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         d = config.embed_dim
         self.word = word_layer(text, d)
-        self.lstm = nn.LSTM(d, d, batch_first=True) if config.words == "lstm" else None
+        self.lstm = WordLSTM(d, d) if config.words == "lstm" else None
         self.output = nn.Sequential(nn.Dropout(config.text_dropout), nn.Linear(d, d))
 
     def forward(self, words: WordBatch, first: Tensor | None = None) -> Tensor:
@@ -136,10 +139,13 @@ class TextEncoder(nn.Module):
             vectors = torch.cat([first.to(vectors.dtype)[:, None], vectors], 1)
             mask = torch.cat([mask.new_ones(len(mask), 1), mask], 1)
         if self.lstm is None:
-            return self.output(masked_mean(vectors, mask))
-        states, _ = self.lstm(vectors)
-        last = mask.sum(1) - 1
-        return self.output(states[torch.arange(len(states), device=last.device), last])
+            read = masked_mean(vectors, mask)
+        else:
+            states = self.lstm(vectors)
+            last = mask.sum(1) - 1
+            read = states[torch.arange(len(states), device=last.device), last]
+        out: Tensor = self.output(read)
+        return out
 
 
 def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:

@@ -26,7 +26,25 @@ class _FeatureLayer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.norm(self.map(features.to(self.map.weight.dtype)))
+        out: Tensor = self.norm(self.map(features.to(self.map.weight.dtype)))
+        return out
+
+
+class WordLSTM(nn.LSTM):
+    """One layer of LSTM over B x N x D words: the state after each, B x N x width.
+
+    On a CPU it runs in the type of its weights even under autocast: without AVX-512,
+    oneDNN has no LSTM in bfloat16 or float16, and raises.
+    """
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__(dim, width, batch_first=True)
+
+    def forward(self, vectors: Tensor) -> Tensor:  # type: ignore[override]
+        if vectors.device.type != "cpu":
+            return super().forward(vectors)[0]
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(vectors.to(next(self.parameters()).dtype))[0]
 
 
 class WordEmbedding(nn.Module):
@@ -49,4 +67,6 @@ class WordEmbedding(nn.Module):
 
     def forward(self, words: WordBatch) -> Tensor:
         positions = torch.arange(words.tokens.shape[1], device=words.tokens.device)
-        return self.dropout(self.norm(self.word(words.tokens) + self.position(positions)))
+        states = self.word(words.tokens) + self.position(positions)
+        out: Tensor = self.dropout(self.norm(states))
+        return out

@@ -17,7 +17,8 @@ class Difference:
 
     Attributes:
         mean: over the queries as they are.
-        low, high: the 2.5th and 97.5th percentile over the resamples.
+        low: the 2.5th percentile over the resamples.
+        high: the 97.5th.
         not_better: share of the resamples in which the first is not above the second.
     """
 
@@ -41,7 +42,8 @@ def paired(
     over a few seeds have few distinct values, so this is exact and fast.
 
     Args:
-        first, second: Q, the hits of each query averaged over the seeds; Q at least 1.
+        first: Q, the hits of each query averaged over the seeds; Q at least 1.
+        second: the same of the other.
         weights: Q, averaging 1, where recall is not the plain mean over queries.
     """
     differences = first - second if weights is None else weights * (first - second)
@@ -73,7 +75,8 @@ def in_deviations(first: Floats, second: Floats) -> float | None:
     """The mean difference over seeds divided by its sample standard deviation.
 
     Args:
-        first, second: S results, paired by seed.
+        first: S results, one a seed.
+        second: those of the other with the same seeds.
 
     Returns:
         None for less than two seeds, or where no seed differs from another.

@@ -12,7 +12,7 @@ from cqr.errors import UserError
 from cqr.trainer.datasets.queries import Task
 from cqr.trainer.features import RegionReader
 from cqr.trainer.models.interface import RetrievalModel
-from cqr.trainer.ranking.metrics import Ranking, rank, rank_among
+from cqr.trainer.ranking.metrics import Ranking, rank, rank_among, rank_within
 from cqr.trainer.text.vocabulary import TextReader
 
 BATCH = 256
@@ -61,8 +61,14 @@ class Vectors:
     gallery: Tensor
 
     def rank(self, work: Task) -> Ranking:
-        """Rank the task's gallery; a query whose reference has no regions finds nothing."""
-        found = rank(self.queries, self.gallery, work.reference, work.correct)
+        """Rank the task's gallery, or each query's own.
+
+        A query whose reference has no regions finds nothing.
+        """
+        if work.own is None:
+            found = rank(self.queries, self.gallery, work.reference, work.correct)
+        else:
+            found = rank_within(self.queries, self.gallery, work.own, work.correct)
         return Ranking(
             np.where(self.known, found.rank, 0),
             np.where(self.known[:, None], found.top, -1),

@@ -35,14 +35,13 @@ def measure(dataset: Dataset, work: Task, vectors: Vectors) -> Measured:
     """Rank a task's gallery and measure the result."""
     found = vectors.rank(work)
     queries, ks = work.queries, dataset.protocol.recall_at
-    size = len(work.gallery) - (work.reference >= 0)
     number = np.array([len(c) for c in work.correct])
 
     def recalls(where: NDArray[np.bool_]) -> dict[str, Any]:
         return {
             "queries": int(where.sum()),
             "recall": {str(k): recall_at(found.rank[where], k) for k in ks},
-            "chance": {str(k): chance_at(number[where], size[where], k) for k in ks},
+            "chance": {str(k): chance_at(number[where], work.size[where], k) for k in ks},
         }
 
     metrics = {

@@ -99,20 +99,44 @@ def rank_among(
     Raises:
         ValueError: a query has a member twice.
     """
+    found = rank_within(queries, gallery, members, correct)
+    return found.rank, found.top
+
+
+def rank_within(
+    queries: Tensor,
+    gallery: Tensor,
+    members: NDArray[np.int64],
+    correct: list[NDArray[np.int64]],
+) -> Ranking:
+    """Rank for each query a gallery of its own by dot product, in float32.
+
+    The arguments are those of `rank_among`.
+
+    Returns:
+        Of all M members, T = M; the rank is that of the first correct member.
+
+    Raises:
+        ValueError: a query has a member twice.
+    """
     _check_distinct(members)
     queries, gallery = queries.detach().float(), gallery.detach().float()
     places = torch.tensor(members, device=gallery.device)
-    order = np.empty_like(members)
+    ranked = np.empty_like(members)
+    best = np.full(members.shape, np.nan, np.float32)
     rows = max(1, scores.BLOCK // max(1, members.shape[1] * gallery.shape[1]))
     for first in range(0, len(queries), rows):
         part = slice(first, first + rows)
         # not a matrix product: a sum is the same for the same vector wherever it stands
         reached = (queries[part, None] * gallery[places[part].clamp(min=0)]).sum(2)
         reached[places[part] < 0] = -torch.inf
-        order[part] = np.lexsort((members[part], -reached.cpu().numpy()), axis=1)
-    ranked = np.take_along_axis(members, order, 1)
+        values = reached.cpu().numpy()
+        order = np.lexsort((members[part], -values), axis=1)
+        ranked[part] = np.take_along_axis(members[part], order, 1)
+        best[part] = np.take_along_axis(values, order, 1)
     hits = _hits(ranked, correct)
-    return np.where(hits.any(1), hits.argmax(1) + 1, 0), ranked
+    rank_of_first = np.where(hits.any(1), hits.argmax(1) + 1, 0)
+    return Ranking(rank_of_first, ranked, np.where(ranked >= 0, best, np.float32(np.nan)))
 
 
 def recall_at(ranks: NDArray[np.int64], k: int) -> float:
@@ -166,7 +190,8 @@ def average_precision(
     hits = _hits(top, correct)[:, :k]
     precision = hits.cumsum(1) / np.arange(1, hits.shape[1] + 1)
     number = np.array([len(c) for c in correct], np.int64)
-    return (precision * hits).sum(1) / np.clip(number, 1, k)
+    precisions: NDArray[np.float64] = (precision * hits).sum(1) / np.clip(number, 1, k)
+    return precisions
 
 
 def _hits(top: NDArray[np.int64], correct: list[NDArray[np.int64]]) -> NDArray[np.bool_]:
@@ -193,7 +218,8 @@ def _reached(block: Tensor, wanted: int, group: int) -> NDArray[np.float32]:
     """
     maxima = block.unflatten(1, (-1, group)).amax(2)
     least = maxima.topk(wanted, sorted=False).values.amin(1)
-    return least.clamp(min=torch.finfo(block.dtype).min).cpu().numpy()
+    bounds: NDArray[np.float32] = least.clamp(min=torch.finfo(block.dtype).min).cpu().numpy()
+    return bounds
 
 
 def _best(line: NDArray[np.float32], least: np.float32, wanted: int) -> NDArray[np.int64]:

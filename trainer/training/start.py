@@ -4,8 +4,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from cqr.devices import find_device
 from cqr.errors import UserError
+from cqr.machine import find_device
 from cqr.trainer.features import RegionReader
 from cqr.trainer.text import encoder as text_encoders
 from cqr.trainer.text import tower

@@ -24,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 
 from cqr.atomic import replacing
-from cqr.devices import device_name, find_device
 from cqr.errors import UserError
+from cqr.machine import device_name, find_device
 from cqr.trainer.datasets.pairs import PairSource
 from cqr.trainer.datasets.queries import Task
 from cqr.trainer.models.from_joint import FromJoint
@@ -96,7 +96,7 @@ def train(
     The weights of a model that is not trained are measured.
 
     Args:
-        device: see `devices.find_device`.
+        device: see `machine.find_device`.
         precision: as Lightning Fabric names it; None is bf16-mixed on a GPU and
             32-true on a CPU.
 

@@ -21,7 +21,7 @@ picture is removed here too.
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -199,10 +199,11 @@ def _split(folder: Path, split: str, reference: str) -> tuple[pd.DataFrame, pd.D
     return read, images
 
 
-def _json(path: Path) -> dict:
+def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
             f"cannot read {path} ({error}): make the folder again with `cqr scenes`"
         ) from error
+    return content

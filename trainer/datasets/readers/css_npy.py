@@ -53,7 +53,8 @@ class _Dtype:
         if not re.fullmatch(r"[<>|][biuf]\d", kind):
             raise ValueError(f"{kind} is no type of numbers")
         data = content.encode("latin1") if isinstance(content, str) else content
-        return np.frombuffer(data, kind).tolist()
+        numbers: list[int | float | bool] = np.frombuffer(data, kind).tolist()
+        return numbers
 
 
 class _Scalar:

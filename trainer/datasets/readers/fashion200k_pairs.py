@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 
+from cqr.trainer.datasets.families import Families, less_words
 from cqr.trainer.datasets.groups import Groups, Index
 from cqr.trainer.datasets.pairs import Drawn
 
@@ -47,11 +48,13 @@ class Siblings:
         self.paths = images["path"].to_numpy(object)
         self.caption, captions = pd.factorize(images["caption"])
         self.words = [caption.split() for caption in captions]
-        parent, self.child, self.key = _families(captions, self.words, clean)
-        self.family = Groups(parent)
-        self.own = Groups(self.child)
+        self.families = Families(
+            (parent, child, key)
+            for child, (caption, own) in enumerate(zip(captions, self.words, strict=True))
+            for parent, key in (less_words(own) if clean else _less_a_text(caption, own))
+        )
         self.image = Groups(self.caption)
-        self.modifiable = np.flatnonzero(np.isin(self.caption, self.child))
+        self.modifiable = np.flatnonzero(np.isin(self.caption, self.families.askers))
 
     def __len__(self) -> int:
         return len(self.modifiable) if self.clean or not len(self.modifiable) else len(self.paths)
@@ -59,20 +62,14 @@ class Siblings:
     def texts(self) -> Iterable[str]:
         """The template, and every caption that has a sibling."""
         yield "replace with"
-        for caption in np.unique(self.child):
+        for caption in self.families.askers:
             yield " ".join(self.words[caption])
 
     def draw(self, rng: np.random.Generator) -> Drawn:
         source = self._sources(rng)
         caption = self.caption[source]
-        wanted = np.empty_like(caption)
-        left = np.arange(len(source))
-        while len(left):
-            mine = self.own.draw(rng, caption[left])
-            other = self.family.draw(rng, self.family.label[mine])
-            allowed = self.key[mine] != self.key[other]
-            wanted[left[allowed]] = self.child[other[allowed]]
-            left = left[~allowed]
+        _, other = self.families.draw(rng, caption)
+        wanted = self.families.child[other]
         target = self.image.draw(rng, wanted)
         words = self.words
         texts = [replacement(words[s], words[t]) for s, t in zip(caption, wanted, strict=True)]
@@ -86,36 +83,6 @@ class Siblings:
         without = ~np.isin(source, self.modifiable)
         source[without] = rng.choice(self.modifiable, int(without.sum()))
         return source
-
-
-def _families(
-    captions: Iterable[str], words: list[list[str]], clean: bool
-) -> tuple[Index, Index, Index]:
-    """The children of each parent that has two that may be paired.
-
-    Returns:
-        Of each child: its parent, its caption, and a key that must differ within a
-        pair; whole numbers from 0.
-    """
-    parents: dict[str, int] = {}
-    keys: dict[str, int] = {}
-    rows = [
-        (parents.setdefault(parent, len(parents)), child, keys.setdefault(key, len(keys)))
-        for child, (caption, own) in enumerate(zip(captions, words, strict=True))
-        for parent, key in (_less_a_word(own) if clean else _less_a_text(caption, own))
-    ]
-    parent, child, key = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-    distinct = np.unique(parent * len(keys) + key) // max(len(keys), 1)
-    paired = np.bincount(distinct, minlength=len(parents))[parent] >= 2
-    return parent[paired], child[paired], key[paired]
-
-
-def _less_a_word(words: list[str]) -> Iterator[tuple[str, str]]:
-    """The parents of a caption without one whole word that occurs once; the word is the key."""
-    for place, word in enumerate(words):
-        rest = words[:place] + words[place + 1 :]
-        if word not in rest:
-            yield " ".join(rest), word
 
 
 def _less_a_text(caption: str, words: list[str]) -> Iterator[tuple[str, str]]:

@@ -1,11 +1,19 @@
-"""Which device a name stands for, in every stage alike."""
+"""What the machine gives this process: cores, and the device that a name stands for."""
 
+import os
 from typing import TYPE_CHECKING
 
 from cqr.errors import UserError, reason
 
 if TYPE_CHECKING:  # torch is heavy, and this is imported before it is known to be needed
     import torch
+
+
+def cores() -> int:
+    """Cores that this process may use: those it was given on Linux, else all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def find_device(name: str) -> "torch.device":
