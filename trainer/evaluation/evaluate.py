@@ -7,6 +7,7 @@ from html import escape
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -118,7 +119,7 @@ def _start(dataset: Dataset, learned: list[Measured], start: list[Measured]) -> 
     difference = {}
     for k in dataset.protocol.recall_at:
         hits, hits_before = (
-            frame["rank"].between(1, k).to_numpy(float) for frame in (ranks, before)
+            frame["rank"].between(1, k).to_numpy().astype(np.float64) for frame in (ranks, before)
         )
         found = asdict(bootstrap.paired(hits, hits_before, weights))
         share = found.pop("not_better")
