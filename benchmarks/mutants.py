@@ -1,7 +1,7 @@
 """How many small errors in a module its tests find.
 
     make mutants
-    python benchmarks/mutants.py --only search/guard.py --sample 40
+    python benchmarks/mutants.py --only search/server/guard.py --sample 40
 
 Every module of `mutants.toml` is changed in one place (see `mutate.py`), its tests run, and
 the mutant is killed if one fails, or if they take five times as long as without it.  What

@@ -29,12 +29,12 @@ import pandas as pd
 import uvicorn
 
 from cqr.search import gallery as galleries
-from cqr.search.application import application
 from cqr.search.engine import Engine
 from cqr.search.indexes import build_index, open_index
-from cqr.search.limits import Limits
-from cqr.search.serve import listening
-from cqr.search.suggestions import Suggestions
+from cqr.search.server.application import application
+from cqr.search.server.limits import Limits
+from cqr.search.server.serve import listening
+from cqr.search.server.suggestions import Suggestions
 
 TEXTS = ("make it red", "add small blue circle to top-left", "remove large object", "make it large")
 UPLOAD, SEARCH = ("decode", "detect"), ("encode", "search")

@@ -151,12 +151,12 @@ def serve(
     """
     from cqr.search import console
     from cqr.search.at_once import run_for
-    from cqr.search.collected import Collected
     from cqr.search.command import index as bring_up_to_date
     from cqr.search.engine import Engine
-    from cqr.search.serve import needed
-    from cqr.search.serve import serve as answer
-    from cqr.search.suggestions import suggestions
+    from cqr.search.server.collected import Collected
+    from cqr.search.server.serve import needed
+    from cqr.search.server.serve import serve as answer
+    from cqr.search.server.suggestions import suggestions
 
     needed()  # said before anything is computed
     collected = None if collect is None else Collected.at(collect)

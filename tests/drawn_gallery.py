@@ -57,9 +57,9 @@ def client(
     """Asks a service over the engine, without a network; `limits` are of `guard.Limits`."""
     from starlette.testclient import TestClient
 
-    from cqr.search.application import application
-    from cqr.search.limits import Limits
-    from cqr.search.suggestions import Suggestions
+    from cqr.search.server.application import application
+    from cqr.search.server.limits import Limits
+    from cqr.search.server.suggestions import Suggestions
 
     app = application(engine, texts or Suggestions(), Limits(**limits), hosts, collected)
     return TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)

@@ -16,7 +16,7 @@ import pytest
 
 import cqr
 from cqr.errors import UserError
-from cqr.search.collected import Collected, Row
+from cqr.search.server.collected import Collected, Row
 
 sys.path.insert(0, str(Path(__file__).parent))
 from drawn_gallery import client, opened
@@ -75,7 +75,7 @@ def test_another_table_is_left_as_it_is(content, message):
 CHILD = """
 import json, sys
 from pathlib import Path
-from cqr.search.collected import Collected, Row
+from cqr.search.server.collected import Collected, Row
 kept = Collected.at(Path("answers.csv"))
 print("ready", flush=True)
 for number, rows in json.loads(sys.stdin.read()):

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from cqr.search.guard import Guard
-from cqr.search.limits import Limits
+from cqr.search.server.guard import Guard
+from cqr.search.server.limits import Limits
 
 HEADERS = {
     "content-security-policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cqr.search.engine import Engine
 from cqr.search.question import Question, WeightedText
-from cqr.search.suggestions import suggestions, varied
+from cqr.search.server.suggestions import suggestions, varied
 
 sys.path.insert(0, str(Path(__file__).parent))
 from drawn_gallery import client, opened

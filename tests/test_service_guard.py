@@ -17,8 +17,8 @@ from cqr.errors import UserError
 from cqr.search import application as pages
 from cqr.search import serve as serving
 from cqr.search.engine import Engine
-from cqr.search.guard import Guard
-from cqr.search.limits import Limits
+from cqr.search.server.guard import Guard
+from cqr.search.server.limits import Limits
 from cqr.search.shown import Shown
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -11,7 +11,7 @@ from schemathesis import GenerationMode  # noqa: E402
 from schemathesis.checks import not_a_server_error  # noqa: E402
 from schemathesis.specs.openapi import checks  # noqa: E402
 
-from cqr.search.collected import Collected  # noqa: E402
+from cqr.search.server.collected import Collected  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 from drawn_gallery import client, opened  # noqa: E402

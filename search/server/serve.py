@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from cqr.errors import UserError
-from cqr.search.collected import Collected
 from cqr.search.engine import Engine
-from cqr.search.limits import Limits
-from cqr.search.suggestions import Suggestions
+from cqr.search.server.collected import Collected
+from cqr.search.server.limits import Limits
+from cqr.search.server.suggestions import Suggestions
 
 NAMES = frozenset({"127.0.0.1", "::1", "localhost"})
 """What this machine calls itself."""
@@ -49,7 +49,7 @@ def serve(
     """
     import uvicorn
 
-    from cqr.search.application import application
+    from cqr.search.server.application import application
 
     private = loopback(host)
     hosts = NAMES | {host.lower()} if private else None

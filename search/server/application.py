@@ -11,13 +11,13 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from cqr.errors import UserError
-from cqr.search.collected import Collected
 from cqr.search.engine import Engine
-from cqr.search.guard import Guard, Refusal
-from cqr.search.limits import Limits
-from cqr.search.routes import UPLOADS, problems, router
-from cqr.search.service import Service, tagged
-from cqr.search.suggestions import Suggestions
+from cqr.search.server.collected import Collected
+from cqr.search.server.guard import Guard, Refusal
+from cqr.search.server.limits import Limits
+from cqr.search.server.routes import UPLOADS, problems, router
+from cqr.search.server.service import Service, tagged
+from cqr.search.server.suggestions import Suggestions
 
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -74,7 +74,7 @@ def _serve_page(app: FastAPI) -> None:
             fresh.headers["Content-Type"] = kind
             return tagged(tag, fresh)
 
-    folder = files("cqr.search") / "page"
+    folder = files("cqr.search.server") / "page"
     for address, (name, kind) in PAGE.items():
         add(address, (folder / name).read_bytes(), kind)
 

@@ -12,14 +12,14 @@ from fastapi import Response
 
 from cqr.listing import is_utf8
 from cqr.pipeline import images
-from cqr.search import messages as say
-from cqr.search.collected import Collected, Row
 from cqr.search.engine import Engine
-from cqr.search.guard import Refusal
-from cqr.search.limits import Limits
 from cqr.search.question import Question, Reference, WeightedText
+from cqr.search.server import messages as say
+from cqr.search.server.collected import Collected, Row
+from cqr.search.server.guard import Refusal
+from cqr.search.server.limits import Limits
+from cqr.search.server.suggestions import Suggestions
 from cqr.search.shown import LARGE, Shown, Upload, Uploads, jpeg
-from cqr.search.suggestions import Suggestions
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi import Path as InPath
 
-from cqr.search import messages as say
-from cqr.search.service import Service
+from cqr.search.server import messages as say
+from cqr.search.server.service import Service
 from cqr.search.shown import LARGE, THUMB
 
 UPLOADS = "/api/uploads"
