@@ -126,12 +126,17 @@ def next_of(file: "FeatureFile") -> str:
     from cqr.trainer.text.joint import Joint
 
     features = shlex.quote(str(file.path))
+    joint = Joint.of(file.detector) is not None
     try:
-        find(Pictures(Path(file.image_root), file.paths, file.path))
+        found = find(Pictures(Path(file.image_root), file.paths, file.path))
     except UserError:  # no data set, or two: a question needs neither
-        text = ' --text "in red"' if Joint.of(file.detector) else ""
-        return f"cqr search --features {features} --image {shlex.quote(file.paths[0])}{text}"
-    return f"cqr train --features {features}"
+        found = None
+    if found is not None and found.trains:
+        return f"cqr train --features {features}"
+    if found is not None and joint:  # such as CIRCO: nothing to learn from, but to be scored on
+        return f"cqr train --features {features} --model zero-shot"
+    text = ' --text "in red"' if joint else ""
+    return f"cqr search --features {features} --image {shlex.quote(file.paths[0])}{text}"
 
 
 def open_features(path: PathLike) -> "FeatureFile":

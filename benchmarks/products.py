@@ -1,7 +1,7 @@
-"""Composition on real photographs of products, from stored vectors: before training, and after.
+"""Composition on real photographs of products, before training and after.
 
-    OMP_NUM_THREADS=1 python benchmarks/products.py FOLDER [--seeds 5] [--rows zero-shot,lbf,...]
-        [--out docs/results/products.json]
+    OMP_NUM_THREADS=1 python benchmarks/products.py FOLDER [--seeds 5] [--rows image-only,lbf,...]
+        [--features FILE.h5] [--held-out] [--out docs/results/products.json]
 
 FOLDER has the layout of "Fashion Product Images (Small)" with vectors beside it:
 
@@ -22,11 +22,20 @@ only the questions whose new value has one can be asked.  What is trained answer
 the words of the training's texts; where it starts from zero-shot, a text without a vector says
 nothing there, so that the start is the picture alone.
 
-Means and scale are measured on all pictures of the folder and on all stored texts.  Whatever is
-chosen is chosen on held-out training references, the epoch within each run too.
+Means and scale are measured on all pictures of the folder and on all stored texts.  The settings
+of the trained rows are the same for all (SETTINGS); they were chosen by --held-out, which parts
+the training's pictures 70 to 30 and never looks at the test.  Every epoch is trained: which one
+is kept is not chosen.
+
+With --features, made by `cqr extract --images FOLDER/images`, pictures are seen by another
+backbone, without texts: of its rows those with a plus see its regions, others its whole picture.
+A run that is there already, by --keep FOLDER, is not trained again.
 """
 
-from collections.abc import Iterable
+import argparse
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -42,12 +51,14 @@ from cqr.trainer.datasets.queries import Dataset, Protocol, tasks
 from cqr.trainer.evaluation.evaluate import evaluate
 from cqr.trainer.features import RegionReader
 from cqr.trainer.models.zero_shot import ZeroShot, ZeroShotConfig
+from cqr.trainer.ranking.bootstrap import in_deviations
 from cqr.trainer.ranking.encode import Vectors
 from cqr.trainer.ranking.measures import measure
 from cqr.trainer.text.vocabulary import TextSpec, Vocabulary, WordBatch
 from cqr.trainer.training.material import Material
 from cqr.trainer.training.runs import Run, now
 from cqr.trainer.training.settings import settle
+from cqr.trainer.training.train import train
 from cqr.trainer.training.untrained import fit
 
 COLUMNS = ["gender", "baseColour", "articleType"]
@@ -117,10 +128,14 @@ def drawn(of: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     return frame.assign(query_id=[str(i) for i in range(len(frame))])
 
 
-def read(folder: Path) -> Dataset:
-    """Pictures and questions, the same ones each time."""
+def read(folder: Path, held_out: bool) -> Dataset:
+    """Pictures and questions, the same ones each time; held out, of the training's alone."""
     rng = np.random.default_rng(0)
     of = pictures(folder, rng)
+    if held_out:
+        of = of[of["split"] == "train"].reset_index(drop=True)
+        rng = np.random.default_rng(1)
+        of["split"] = np.where(rng.random(len(of)) < 0.7, "train", "test")
     return Dataset("products", folder, drawn(of, rng), of, PROTOCOL, breakdown=("column",))
 
 
@@ -189,20 +204,23 @@ class Work:
 
     folder: Path
     place: Path
+    features: Path | None
+    held_out: bool
 
     @cached_property
     def material(self) -> Material:
-        out = self.place / "products.h5"
-        import_features(ImportJob(self.folder / SPACE, out, images=self.folder / "images"))
-        return Material(RegionReader(out), read(self.folder), [])
+        out = self.features or self.place / "products.h5"
+        if not out.exists():
+            import_features(ImportJob(self.folder / SPACE, out, images=self.folder / "images"))
+        return Material(RegionReader(out), read(self.folder, self.held_out), [])
 
     @cached_property
     def words(self) -> Vocabulary:
         return Vocabulary.of(self.material.dataset.split("train")["text"])
 
     @cached_property
-    def texts(self) -> Stored:
-        return stored(self.folder, self.words)
+    def texts(self) -> Stored | Vocabulary:
+        return self.words if self.features else stored(self.folder, self.words)
 
     @cached_property
     def said(self) -> Material:
@@ -231,7 +249,27 @@ class Work:
         )
 
 
+# --- what is measured ----------------------------------------------------------------------------
+
 CPU = torch.device("cpu")
+
+LIGHT = ["width=128", "heads=4", "vep_depth=1", "tep_depth=1"]
+"""Recommended for tables of this size."""
+
+SETTINGS: dict[str, Any] = {"epochs": 20, "negatives": "wrong", "select": "last", "validation": 0}
+
+ROWS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "image-only": ({"model": "image-only"}, []),
+    "tirg": ({"model": "tirg"}, []),
+    "tirg from zero-shot": ({"model": "tirg", "start": "joint"}, []),
+    "lbf": ({"model": "lbf"}, LIGHT),
+    "lbf from zero-shot": ({"model": "lbf", "start": "joint"}, LIGHT),
+    "tirg+": ({"model": "tirg", "input": "regions"}, []),
+    "lbf+": ({"model": "lbf", "input": "regions"}, LIGHT),
+}
+"""What is trained: settings and options of the model."""
+
+USUAL = ("zero-shot", "tirg", "tirg from zero-shot", "lbf", "lbf from zero-shot")
 
 
 def plain(work: Work) -> dict[str, dict[str, Any]]:
@@ -244,8 +282,8 @@ def plain(work: Work) -> dict[str, dict[str, Any]]:
     words = work.texts.encode(task.queries["text"].tolist())
     known = np.ones(len(task.queries), bool)
     asked = {
-        "image only": model.encode_image(references),
-        "text only": model.encode_text(words),
+        "image alone": model.encode_image(references),
+        "text alone": model.encode_text(words),
         "sum of unit vectors": model.encode_query(references, words),
     }
     return {
@@ -254,7 +292,78 @@ def plain(work: Work) -> dict[str, dict[str, Any]]:
     }
 
 
-def zero_shot(work: Work, compose: str) -> dict[str, Any]:
-    run = work.run(f"zero-shot-{compose}", {"model": "zero-shot"}, [f"compose={compose}"])
-    fit(run, work.material.reader, CPU)
-    return evaluate(run, work.said, CPU).metrics
+def zero_shot(work: Work) -> dict[str, dict[str, Any]]:
+    """By each composition of the product; "sum" is what "auto" stands for here."""
+    found = plain(work)
+    for compose in ("raw-sum", "slerp", "sum"):
+        run = work.run(f"zero-shot-{compose}", {"model": "zero-shot"}, [f"compose={compose}"])
+        fit(run, work.material.reader, CPU)
+        found[f"zero-shot, {compose}"] = evaluate(run, work.said, CPU).metrics
+    return found
+
+
+def trained(work: Work, row: str, seed: int) -> dict[str, Any]:
+    given, options = ROWS[row]
+    run = work.run(row, {"input": "whole", **SETTINGS, **given, "seed": seed}, options)
+    run.path.mkdir(parents=True, exist_ok=True)
+    train(run, work.material, device="cpu")  # goes on from its checkpoint
+    return evaluate(run, work.material, CPU).metrics
+
+
+def table(found: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+    """A line a row: the mean over seeds, and the sample standard deviation."""
+    for row, runs in found.items():
+        cells = []
+        for k in PROTOCOL.recall_at:
+            recall = np.array([m["recall"][str(k)] for m in runs])
+            spread = f" ± {recall.std(ddof=1):.2f}" if len(runs) > 1 else ""
+            cells.append(f"{recall.mean():.2f}{spread}")
+        yield f"| {row} | {' | '.join(cells)} |"
+
+
+def beside(found: dict[str, list[dict[str, Any]]], row: str) -> Iterator[str]:
+    """How far R@1 of a row is above the others', in deviations of the difference over seeds."""
+    first = np.array([m["recall"]["1"] for m in found[row]])
+    for other, runs in found.items():
+        if other == row or len(runs) != len(first):
+            continue
+        second = np.array([m["recall"]["1"] for m in runs])
+        number = in_deviations(first, second)
+        if number is not None:
+            far = f"{(first - second).mean():+.2f} of R@1, {number:.1f} deviations"
+            yield f"{row} beside {other}: {far}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--rows", default="zero-shot,tirg,tirg from zero-shot,lbf,lbf from zero-shot"
+    )
+    parser.add_argument("--features", type=Path)
+    parser.add_argument("--held-out", action="store_true")
+    parser.add_argument("--keep", type=Path, help="where features and runs are kept")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        place = given.keep or Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        work = Work(given.folder, place, given.features, given.held_out)
+        for row in given.rows.split(","):
+            if row == "zero-shot":
+                found |= {name: [metrics] for name, metrics in zero_shot(work).items()}
+                continue
+            found[row] = [trained(work, row, seed) for seed in range(given.seeds)]
+            print(*table({row: found[row]}), flush=True)
+    print(f"| row | {' | '.join(f'R@{k}' for k in PROTOCOL.recall_at)} |", *table(found), sep="\n")
+    print(*beside(found, list(found)[-1]), sep="\n")
+    if given.out:
+        said = {row: [m["recall"] for m in runs] for row, runs in found.items()}
+        given.out.write_text(json.dumps({"settings": SETTINGS, "recall": said}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

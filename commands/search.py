@@ -1,11 +1,13 @@
 """The commands of asking: `cqr index`, `search`, `serve`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cqr.commands import options
+from cqr.errors import UserError
 
 
 def index(
@@ -116,6 +118,14 @@ def search(
 
 
 def serve(
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of pictures: extracts them first, as `cqr extract --images` does, where"
+            " that was not done yet.",
+            show_default=False,
+        ),
+    ] = None,
     run: options.Run = None,
     features: options.RunFeatures = None,
     index: options.Index = None,
@@ -139,15 +149,17 @@ def serve(
 ) -> None:
     """Answer questions over HTTP, with a page to ask them on.
 
-    Pick or drop a picture, say what should be different, go on from what was found.  Brings the
-    gallery up to date first, as `cqr index` does; new pictures are searched once it is started
-    anew.  docs/serve.md describes the JSON API.
+    With --images, one command from a folder of pictures to the page.  Pick or drop a picture, say
+    what should be different, go on from what was found.  Brings the gallery up to date first, as
+    `cqr index` does; new pictures are searched once it is started anew.  docs/serve.md describes
+    the JSON API.
 
-    Reads a run, its features, and the pictures themselves.  Where nothing was trained on the
+    Reads a run, its features, and the pictures themselves; with --images, artifacts/FOLDER.h5,
+    which is made if it is not there.  Where nothing was trained on the
     features, makes a run that needs no training, as `cqr search` does.  Writes what `cqr index`
     writes, and the file of --collect; uploaded pictures are kept in memory alone.
 
-    Example: `cqr serve --run artifacts/runs/fashion-lbf-001`
+    Example: `cqr serve --images photos`
     """
     from cqr.search import console
     from cqr.search.at_once import run_for
@@ -160,9 +172,47 @@ def serve(
 
     needed()  # said before anything is computed
     collected = None if collect is None else Collected.at(collect)
+    if images is not None:
+        if features is not None:
+            raise UserError("--images and --features both say what is searched: leave one out")
+        features = _extracted(images, device)
     used = run_for(run, features, text_encoder, device, console.say)
     with console.bars() as progress:
         bring_up_to_date(used, features, index, None, device, progress)
     engine = Engine.open(used, features, index, device, weights=weights)
     texts = suggestions(engine.run, features)
     answer(engine, texts, host, port, show=open_, collected=collected)
+
+
+def _extracted(images: Path, device: str) -> Path:
+    """The feature file of a folder: made with the defaults, or the one that is there.
+
+    One that is there may be of another detector or K, so it is not gone on with; pictures that
+    it lacks are said, with the command that adds them.
+    """
+    from cqr.listing import find
+    from cqr.pipeline import console
+    from cqr.pipeline.extract import Job, default_out
+    from cqr.pipeline.feature_file import open_features, shards_folder
+    from cqr.pipeline.plan import Plan
+    from cqr.search.console import say
+
+    out = default_out(images)
+    if not out.exists():
+        console.run_extract(Job(images, out, k=36, device=device))
+        return out
+    file = open_features(out)
+    if Path(file.image_root) != images.resolve():
+        raise UserError(
+            f"{out} is of {file.image_root}, another folder of that name: extract with "
+            f"`cqr extract --images {shlex.quote(str(images))} --out FILE.h5`, and serve with "
+            "--features FILE.h5"
+        )
+    plan = Plan.load(shards_folder(out))
+    known = file.paths if plan is None else plan.paths  # those that failed are no news
+    new = len(set(find(images, skip=out.parent)[0]) - set(known))
+    if new:
+        say(
+            f"Not searched: {new:,} pictures that came after {out}; add them: {file.header.command}"
+        )
+    return out

@@ -115,3 +115,48 @@ def test_the_losses_have_the_names_that_settings_give_them():
 def test_one_pair_has_no_negative(name):
     with pytest.raises(ValueError, match="batch of two or more"):
         losses.LOSSES[name](torch.ones(1, 3), torch.ones(1, 3), "dot")
+
+
+ALIKE = np.array([[0, 0], [1, 1], [0, 2], [2, 1]])
+"""Targets 0 and 2 have one description; 1 and 3 answer one question."""
+
+
+def wrong(i, j):
+    return all(ALIKE[i] != ALIKE[j])
+
+
+def test_targets_that_are_equally_right_are_no_negatives():
+    psi, phi = vectors(4)
+    scores = [[kappa("dot", a, b) for b in phi] for a in psi]
+    classes, margins = [], []
+    for i in range(4):
+        others = [scores[i][j] for j in range(4) if wrong(i, j)]
+        classes.append(np.log(np.exp([scores[i][i], *others]).sum()) - scores[i][i])
+        margins += [np.log1p(np.exp(s - scores[i][i])) for s in others]
+    given = torch.tensor(psi), torch.tensor(phi), "dot", torch.from_numpy(ALIKE)
+    assert len(margins) == 8
+    assert losses.batch_classification(*given).item() == pytest.approx(np.mean(classes), rel=1e-9)
+    assert losses.soft_triplet(*given).item() == pytest.approx(np.mean(margins), rel=1e-9)
+
+
+def test_no_negative_is_drawn_that_is_equally_right():
+    psi, phi = vectors(4)
+    x, terms = np.concatenate([psi, phi]), []
+    for a in range(8):
+        near = kappa("squared-l2", x[a], x[(a + 4) % 8])
+        there = [n for n in range(8) if wrong(a % 4, n % 4)]
+        terms += [np.log1p(np.exp(kappa("squared-l2", x[a], x[n]) - near)) for n in there]
+    ours = losses.soft_triplet_sampled(
+        torch.tensor(psi), torch.tensor(phi), negatives=99, alike=torch.from_numpy(ALIKE)
+    )
+    assert len(terms) == 8 * 4
+    assert ours.item() == pytest.approx(np.mean(terms), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", list(losses.LOSSES))
+def test_a_batch_whose_targets_are_all_right_teaches_nothing(name):
+    psi, phi = (torch.tensor(v, requires_grad=True) for v in vectors(3))
+    loss = losses.LOSSES[name](psi, phi, "dot", torch.zeros(3, 2, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0
+    assert not psi.grad.any()

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import cqr
-from cqr import cli
+from cqr import api, cli
 from cqr.errors import UserError
 from cqr.search.at_once import run_for
 from cqr.search.question import Question, WeightedText
@@ -449,3 +449,38 @@ def test_a_run_knows_its_data_set_where_one_is_given(features):
         found = cqr.evaluate()
     assert found.metrics["run"] == run.path.name
     assert (run.path / "evaluation" / "metrics.json").exists()
+
+
+def test_a_data_set_for_evaluation_alone_is_scored_by_the_lines_that_are_named(clip):
+    """The walk over CIRCO, by the lines that the commands name."""
+    paths = [f"{number:012d}.jpg" for number in range(1, 31)]
+    root = Path("CIRCO/COCO2017_unlabeled/unlabeled2017")
+    root.mkdir(parents=True)
+    entry = {"reference_img_id": 1, "relative_caption": "is red", "shared_concept": "a ball"}
+    entries = {
+        "val": [
+            {**entry, "id": i, "target_img_id": i + 2, "gt_img_ids": [i + 2]} for i in range(9)
+        ],
+        "test": [{**entry, "id": 9}],
+    }
+    Path("CIRCO/annotations").mkdir()
+    for split, content in entries.items():
+        Path(f"CIRCO/annotations/{split}.json").write_text(json.dumps(content))
+    joint = joint_space.described(clip)
+    file = joint_space.write(Path("artifacts/circo.h5"), joint, root=root.resolve(), paths=paths)
+    following = api.next_of(cqr.open_features(file))
+    assert following == "cqr train --features artifacts/circo.h5 --model zero-shot"
+    for line in (following, "cqr evaluate"):
+        done = CliRunner().invoke(cli.app, line.split()[1:], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    metrics = json.loads(next(Path("artifacts/runs").rglob("metrics.json")).read_text())
+    assert (metrics["dataset"], metrics["queries"]) == ("circo", 9)
+
+
+def test_without_texts_a_data_set_without_training_pairs_is_searched():
+    root = Path("CIRCO/unlabeled2017")
+    root.mkdir(parents=True)
+    Path("CIRCO/annotations").mkdir()
+    Path("CIRCO/annotations/val.json").write_text('[{"reference_img_id": 1}]')
+    file = joint_space.write(Path("artifacts/circo.h5"), None, root=root.resolve())
+    assert api.next_of(cqr.open_features(file)).startswith("cqr search --features artifacts/circo")

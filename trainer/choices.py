@@ -11,6 +11,10 @@ Loss = Literal["batch-classification", "soft-triplet", "soft-triplet-sampled"]
 Kappa = Literal["dot", "squared-l2"]
 """The similarity inside a loss: the dot product, or minus the squared Euclidean distance."""
 
+Negatives = Literal["all", "wrong"]
+"""What a query is told from in a batch: every other target, or those alone that are wrong for it,
+which leaves out pictures that the data set counts as equally right."""
+
 Distance = Literal["half-cosine", "cosine"]
 """See `models.snr`."""
 

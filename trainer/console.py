@@ -91,7 +91,11 @@ def announce(run: Run, material: Material, split: str | None = None) -> None:
 
 
 def _options(dataset: Dataset) -> str:
-    return ", ".join(f"{name}={value}" for name, value in dataset.options.items())
+    """As one would type them."""
+    return ", ".join(
+        f"{name}={str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in dataset.options.items()
+    )
 
 
 def _say(line: str, style: str | None = None) -> None:

@@ -273,6 +273,13 @@ def _paths(images: pd.DataFrame) -> list[str]:
     return images["path"].tolist()
 
 
+def captions(dataset: Dataset) -> "pd.Series[str] | None":
+    """The caption of each picture, by path, where pictures of equal captions are equally right."""
+    if dataset.protocol.correct != "caption":
+        return None
+    return dataset.images.drop_duplicates("path").set_index("path")["caption"]
+
+
 def _correct(
     dataset: Dataset,
     queries: pd.DataFrame,
@@ -286,8 +293,8 @@ def _correct(
         listed: the rows that say which targets there are for a reference and a text.
     """
     nothing = np.empty(0, dtype=np.int64)
-    if dataset.protocol.correct == "caption":
-        caption = dataset.images.drop_duplicates("path").set_index("path")["caption"]
+    caption = captions(dataset)
+    if caption is not None:
         members = _places(caption.reindex(gallery).to_numpy())
         return [members.get(key, nothing) for key in caption.reindex(queries["target"])]
     targets = place.reindex(queries["target"]).to_numpy()

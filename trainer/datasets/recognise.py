@@ -42,6 +42,11 @@ class Found:
     def name(self) -> str:
         return self.reader.NAME
 
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to learn from; else it is for evaluation alone."""
+        return self.reader is not circo
+
 
 def find(pictures: Pictures, data: Path | None = None, name: str | None = None) -> Found:
     """The data set that goes with some pictures.

@@ -1,13 +1,15 @@
 """A model that learns what zero-shot composition lacks: its vectors are corrections.
 
-    query = u( z + W_q d )        z = zero-shot's query, d = the model's unit vector of it
-    image = u( i + W_i d' )       i = zero-shot's image, d' = the model's unit vector of it
+    query = u( z + M z + W_q d )      z = zero-shot's query, d = the model's unit vector of it
+    image = u( i + M i + W_i d' )     i = zero-shot's image, d' = the model's unit vector of it
 
-W_q and W_i, E x e, are 0 at first, so the training starts with zero-shot itself.  Ours.  That
-they are maps, and not one factor each of d and d', has two reasons: a map turns the model's
-space into the joint one, so the two need not be equally wide; and its gradient tells at once in
-which directions to go, where that of a factor only says whether a random vector helps.  Nothing
-below W learns in the first step; from the second on all does.
+M, E x E, and W_q and W_i, E x e, are 0 at first, so the training starts with zero-shot itself.
+Ours.  M is what of the space itself should count more or less: two pictures of one dress lie
+apart there by what nobody asks for.  That W_q and W_i are maps, and not one factor each of d and
+d', has two reasons: a map turns the model's space into the joint one, so the two need not be
+equally wide; and its gradient tells at once in which directions to go, where that of a factor
+only says whether a random vector helps.  Nothing below W learns in the first step; from the
+second on all does.
 
 Both vectors are multiplied by the learnable scale of the model, whose square starts at the
 temperature (`temperature`), since zero-shot's cosines are worth something from the beginning.
@@ -41,7 +43,8 @@ class FromJoint(RetrievalModel):
         width = len(start.mean_image)
         self.to_query = nn.Linear(embed_dim, width, bias=False)
         self.to_image = nn.Linear(embed_dim, width, bias=False)
-        for layer in (self.to_query, self.to_image):
+        self.metric = nn.Linear(width, width, bias=False)
+        for layer in (self.to_query, self.to_image, self.metric):
             nn.init.zeros_(layer.weight)
         self.begin(TEMPERATURE)
 
@@ -55,28 +58,31 @@ class FromJoint(RetrievalModel):
 
     def encode_image(self, regions: RegionBatch) -> Tensor:
         """B x E unit vectors of images to be found."""
-        learned = self.to_image(self.model.encode_image(regions))
-        return F.normalize(self.start.encode_image(regions) + learned, dim=-1)
+        return self._image(regions, self.model.encode_image(regions))
 
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x E unit vectors of reference images with texts."""
-        learned = self.to_query(self.model.encode_query(regions, words))
-        return F.normalize(self.start.encode_query(regions, words) + learned, dim=-1)
+        return self._query(regions, words, self.model.encode_query(regions, words))
 
     def encode_text(self, words: WordBatch) -> Tensor:
-        """B x E unit vectors of texts: zero-shot's, as no text alone is learned from."""
-        return self.start.encode_text(words)
+        """B x E unit vectors of texts, as no text alone is learned from: u( t + M t )."""
+        text = self.start.encode_text(words)
+        return F.normalize(text + self.metric(text), dim=-1)
 
     def forward(self, reference: RegionBatch, words: WordBatch, target: RegionBatch) -> Output:
         """Both vectors times the scale, and what the model adds to the loss."""
         out = self.model(reference, words, target)
         scale = self.model.scale
-        query, image = self.to_query(out.query / scale), self.to_image(out.target / scale)
-        return Output(
-            scale * F.normalize(self.start.encode_query(reference, words) + query, dim=-1),
-            scale * F.normalize(self.start.encode_image(target) + image, dim=-1),
-            out.extra,
-        )
+        query = self._query(reference, words, out.query / scale)
+        return Output(scale * query, scale * self._image(target, out.target / scale), out.extra)
+
+    def _image(self, regions: RegionBatch, learned: Tensor) -> Tensor:
+        start = self.start.encode_image(regions)
+        return F.normalize(start + self.metric(start) + self.to_image(learned), dim=-1)
+
+    def _query(self, regions: RegionBatch, words: WordBatch, learned: Tensor) -> Tensor:
+        start = self.start.encode_query(regions, words)
+        return F.normalize(start + self.metric(start) + self.to_query(learned), dim=-1)
 
     @property
     def attends(self) -> bool:

@@ -6,7 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cqr.trainer.datasets.pairs import Drawn
 from cqr.trainer.features import RegionBatch, RegionReader
@@ -15,27 +18,54 @@ from cqr.trainer.text.vocabulary import TextReader, WordBatch
 
 @dataclass(frozen=True)
 class Batch:
-    """B training pairs."""
+    """B training pairs.
+
+    Attributes:
+        alike: B x 2 numbers: of the target's description, and of the question.  Targets are
+            right for one another's queries where one of the two is equal.
+    """
 
     reference: RegionBatch
     words: WordBatch
     target: RegionBatch
+    alike: Tensor
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """The training pairs of an epoch by index: rows in the feature file, and texts."""
+    """The training pairs of an epoch by index: rows in the feature file, and texts.
+
+    Attributes:
+        alike: of each pair two numbers; see `Batch`.
+    """
 
     reference: NDArray[np.int64]
     target: NDArray[np.int64]
     texts: NDArray[np.object_]
+    alike: NDArray[np.int64]
     reader: RegionReader
     words: TextReader
 
     @classmethod
-    def of(cls, drawn: Drawn, reader: RegionReader, words: TextReader) -> "Pairs":
+    def of(
+        cls,
+        drawn: Drawn,
+        reader: RegionReader,
+        words: TextReader,
+        caption: "pd.Series[str] | None" = None,
+    ) -> "Pairs":
+        """Pairs as they were drawn.
+
+        Args:
+            caption: by picture, where pictures of equal captions are equally right; a picture
+                without one is like itself alone.
+        """
         reference, target = (reader.rows(p.tolist()) for p in (drawn.reference, drawn.target))
-        return cls(reference, target, drawn.text, reader, words)
+        picture = pd.Series(drawn.target)
+        said = picture if caption is None else picture.map(caption).fillna(picture)
+        asked = pd.MultiIndex.from_arrays([drawn.reference, drawn.text])
+        alike = np.stack([pd.factorize(said)[0], pd.factorize(asked)[0]], axis=1)
+        return cls(reference, target, drawn.text, alike, reader, words)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -45,6 +75,7 @@ class Pairs:
             self.reader.gather(self.reference[index]),
             self.words.encode(self.texts[index].tolist()),
             self.reader.gather(self.target[index]),
+            torch.from_numpy(self.alike[index]),
         )
 
 

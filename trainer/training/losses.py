@@ -3,10 +3,12 @@
 Vo et al., "Composing Text and Image for Image Retrieval" (TIRG, CVPR 2019),
 equations 4 to 6, which LBF names as its own.  kappa is the similarity: the dot
 product, or minus the squared Euclidean distance.
+
+`alike`, B x 2 numbers (see `batches.Batch`), says which targets are right for one another's
+queries: they are no negatives.  None, as in the paper, is that every other target is one.  Ours.
 """
 
-from collections.abc import Callable
-from typing import get_args
+from typing import Protocol, get_args
 
 import torch
 import torch.nn.functional as F
@@ -29,16 +31,30 @@ def similarities(queries: Tensor, targets: Tensor, kappa: Kappa = "dot") -> Tens
     return 2 * dot - queries.square().sum(1)[:, None] - targets.square().sum(1)[None]
 
 
-def batch_classification(queries: Tensor, targets: Tensor, kappa: Kappa = "dot") -> Tensor:
+def negatives_of(size: int, alike: Tensor | None, device: torch.device) -> Tensor:
+    """B x B: whether target j is a negative of query i."""
+    numbers = torch.arange(size, device=device)[:, None] if alike is None else alike
+    return (numbers[:, None] != numbers[None]).all(-1)
+
+
+def batch_classification(
+    queries: Tensor, targets: Tensor, kappa: Kappa = "dot", alike: Tensor | None = None
+) -> Tensor:
     """Each query against every target of the batch: equation 4 with K = B, M = 1.
 
     L = 1/B sum_i -log( exp k(psi_i, phi_i) / sum_j exp k(psi_i, phi_j) )
     """
     scores = similarities(queries, targets, kappa)
-    return F.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
+    own = torch.arange(len(scores), device=scores.device)
+    if alike is not None:
+        negative = negatives_of(len(scores), alike, scores.device)
+        scores = scores.masked_fill(~negative & (own[:, None] != own), -torch.inf)
+    return F.cross_entropy(scores, own)
 
 
-def soft_triplet(queries: Tensor, targets: Tensor, kappa: Kappa = "dot") -> Tensor:
+def soft_triplet(
+    queries: Tensor, targets: Tensor, kappa: Kappa = "dot", alike: Tensor | None = None
+) -> Tensor:
     """Each query against each other target, one by one: equation 6, K = 2, M = B - 1.
 
     L = 1/(M B) sum_i sum_m log(1 + exp( k(psi_i, phi-_m) - k(psi_i, phi+_i) ))
@@ -51,11 +67,13 @@ def soft_triplet(queries: Tensor, targets: Tensor, kappa: Kappa = "dot") -> Tens
         raise ValueError("the soft triplet loss needs a batch of two or more")
     scores = similarities(queries, targets, kappa)
     margins = scores - scores.diagonal()[:, None]
-    others = ~torch.eye(size, dtype=torch.bool, device=scores.device)
-    return F.softplus(margins[others]).mean()
+    others = negatives_of(size, alike, scores.device)
+    return F.softplus(margins[others]).sum() / others.sum().clamp(min=1)
 
 
-def soft_triplet_sampled(queries: Tensor, targets: Tensor, negatives: int = 3) -> Tensor:
+def soft_triplet_sampled(
+    queries: Tensor, targets: Tensor, negatives: int = 3, alike: Tensor | None = None
+) -> Tensor:
     """The variant in TIRG's released code: 6B triplets by squared distance.
 
     Queries and targets are one set of 2B anchors; the positive of an anchor is
@@ -70,18 +88,28 @@ def soft_triplet_sampled(queries: Tensor, targets: Tensor, negatives: int = 3) -
         raise ValueError("the soft triplet loss needs a batch of two or more")
     vectors = torch.cat([queries, targets])
     scores = similarities(vectors, vectors, "squared-l2")
-    pair = torch.arange(size, device=scores.device).repeat(2)
-    other = pair[:, None] != pair[None]
+    other = negatives_of(size, alike, scores.device).repeat(2, 2)
     lottery = torch.rand(other.shape, device=scores.device).masked_fill(~other, -1)
     drawn = lottery.topk(min(negatives, 2 * size - 2), dim=1).indices
     positive = scores.gather(
         1, (torch.arange(2 * size, device=scores.device) + size)[:, None] % (2 * size)
     )
-    return F.softplus(scores.gather(1, drawn) - positive).mean()
+    real = other.gather(1, drawn)  # where few targets are wrong, others were drawn as well
+    return F.softplus(scores.gather(1, drawn) - positive)[real].sum() / real.sum().clamp(min=1)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor, Kappa], Tensor]] = {
+class OfBatch(Protocol):
+    """A loss of B x E queries and their B x E targets."""
+
+    def __call__(
+        self, queries: Tensor, targets: Tensor, kappa: Kappa, alike: Tensor | None = None, /
+    ) -> Tensor: ...
+
+
+LOSSES: dict[str, OfBatch] = {
     "batch-classification": batch_classification,
     "soft-triplet": soft_triplet,
-    "soft-triplet-sampled": lambda queries, targets, _: soft_triplet_sampled(queries, targets),
+    "soft-triplet-sampled": lambda queries, targets, _, alike=None: soft_triplet_sampled(
+        queries, targets, alike=alike
+    ),
 }

@@ -5,7 +5,16 @@ from dataclasses import dataclass, field, fields
 from typing import Any, get_args, get_type_hints
 
 from cqr.errors import UserError
-from cqr.trainer.choices import Distance, Input, Kappa, Loss, ModelName, Select, Start
+from cqr.trainer.choices import (
+    Distance,
+    Input,
+    Kappa,
+    Loss,
+    ModelName,
+    Negatives,
+    Select,
+    Start,
+)
 
 
 def _setting(default: Any, help: str, shown: str | None = None) -> Any:
@@ -64,6 +73,11 @@ class Settings:
         "batch-classification", "batch-classification, soft-triplet or soft-triplet-sampled."
     )
     kappa: Kappa = _setting("dot", "Similarity in the loss: dot or squared-l2.")
+    negatives: Negatives = _setting(
+        "all",
+        "What a query is told from: all other targets of its batch, or the wrong ones alone, so"
+        " that no picture that is equally right counts as a mistake.",
+    )
     epochs: int = _setting(20, "Passes over the training queries.")
     batch: int = _setting(128, "Queries a step, over all devices.")
     together: int = _setting(

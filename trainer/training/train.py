@@ -27,7 +27,7 @@ from cqr.atomic import replacing
 from cqr.errors import UserError
 from cqr.machine import device_name, find_device
 from cqr.trainer.datasets.pairs import PairSource
-from cqr.trainer.datasets.queries import Task
+from cqr.trainer.datasets.queries import Task, captions
 from cqr.trainer.models.from_joint import FromJoint
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.ranking.encode import encode
@@ -74,7 +74,8 @@ class _Training:
     def pairs(self, epoch: int) -> Pairs:
         """The pairs of an epoch, a function of the seed and its number."""
         rng = np.random.default_rng([self.run.settings.seed, epoch])
-        return Pairs.of(self.source.draw(rng), self.material.reader, self.words)
+        drawn, reader = self.source.draw(rng), self.material.reader
+        return Pairs.of(drawn, reader, self.words, captions(self.material.dataset))
 
     @property
     def leads(self) -> bool:
@@ -228,10 +229,13 @@ def _step(t: _Training, batch: Batch) -> tuple[float, dict[str, float]]:
     fabric = t.fabric
     device = fabric.device
     out = t.model(batch.reference.to(device), batch.words.to(device), batch.target.to(device))
-    loss = _loss(t, out.query, out.target)
+    alike = batch.alike.to(device) if t.run.settings.negatives == "wrong" else None
+    loss = _loss(t, out.query, out.target, alike)
     extra = {}
     for name, (weight, value) in out.extra.items():
-        extra[name] = weight * (_loss(t, *value) if isinstance(value, tuple) else value)
+        extra[name] = weight * (
+            _loss(t, value[0], value[1], alike) if isinstance(value, tuple) else value
+        )
         loss = loss + extra[name]
     t.optimizer.zero_grad()
     fabric.backward(loss)
@@ -242,16 +246,20 @@ def _step(t: _Training, batch: Batch) -> tuple[float, dict[str, float]]:
     return loss.item(), {name: value.item() for name, value in extra.items()}
 
 
-def _loss(t: _Training, query: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def _loss(
+    t: _Training, query: torch.Tensor, target: torch.Tensor, alike: torch.Tensor | None
+) -> torch.Tensor:
     """Of B x E vectors; of B x M x E, the mean of the M learners' losses."""
     settings, fabric = t.run.settings, t.fabric
     if fabric.world_size > 1:  # every query against the targets of all devices
         gathered = fabric.all_gather((query, target), sync_grads=True)
         query, target = (vectors.flatten(0, 1) for vectors in gathered)
+        if alike is not None:
+            alike = cast(torch.Tensor, fabric.all_gather(alike)).flatten(0, 1)
     if query.dim() == 2:
         query, target = query[:, None], target[:, None]
     losses = [
-        LOSSES[settings.loss](*learner, settings.kappa)
+        LOSSES[settings.loss](*learner, settings.kappa, alike)
         for learner in zip(query.float().unbind(1), target.float().unbind(1), strict=True)
     ]
     return torch.stack(losses).mean()
