@@ -81,12 +81,13 @@ def announce(run: Run, material: Material, split: str | None = None) -> None:
     if settings.untrained:
         _say(f"Run       {run.path}, not trained")
         return
+    told = ", told from wrong targets alone" if settings.negatives == "wrong" else ""
     start = ", from zero-shot" if settings.start == "joint" else ""
     together = f" ({settings.together} of a reference together)" if settings.together > 1 else ""
     epochs = "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
     _say(
         f"Run       {run.path}: {epochs} in batches of {settings.batch}{together}, "
-        f"loss {settings.loss}, seed {settings.seed}{start}"
+        f"loss {settings.loss}{told}, seed {settings.seed}{start}"
     )
 
 

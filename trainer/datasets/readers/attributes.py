@@ -29,7 +29,7 @@ from cqr.trainer.datasets.readers.attributes_pairs import (
     Pairs,
     Rule,
 )
-from cqr.trainer.datasets.recommended import for_size
+from cqr.trainer.datasets.recommended import for_table
 from cqr.trainer.datasets.tabular import strings
 
 NAME = "attributes"
@@ -108,7 +108,7 @@ def read(path: Path, pictures: Pictures, options: Options) -> Dataset:
         images=images,
         protocol=_protocol(kind, options),
         pairs=pairs,
-        recommended=for_size(len(sources["train"]) if "train" in sources else 0),
+        recommended=for_table(len(sources["train"]) if "train" in sources else 0),
         copies=False,
         breakdown=tuple(name for name, wanted in breakdown if wanted),
         notes=(*notes, *said),

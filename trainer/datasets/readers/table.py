@@ -18,7 +18,7 @@ from cqr.trainer.datasets import tabular
 from cqr.trainer.datasets.layout import Pictures
 from cqr.trainer.datasets.locate import locate
 from cqr.trainer.datasets.queries import QUERY_COLUMNS, Dataset, Protocol
-from cqr.trainer.datasets.recommended import for_size
+from cqr.trainer.datasets.recommended import for_table
 from cqr.trainer.datasets.tabular import QUERY, strings
 
 TEST_SHARE = 5  # every fifth reference, when the table has no split column
@@ -101,7 +101,7 @@ def read(path: Path, pictures: Pictures, options: Options) -> Dataset:
         protocol=replace(
             PROTOCOL, gallery=GALLERY[kind], remove_reference=options.reference == "removed"
         ),
-        recommended=for_size(int((frame["split"] == "train").sum())),
+        recommended=for_table(int((frame["split"] == "train").sum())),
         copies=False,
         notes=(*notes, *said),
     )
