@@ -34,11 +34,13 @@ def index(
     from cqr.search import console
     from cqr.search.at_once import run_for
     from cqr.search.command import index as run_index
+    from cqr.search.server.suggestions import first, suggestions
 
     used = run_for(run, features, device=device, say=console.say)
     with console.bars() as progress:
         built, name = run_index(used, features, index, metadata, device, progress)
-    console.print_built(built, name, used)
+    g = built.gallery
+    console.print_built(built, name, first(suggestions(used, features), g.paths, used))
 
 
 def search(

@@ -20,6 +20,7 @@ from cqr.search.gallery import Gallery, folder_of, open_gallery
 from cqr.search.indexes import Index, open_index
 from cqr.search.pictures import NewPictures
 from cqr.search.question import Question, Reference, WeightedText
+from cqr.search.understood import Understood, understood
 from cqr.search.vector import vector_of
 from cqr.trainer.evaluation.attended import Attended, attended
 from cqr.trainer.features import RegionReader
@@ -173,7 +174,11 @@ class Engine:
             for part, spent in reference.seconds.items():
                 seconds[part] = seconds.get(part, 0) + spent
         seconds |= {"encode": encoded - began, "search": time.perf_counter() - encoded}
-        return Answer(hits, seconds)
+        return Answer(hits, seconds, understood=self.understood(question))
+
+    def understood(self, question: Question) -> Understood:
+        """What the model understands of a question, and what to say of it."""
+        return understood(question, self.words, self.run.vocabulary, self.run.dataset == "css")
 
     def search(
         self,

@@ -16,6 +16,7 @@ from cqr.pipeline.detectors import NAMES, Detector, DetectorSpec, Picture
 from cqr.pipeline.feature_file import FeatureFile
 from cqr.pipeline.regions import Regions
 from cqr.search.question import Reference
+from cqr.search.world import Sight, World
 from cqr.trainer.features import RegionBatch, RegionReader
 
 
@@ -34,6 +35,7 @@ class NewPictures:
         self._reader, self._file = reader, reader.file
         self._weights, self._device = weights, device
         self._detector: Detector | None = None
+        self._world: World | None = None
         self._lock = threading.Lock()
 
     def reference(self, picture: Picture | bytes | Path, name: str) -> Reference:
@@ -59,7 +61,13 @@ class NewPictures:
             (regions,) = self._detector([pixels], self._file.k)
         found = time.perf_counter()
         seconds = {"decode": decoded - began, "load": loaded - decoded, "detect": found - loaded}
-        return Reference(name, region_batch(regions, self._reader), None, seconds)
+        seen = region_batch(regions, self._reader)
+        return Reference(name, seen, None, seconds, sight=self._sight(regions))
+
+    def _sight(self, regions: Regions) -> Sight:
+        with self._lock:
+            self._world = self._world or World.of(self._reader)
+        return self._world.sight(regions)
 
 
 def region_batch(regions: Regions, reader: RegionReader) -> RegionBatch:

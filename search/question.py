@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 
 from cqr.errors import UserError
+from cqr.search.world import Sight
 from cqr.trainer.features import RegionBatch
 
 _WEIGHTED = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*:(.*)", re.DOTALL)
@@ -22,12 +23,14 @@ class Reference:
         regions: a batch of one.
         row: in the gallery; None for a picture that is not in it.
         seconds: what it took to have it, by part: "decode", "detect".
+        sight: what was seen of a picture that is not in the gallery.
     """
 
     name: str
     regions: RegionBatch
     row: int | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    sight: Sight | None = None
 
 
 @dataclass(frozen=True)

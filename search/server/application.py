@@ -26,6 +26,7 @@ PAGE = {
     "/address.js": ("address.js", "text/javascript; charset=utf-8"),
     "/service.js": ("service.js", "text/javascript; charset=utf-8"),
     "/reference.js": ("reference.js", "text/javascript; charset=utf-8"),
+    "/notes.js": ("notes.js", "text/javascript; charset=utf-8"),
     "/grid.js": ("grid.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }

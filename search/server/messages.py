@@ -1,6 +1,6 @@
 """What the service and its callers say to each other, with bounds on everything."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
@@ -100,6 +100,10 @@ class GalleryPart(BaseModel):
 
 class Upload(BaseModel):
     id: UploadId
+    objects: Annotated[
+        int | None, Field(description="So many were found; null where regions are no objects.")
+    ] = None
+    notes: Annotated[list[str], Field(description="What to know of the picture.")] = []
     width: int
     height: int
     seconds: Annotated[dict[str, float], Field(description="By part: decode, detect, ...")]
@@ -111,9 +115,24 @@ class Found(BaseModel):
     score: Annotated[float, Field(description="Dot product of two unit vectors.")]
 
 
+class TextPart(BaseModel):
+    text: str
+    how: Annotated[
+        Literal["read", "unknown", "cut"],
+        Field(description="unknown: the model never saw the word; cut: beyond its length."),
+    ]
+
+
 class SearchAnswer(BaseModel):
     hits: Annotated[list[Found], Field(description="Best first.")]
     seconds: Annotated[dict[str, float], Field(description="By part: encode, search, ...")]
+    notes: Annotated[
+        list[str], Field(description="What to know before the results; none if all is understood.")
+    ] = []
+    texts: Annotated[
+        list[list[TextPart]],
+        Field(description="Of each text, then of each that is not wanted, how it is read."),
+    ] = []
 
 
 class AttentionAnswer(BaseModel):

@@ -158,8 +158,13 @@ async def mark(answer: say.Answer, service: Serving) -> say.Answers:
 
 @router.get("/suggestions", responses=problems(404, 422))
 async def suggest(
-    service: Serving, row: Annotated[int | None, Query(ge=0, lt=say.ROWS)] = None
+    service: Serving,
+    row: Annotated[int | None, Query(ge=0, lt=say.ROWS)] = None,
+    upload: Annotated[str | None, Query(pattern=say.UPLOAD_ID)] = None,
 ) -> say.SuggestionsAnswer:
-    """Texts to try with a picture of the gallery, or with any other."""
+    """Texts to try with a picture of the gallery, with an upload, or with any other."""
+    if upload is not None:
+        sight = service.upload(upload).reference.sight
+        return say.SuggestionsAnswer(texts=service.suggestions.of_new(sight))
     path = None if row is None else service.engine.gallery.paths[service.check_row(row)]
     return say.SuggestionsAnswer(texts=service.suggestions.of(path))

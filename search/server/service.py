@@ -20,6 +20,7 @@ from cqr.search.server.guard import Refusal
 from cqr.search.server.limits import Limits
 from cqr.search.server.suggestions import Suggestions
 from cqr.search.shown import LARGE, Shown, Upload, Uploads, jpeg
+from cqr.search.understood import notes_of
 
 T = TypeVar("T")
 
@@ -98,7 +99,14 @@ class Service:
         seconds = {**reference.seconds, "decode": decoded}
         height, width = pixels.shape[:2]
         name = self.uploads.add(Upload(reference, jpeg(pixels, LARGE), width, height))
-        return say.Upload(id=name, width=width, height=height, seconds=seconds)
+        return say.Upload(
+            id=name,
+            width=width,
+            height=height,
+            seconds=seconds,
+            objects=reference.sight and reference.sight.objects,
+            notes=notes_of([reference]),
+        )
 
     def search(self, asked: say.SearchQuestion) -> say.SearchAnswer:
         answer = self.engine.ask(
@@ -112,7 +120,13 @@ class Service:
             )
         )
         hits = [say.Found(row=hit.row, path=hit.path, score=hit.score) for hit in answer.hits]
-        return say.SearchAnswer(hits=hits, seconds=answer.seconds)
+        read = [
+            [say.TextPart(text=text, how=how) for text, how in one.parts]
+            for one in answer.understood.texts
+        ]
+        return say.SearchAnswer(
+            hits=hits, seconds=answer.seconds, notes=list(answer.notes), texts=read
+        )
 
     def attention(self, asked: say.AttentionQuestion) -> say.AttentionAnswer:
         found = self.engine.attended(self.reference(asked.image), asked.text)

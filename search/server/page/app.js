@@ -2,6 +2,7 @@
 
 import { isRow, isUpload, large, last, read, small, write } from "./address.js";
 import { Grid } from "./grid.js";
+import { notes } from "./notes.js";
 import { Reference } from "./reference.js";
 import { call, post } from "./service.js";
 
@@ -46,6 +47,7 @@ async function show() {
   trail(steps);
   if (drawn !== shown.image) draw(shown.image);
   words(null);
+  notes($("notes"), $("heading"), null);
   await (step ? results(step, shown.abort.signal) : gallery());
 }
 
@@ -136,6 +138,7 @@ async function results(step, signal) {
   $("grid").removeAttribute("aria-busy");
   grid.show(items.length, (i) => items[i], { aspect, captions: true });
   words(attention);
+  notes($("notes"), $("heading"), answers.get(key));
   restore();
 }
 
@@ -214,12 +217,13 @@ async function tries(image) {
   const place = $("tries");
   place.hidden = true;
   if (image === null) return;
-  const row = isRow(image) ? `?row=${image}` : "";
-  const { texts } = await call(`/api/suggestions${row}`).catch(() => ({ texts: [] }));
+  const of = isRow(image) ? `?row=${image}` : `?upload=${encodeURIComponent(image)}`;
+  const { texts } = await call(`/api/suggestions${of}`).catch(() => ({ texts: [] }));
   if (shown.image !== image) return;
   place.querySelector(".chips").replaceChildren(
     ...texts.slice(0, SUGGESTED).map((text) => button(text, () => find(text))),
   );
+  $("text").placeholder = texts[0] ?? "";
   place.hidden = !texts.length;
 }
 

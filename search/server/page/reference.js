@@ -3,6 +3,7 @@
 const NAMESPACE = "http://www.w3.org/2000/svg";
 const BOLD = 0.35; // of the largest weight: regions above it are outlined
 const NAMED = 3; // regions whose share is said
+const ALIKE = 1.5; // times the share that each would have: less than this is nothing to say
 
 export class Reference {
   // `place`: the element to draw into.  `looks`: where it is said in words what a word looks at.
@@ -68,8 +69,9 @@ export class Reference {
   // Light the regions of a word by its place in the text; null: of none.
   light(word) {
     const lit = word !== null && this.svg !== null && this.attention;
-    this.place.classList.toggle("lit", Boolean(lit));
-    const weights = lit ? this.attention.weights[word] : this.attention?.boxes.map(() => 0) ?? [];
+    const shown = lit && (lit.weights[word].length === 1 || !alike(lit.weights[word]));
+    this.place.classList.toggle("lit", Boolean(shown));
+    const weights = shown ? this.attention.weights[word] : this.attention?.boxes.map(() => 0) ?? [];
     const most = Math.max(...weights, 1e-9);
     weights.forEach((weight, region) => {
       const share = weight / most;
@@ -77,16 +79,29 @@ export class Reference {
       this.holes[region].style.opacity = share;
       this.outlines[region].style.opacity = share >= BOLD ? share : 0;
     });
-    this.looks.textContent = lit ? said(this.attention.words[word], weights) : "";
+    this.looks.textContent = lit ? said(this.attention.words[word], weights, this.attention.boxes) : "";
   }
 }
 
-function said(word, weights) {
-  const first = weights.toSorted((a, b) => b - a).slice(0, NAMED);
-  const shares = first.map((weight) => `${Math.round(100 * weight)} %`).join(", ");
-  return weights.length === 1
-    ? `“${word}” looks at the one region there is`
-    : `“${word}” looks most at regions with ${shares}`;
+function said(word, weights, boxes) {
+  if (weights.length === 1) return `“${word}” looks at the one region there is`;
+  if (alike(weights)) return `“${word}” looks everywhere alike`;
+  const first = weights.map((weight, region) => ({ weight, region }))
+    .filter(({ weight }) => weight >= 0.01)
+    .sort((a, b) => b.weight - a.weight)
+    .slice(0, NAMED);
+  const shares = first.map(({ weight, region }) => `${spot(boxes[region])} ${Math.round(100 * weight)} %`);
+  return `“${word}” looks most at: ${shares.join(", ")}`;
+}
+
+// Whether a word prefers no region: then nothing is lit.
+const alike = (weights) => Math.max(...weights) < ALIKE / weights.length;
+
+// Where a box lies, in words, as "top left".
+function spot([left, top, right, bottom]) {
+  const third = (at) => Math.min(2, Math.floor(3 * at));
+  const row = ["top", "middle", "bottom"][third((top + bottom) / 2)];
+  return `${row} ${["left", "center", "right"][third((left + right) / 2)]}`;
 }
 
 function svg(name, attributes) {
