@@ -10,12 +10,18 @@ from cqr import machine
 
 
 def scenes(
-    out: Annotated[Path, typer.Option(help="The folder to fill.", show_default=False)],
-    references: Annotated[int, typer.Option(min=1, help="Reference scenes in each split.")] = 1000,
-    modifications: Annotated[int, typer.Option(min=1, help="Queries for each reference.")] = 16,
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder to fill.", show_default=False)
+    ],
+    references: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Reference scenes in each split.")
+    ] = 1000,
+    modifications: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Queries for each reference.")
+    ] = 16,
+    seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same bytes.")] = 0,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes.", show_default="one a core")
+        int | None, typer.Option(metavar="N", min=1, help="Processes.", show_default="one a core")
     ] = None,
     drawings: Annotated[bool, typer.Option(help="Also draw each scene flat, 64 x 64.")] = True,
     overwrite: Annotated[

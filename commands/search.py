@@ -15,6 +15,7 @@ def index(
     metadata: Annotated[
         Path | None,
         typer.Option(
+            metavar="TABLE",
             help="CSV or Parquet with a column `path`; its other columns can be asked for by"
             " `cqr search --where`.",
             show_default="that of the last time",
@@ -47,6 +48,7 @@ def search(
     image: Annotated[
         list[str],
         typer.Option(
+            metavar="PICTURE",
             help="Picture to start from: one of the gallery, or a file; repeatable.",
             show_default="none, where the model answers texts alone",
         ),
@@ -63,13 +65,16 @@ def search(
         list[str],
         typer.Option("--not", metavar="TEXT", help="A change that is not wanted; repeatable."),
     ] = [],  # noqa: B006
-    k: Annotated[int, typer.Option(help="Results.")] = 10,
+    k: Annotated[int, typer.Option(metavar="N", help="Results.")] = 10,
     keep_reference: Annotated[
         bool, typer.Option("--keep-reference", help="The pictures of --image may be results.")
     ] = False,
     where: Annotated[
         str | None,
-        typer.Option(help="Condition on the metadata, such as 'colour == \"red\" and price < 20'."),
+        typer.Option(
+            metavar="CONDITION",
+            help="Condition on the metadata, such as 'colour == \"red\" and price < 20'.",
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     run: options.Run = None,
@@ -124,15 +129,21 @@ def serve(
     text_encoder: options.MovedEncoder = None,
     weights: options.MovedWeights = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; 127.0.0.1 is for this machine alone.")
+        str,
+        typer.Option(
+            metavar="HOST", help="Address to listen at; 127.0.0.1 is for this machine alone."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="0 takes any free one.")
+    ] = 8000,
     open_: Annotated[
         bool, typer.Option("--open", help="Show the page in the browser of this machine.")
     ] = False,
     collect: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="CSV to which answers that are marked as right are added, for `cqr train --data`.",
             show_default="none are kept",
         ),

@@ -98,7 +98,7 @@ def test_the_commands_as_typed(here):
     assert done.stdout.splitlines() == [
         "artifacts/runs/photos-lbf-001/index: 12 vectors of 24, exact index",
         "Encoded 0 pictures, kept 12, dropped 0",
-        'Next: cqr search --image a/0.png --text "make it red"',
+        'Next: cqr search --image a/0.png --text "make it red"',  # the table's, of that picture
     ]
     done = cqr("search", "--image", "a/0.png", "--text", "make it red", "--k", 3)
     assert done.returncode == 0, done.stderr

@@ -64,14 +64,12 @@ def names_one_of(text: str, looks: Sequence[frozenset[str]]) -> bool:
         looks: of each object its colour, shape and size.
     """
     verb, *words = words_of(text) or [""]
-    if verb == "make":
-        *words, value = words
-        if any(value in one for one in looks if one.issuperset(words)):
-            return False  # it is so already
-    elif verb != "remove":
+    if verb not in ("make", "remove") or not words:
         return False
+    value = words.pop() if verb == "make" else ""
     named = set(words) - {"object"}
-    return bool(named) and sum(named <= one for one in looks) == 1
+    meant = [one for one in looks if named <= one]
+    return bool(named) and len(meant) == 1 and value not in meant[0]  # else it is so already
 
 
 def first(known: Suggestions, paths: list[str], run: Run) -> tuple[str, str]:

@@ -93,16 +93,8 @@ def gather(comparison: Comparison) -> Results:
         for k in protocol.recall_at
     }
     cells = pd.DataFrame([_cell(cell) for cell in comparison.cells()])
-    return Results(comparison, cells, hits, _weights(queries, protocol.part))
-
-
-def _weights(queries: pd.DataFrame | None, part: str | None) -> Floats:
-    """Where recall is the mean over parts, a query of a small part counts for more."""
-    size = 0 if queries is None else len(queries)
-    if queries is None or part is None:
-        return np.ones(size)
-    number = queries.groupby(part)[part].transform("size").to_numpy(np.float64)
-    return size / (number * queries[part].nunique())
+    weights = np.ones(0) if queries is None else bootstrap.weights_of(queries, protocol.part)
+    return Results(comparison, cells, hits, weights)
 
 
 def _cell(cell: Cell) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from cqr.errors import UserError
 from cqr.trainer.datasets.queries import tasks
 from cqr.trainer.features import RegionReader
+from cqr.trainer.ranking.bootstrap import interval, weights_of
 from cqr.trainer.ranking.encode import encode
 from cqr.trainer.ranking.measures import combined, measure
 from cqr.trainer.training.material import Material
@@ -37,11 +38,17 @@ class Evaluation:
         return {int(k): value for k, value in self.metrics["recall"].items()}
 
     def _repr_html_(self) -> str:
-        """Recall of all queries, beside what chance would give."""
+        """Recall of all queries, its interval, and what chance would give."""
         m = self.metrics
-        table = pd.DataFrame(
-            {m["model"]: m["recall"], "chance": m["chance"]}, index=list(m["recall"])
-        ).T.rename(columns=lambda k: f"R@{k}")
+        low, high = zip(*m["interval"].values(), strict=True)
+        ks = list(m["recall"])
+        rows = {
+            m["model"]: m["recall"],
+            "95 % from": dict(zip(ks, low, strict=True)),
+            "to": dict(zip(ks, high, strict=True)),
+            "chance": m["chance"],
+        }
+        table = pd.DataFrame(rows, index=ks).T.rename(columns=lambda k: f"R@{k}")
         said = f"{m['run']} on {m['dataset']}, {m['split']} split, {m['queries']:,} queries"
         return f"<p>{escape(said)}</p>{table.to_html(float_format='{:.2f}'.format, border=0)}"
 
@@ -71,6 +78,8 @@ def evaluate(run: Run, material: Material, device: torch.device) -> Evaluation:
     per_query = pd.concat([part.per_query for part in parts])
     texts = per_query["text"]
     unknown = run.vocabulary.unknown(texts) if run.vocabulary else Counter()
+    whole = combined(dataset, parts)
+    weights = weights_of(per_query, protocol.part if len(parts) > 1 else None)
     return Evaluation(
         {
             "run": run.path.name,
@@ -81,7 +90,11 @@ def evaluate(run: Run, material: Material, device: torch.device) -> Evaluation:
             "options": dict(dataset.options),
             "select": run.settings.select,
             "k": reader.k,
-            **combined(dataset, parts),
+            **whole,
+            "interval": {
+                k: list(interval(per_query["rank"].to_numpy(), int(k), weights))
+                for k in whole["recall"]
+            },
             "text_encoder": run.text_encoder.name if run.text_encoder else None,
             "texts_cut": words.cut(texts),
             "unknown_words": dict(unknown.most_common(20)),

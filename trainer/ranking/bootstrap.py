@@ -1,8 +1,9 @@
-"""Whether one row of a comparison is before another, or the queries and seeds made it so."""
+"""How far the queries, and seeds, that there happen to be decide a result."""
 
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
@@ -55,6 +56,32 @@ def paired(
     return Difference(
         float(differences.mean()), float(low), float(high), float(np.mean(means <= 0))
     )
+
+
+def interval(
+    ranks: NDArray[np.int64], k: int, weights: Floats | None = None
+) -> tuple[float, float]:
+    """The 95 % interval of R@k in percent, by a bootstrap over queries; see `paired`.
+
+    Args:
+        ranks: Q, of each query's first correct image, 0 for none; Q at least 1.
+        weights: as for `paired`.
+    """
+    hits = ((ranks >= 1) & (ranks <= k)).astype(np.float64)
+    found = paired(hits, np.zeros_like(hits), weights)
+    return 100 * found.low, 100 * found.high
+
+
+def weights_of(queries: pd.DataFrame, part: str | None) -> Floats:
+    """Q, averaging 1: where recall is the mean over parts, a query of a small part counts more.
+
+    Args:
+        part: the column that tells them apart; None where there is one.
+    """
+    if part is None:
+        return np.ones(len(queries))
+    number = queries.groupby(part)[part].transform("size").to_numpy(np.float64)
+    return len(queries) / (number * queries[part].nunique())
 
 
 def in_deviations(first: Floats, second: Floats) -> float | None:
