@@ -13,7 +13,7 @@ SOLIDS = {"cube": "rectangle", "sphere": "circle", "cylinder": "triangle"}
 """What generated scenes show, and the word of the CSS protocol for it."""
 
 SCENES = "The texts of these scenes call " + ", ".join(
-    f"a {shown} a {word}" for shown, word in SOLIDS.items()
+    f"a {shown} {word}" for shown, word in SOLIDS.items()
 )
 
 

@@ -83,6 +83,7 @@ class Info(BaseModel):
     pictures: Annotated[int, Field(description="In the gallery: rows 0 to this, less one.")]
     index: str
     attends: Annotated[bool, Field(description="Whether /api/attention has an answer.")]
+    words: Annotated[str, Field(description="What to know of the texts' words, or empty.")] = ""
     limits: Limits
 
 

@@ -10,6 +10,7 @@ from fastapi import Path as InPath
 from cqr.search.server import messages as say
 from cqr.search.server.service import Service
 from cqr.search.shown import LARGE, THUMB
+from cqr.search.understood import SCENES
 
 UPLOADS = "/api/uploads"
 
@@ -65,6 +66,7 @@ async def info(service: Serving) -> say.Info:
         pictures=len(engine.gallery),
         index=engine.index.name,
         attends=engine.attends,
+        words=SCENES if engine.run.dataset == "css" else "",
         limits=say.Limits(
             upload_bytes=limits.upload_bytes,
             upload_pixels=limits.upload_pixels,

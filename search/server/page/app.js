@@ -2,7 +2,7 @@
 
 import { isRow, isUpload, large, last, read, small, write } from "./address.js";
 import { Grid } from "./grid.js";
-import { notes } from "./notes.js";
+import { language, notes } from "./notes.js";
 import { Reference } from "./reference.js";
 import { call, post } from "./service.js";
 
@@ -82,6 +82,7 @@ async function gallery() {
 const asked = new Map();
 async function names(row) {
   info ??= await call("/api/info");
+  language($("language"), info);
   $("about").textContent = `${info.run} · ${info.pictures.toLocaleString("en")} pictures`;
   const start = row - (row % CHUNK);
   if (!asked.has(start)) {

@@ -15,6 +15,12 @@ export function notes(place, heading, answer) {
   }));
 }
 
+// What to know of the words that the texts have, where there is something; `info`: of /api/info.
+export function language(place, info) {
+  place.textContent = info.words ? sentence(info.words) : "";
+  place.hidden = !info.words;
+}
+
 const element = (name, text) => Object.assign(document.createElement(name), { textContent: text });
 
 const sentence = (text) => (/[.?!”]$/.test(text) ? text : `${text}.`);
