@@ -33,7 +33,8 @@ def scenes(
     A query is a picture of a scene (3 x 3 cells, 8 colours, 3 shapes, 2 sizes) and a
     sentence such as "make small red circle blue"; its target is a new picture of the
     scene that results.  The sentences have the words of the protocol, in which a cube is
-    called rectangle, a sphere circle and a cylinder triangle.  Eight colour-shape pairs occur only in the test split.
+    called rectangle, a sphere circle and a cylinder triangle.  Eight colour-shape pairs
+    occur only in the test split.
 
     Writes `OUT/images/*.png`, `OUT/drawings/*.png`, OUT/train.json, OUT/test.json and,
     last, OUT/scenes.json.  An interrupted run is finished by the same command.
