@@ -5,7 +5,7 @@ import json
 import pickle
 import sys
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 import torch
 
