@@ -40,12 +40,14 @@ def application(
     limits: Limits,
     hosts: frozenset[str] | None,
     collected: Collected | None = None,
+    beside: Engine | None = None,
 ) -> Guard:
     """The service, as an ASGI application.
 
     Args:
         hosts: see `Guard`.
         collected: the table of answers that are kept; None keeps none.
+        beside: another run over the same pictures, whose answers can be seen beside.
     """
     app = FastAPI(
         title="cqr",
@@ -56,7 +58,7 @@ def application(
         redoc_url=None,
         responses=problems(421, 503),
     )
-    app.state.service = Service(engine, suggestions, limits, collected)
+    app.state.service = Service(engine, suggestions, limits, collected, beside)
     app.include_router(router)
     _serve_page(app)
     _speak_in_sentences(app)
