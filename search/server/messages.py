@@ -38,7 +38,10 @@ class Part(Said):
 class SearchQuestion(Said):
     """`cqr search`, with its options; docs/search.md says what they mean."""
 
-    images: Annotated[list[Row | UploadId | Part], Field(max_length=8)]
+    images: Annotated[
+        list[Row | UploadId | Part],
+        Field(min_length=1, max_length=8, description="Absent: the texts alone are asked."),
+    ] = []
     texts: Annotated[list[Weighted], Field(max_length=8)] = []
     nots: Annotated[list[Text], Field(max_length=8)] = []
     more: Annotated[

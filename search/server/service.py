@@ -260,5 +260,5 @@ def tagged(tag: str, response: Response) -> Response:
 
 def _boxes(parts: RegionBatch) -> list[list[float]]:
     """Of the real regions of a batch of one."""
-    boxes: list[list[float]] = parts.boxes[0][parts.mask[0]].numpy().round(5).tolist()
+    boxes: list[list[float]] = parts.boxes[0][parts.mask[0]].double().numpy().round(5).tolist()
     return boxes

@@ -6,7 +6,7 @@
 
 const LISTS = ["also", "and", "not", "more", "less"];
 const SINGLE = ["weight", "region", "where", "k"];
-const VIEW = ["sort", "descending", "unfold", "beside"];
+const VIEW = ["show", "sort", "descending", "unfold", "beside"];
 
 export const step = (image, text = "", rest = {}) => ({
   image: String(image), text, ...Object.fromEntries(LISTS.map((name) => [name, []])), ...rest,
@@ -24,7 +24,7 @@ export function read(address) {
   return steps;
 }
 
-// How it is shown: { sort, descending, unfold, beside }, each a string or absent.
+// How it is shown: { show, sort, descending, unfold, beside }, each a string or absent.
 export function readView(address) {
   const query = new URL(address, location).searchParams;
   return Object.fromEntries(VIEW.filter((name) => query.get(name)).map((name) => [name, query.get(name)]));
@@ -65,7 +65,7 @@ export function question(asked) {
     ...asked.also.map(weighted),
   ];
   return {
-    images, texts, nots: asked.not, more: asked.more.map(sent), less: asked.less.map(sent),
+    ...(images.length ? { images } : {}), texts, nots: asked.not, more: asked.more.map(sent), less: asked.less.map(sent),
     ...(asked.where ? { where: asked.where } : {}),
   };
 }

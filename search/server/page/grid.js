@@ -148,19 +148,20 @@ export class Grid {
     const scored = item.score !== undefined;
     const said = scored ? `${item.rank}. ${item.label}, score ${item.score.toFixed(3)}` : item.label;
     link.setAttribute("aria-label", item.note ? `${said}, ${item.note}` : said);
-    if (scored) this.caption(link, frame, item);
+    if (scored) this.caption(tile, frame, item);
     this.press(tile, item);
   }
 
-  caption(link, frame, item) {
-    link.querySelector(".caption")?.remove();
+  caption(tile, frame, item) {
+    tile.querySelector(".caption")?.remove();
     frame.querySelector(".score")?.remove();
     const bar = make("div", { className: "score" });
     bar.style.width = `${Math.round(100 * Math.max(0, Math.min(1, item.score)))}%`;
     frame.append(bar);
     const rank = make("b", { textContent: item.rank });
     if (item.note) rank.append(make("i", { textContent: item.note }));
-    link.append(make("div", { className: "caption" }, rank, make("span", { textContent: item.score.toFixed(3) })));
+    const score = make("span", { textContent: item.score.toFixed(3) });
+    tile.append(make("div", { className: "caption", "aria-hidden": "true" }, rank, score)); // the link says it
   }
 
   press(tile, item) {
