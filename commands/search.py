@@ -148,6 +148,13 @@ def serve(
             show_default="none are kept",
         ),
     ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another run over the same pictures, whose results can be seen beside.",
+            show_default="none",
+        ),
+    ] = None,
     device: options.Device = "auto",
 ) -> None:
     """Answer questions over HTTP, with a page to ask them on.
@@ -170,12 +177,20 @@ def serve(
     from cqr.search.server.serve import needed
     from cqr.search.server.serve import serve as answer
     from cqr.search.server.suggestions import suggestions
+    from cqr.trainer.training.runs import Run
 
     needed()  # said before anything is computed
     collected = None if collect is None else Collected.at(collect)
     used = run_for(run, features, text_encoder, device, console.say)
-    with console.bars() as progress:
-        bring_up_to_date(used, features, index, None, device, progress)
-    engine = Engine.open(used, features, index, device, weights=weights)
+    other = None if beside is None else run_for(beside, None, None, device, console.say)
+
+    def opened(run: Run) -> Engine:
+        console.say(f"Bringing the gallery of {run.path} up to date")
+        with console.bars(spoken=True) as progress:
+            bring_up_to_date(run, features, index, None, device, progress)
+        return Engine.open(run, features, index, device, weights=weights)
+
+    engine = opened(used)
+    second = None if other is None else opened(other)
     texts = suggestions(engine.run, features)
-    answer(engine, texts, host, port, show=open_, collected=collected)
+    answer(engine, texts, host, port, show=open_, collected=collected, beside=second)

@@ -5,6 +5,8 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from PIL import Image
@@ -29,8 +31,15 @@ THUMB = 28
 
 
 @contextlib.contextmanager
-def bars(visible: bool = True) -> Iterator[Any]:
-    """A function of (what, done, total) that draws a bar for each thing that is counted."""
+def bars(visible: bool = True, spoken: bool = False) -> Iterator[Any]:
+    """A function of (what, done, total) that draws a bar for each thing that is counted.
+
+    Args:
+        spoken: where no bar is drawn, as in a pipe, say a line now and then instead.
+    """
+    if spoken and not notes.is_terminal:
+        yield _Spoken()
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -47,6 +56,23 @@ def bars(visible: bool = True) -> Iterator[Any]:
             shown.update(task, completed=done, total=total)
 
         yield progress
+
+
+@dataclass
+class _Spoken:
+    """Says at once what is begun, then every tenth of it, a second apart at least."""
+
+    said: tuple[str, int] = ("", 0)
+    time: float = 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        tenth = 10 * done // max(total, 1)
+        if total == 0 or (what, tenth) == self.said:
+            return
+        if what == self.said[0] and done < total and monotonic() - self.time < 1:
+            return
+        self.said, self.time = (what, tenth), monotonic()
+        say(f"{what} {done:,} of {total:,}")
 
 
 def say(line: str) -> None:

@@ -1,170 +1,315 @@
 // The page: what is asked is in the address; everything shown follows from it.
 
-import { isRow, isUpload, large, last, read, small, write } from "./address.js";
+import { isRow, isUpload, last, pictures, read, readView, small, step, write } from "./address.js";
+import * as beside from "./beside.js";
+import { $, typing } from "./dom.js";
+import * as files from "./export.js";
+import * as favourites from "./favourites.js";
+import * as fields from "./fields.js";
 import { Grid } from "./grid.js";
+import * as labelling from "./label.js";
+import * as view from "./large.js";
+import { Listing, paths } from "./listing.js";
+import * as marks from "./marks.js";
 import { language, notes } from "./notes.js";
-import { Reference } from "./reference.js";
+import * as ask from "./question.js";
+import { Results } from "./results.js";
 import { call, post } from "./service.js";
+import * as tools from "./tools.js";
+import * as trail from "./trail.js";
 
-const RESULTS = 60;
-const CHUNK = 100; // pictures of the gallery whose names are asked for at once
 const KEPT = 30; // answers, so that going back is instant
-const SUGGESTED = 4;
+const NARROW = "(max-width: 700px)"; // the question stands above the pictures; as in style.css
 
-const $ = (id) => document.getElementById(id);
-const grid = new Grid($("grid"), (item) => go(item.steps));
-const reference = new Reference($("reference"), $("looks"));
-const answers = new Map(); // question -> answer
-const paths = []; // row -> path, as far as they are known
+const grids = {
+  grid: new Grid($("grid"), (item) => go(item.steps)),
+  other: new Grid($("other"), (item) => go(item.steps)),
+};
+const { grid } = grids;
+const answers = new Map(); // question -> what was found
+const listings = new Map(); // order -> Listing
 let info; // /api/info
-let aspect = 4 / 3; // of the gallery's pictures
-let shown = { steps: [], image: null }; // what the address says; image: of the last step
-let drawn = null; // the image that the reference shows
+let asking; // the promise of it
+let shown = { steps: [], view: {} }; // what the address says
+let list = { count: 0, item: () => null }; // what the large view steps through
 
-function go(steps) {
-  if (write(steps) === shown.address) return show();
+// Go to a question; `brought`: bring its results into view where they are below the question.
+function go(steps, brought = false, how = keptView()) {
+  if (write(steps, how) === shown.address) return show();
   history.replaceState({ scroll: scrollY }, "");
-  history.pushState({ scroll: 0 }, "", write(steps));
+  history.pushState({ scroll: brought && matchMedia(NARROW).matches ? null : 0 }, "", write(steps, how));
   show();
 }
 
-const label = (image) => (isRow(image) ? paths[image] ?? `Picture ${image}` : "Your picture");
+// Of how it is shown, what outlasts a question.
+const keptView = () => ({ unfold: shown.view.unfold, beside: shown.view.beside });
+const start = (image) => go([step(image)]);
+
+async function know() {
+  asking ??= call("/api/info");
+  try {
+    const told = await asking;
+    if (!info) begin((info = told));
+    language($("language"), info);
+  } catch (error) {
+    asking = null;
+    throw error;
+  }
+  return info;
+}
+
+// What is to be done once the service has said what it is.
+function begin(info) {
+  $("about").textContent = `${info.run} · ${info.pictures.toLocaleString("en")} pictures`;
+  favourites.open(info.run);
+  fields.offer(info.columns);
+  ask.refresh();
+  marks.start(info, () => {
+    for (const one of Object.values(grids)) one.refresh();
+  });
+  $("label-link").hidden = !info.collects;
+  if (info.detector.state === "absent") {
+    $("open").disabled = true;
+    $("open").title = info.detector.why;
+  }
+  if (info.answers_text) $("text").placeholder = "a red one, or any words";
+}
 
 // --- What is shown ------------------------------------------------------------------------------
 
 async function show() {
-  const steps = read(location);
-  const step = last(steps);
-  if (shown.address === write(steps) && $("problem").hidden) return;
+  const [steps, how] = [read(location), readView(location)];
+  const address = write(steps, how);
+  if (shown.address === address && $("problem").hidden) return;
   shown.abort?.abort();
-  shown = { steps, address: write(steps), image: step?.image ?? null, abort: new AbortController() };
-  $("text").value = step?.text ?? "";
-  $("wanting").textContent = "";
+  shown = { steps, view: how, address, abort: new AbortController() };
+  const asked = last(steps);
+  if (view.isOpen()) view.close();
   $("problem").hidden = true;
-  $("gallery").hidden = !step;
-  say("");
-  document.title = step?.text ? `${step.text} · cqr` : "cqr";
-  trail(steps);
-  if (drawn !== shown.image) draw(shown.image);
-  words(null);
-  notes($("notes"), $("heading"), null);
-  await (step ? results(step, shown.abort.signal) : gallery());
-}
-
-function draw(image) {
-  drawn = image;
-  tries(image);
-  if (image === null) reference.clear();
-  else reference.show(large(image), label(image)).catch(blame);
-}
-
-async function gallery() {
-  const { signal } = shown.abort;
-  title("Gallery", "");
-  if (!info) grid.show(24, () => null);
-  try {
-    await names(0);
-  } catch (error) {
-    return signal.aborted ? undefined : fail(error);
+  $("gallery").hidden = !asked && !how.show;
+  $("notes").replaceChildren();
+  document.title = asked?.text ? `${asked.text} · cqr` : "cqr";
+  trail.show(steps, ask.label);
+  ask.show(asked);
+  for (const id of ["ask", "pictures"]) $(id).hidden = how.show === "label";
+  if (how.show !== "label") labelling.close();
+  if (!asked) {
+    marks.show(null);
+    beside.hide();
   }
+  const { signal } = shown.abort;
+  try {
+    if (how.show === "label") await label(signal);
+    else if (how.show === "favourites") await favoured(signal);
+    else await (asked ? results(asked, signal) : gallery(signal));
+  } catch (error) {
+    if (!signal.aborted) fail(error);
+  }
+}
+
+function listing(how) {
+  const key = `${how.sort ?? ""} ${how.descending ?? ""}`;
+  if (!listings.has(key)) {
+    const made = new Listing(how, () => shown.list === made && grid.refresh());
+    listings.set(key, made);
+  }
+  return listings.get(key);
+}
+
+const tile = (row, path, steps) => ({
+  row, href: write(steps, keptView()), src: small(String(row)), label: path, steps, mark: marks.of(row),
+});
+
+async function label(signal) {
+  document.title = "Label · cqr";
+  const first = listing({});
+  await Promise.all([know(), first.around(0)]);
+  if (!signal.aborted) labelling.open(info, first.aspect);
+}
+
+async function gallery(signal) {
+  title("Gallery", "");
+  const all = (shown.list = listing(shown.view));
+  if (!all.total) {
+    tools.hide();
+    grid.show(24, () => null);
+  }
+  await Promise.all([know(), all.around(0)]);
   if (signal.aborted) return;
   title("Gallery", `${info.pictures.toLocaleString("en")} pictures: pick one to start from`);
-  const item = (row) => tile(row, paths[row] ?? `Picture ${row}`, [{ image: String(row), text: "" }]);
-  const visible = (first, end) => {
-    for (let row = first; row < end; row += CHUNK) names(row).catch(() => {});
-    if (end > first) names(end - 1).catch(() => {});
+  tools.show("gallery", shown.view, info);
+  const item = (place) => {
+    const picture = all.pictures[place];
+    return picture ? tile(picture.row, picture.path, [step(picture.row)]) : null;
   };
-  grid.show(info.pictures, item, { aspect, visible });
-  restore();
-}
-
-// Ask for the names of the pictures around a row, once.
-const asked = new Map();
-async function names(row) {
-  info ??= await call("/api/info");
-  language($("language"), info);
-  $("about").textContent = `${info.run} · ${info.pictures.toLocaleString("en")} pictures`;
-  const start = row - (row % CHUNK);
-  if (!asked.has(start)) {
-    const part = call(`/api/gallery?start=${start}&count=${CHUNK}`);
-    asked.set(start, part);
-    part.then(
-      ({ pictures }) => {
-        for (const picture of pictures) paths[picture.row] = picture.path;
-        if (start === 0 && pictures.length) aspect = middle(pictures);
-        if (shown.image === null) grid.refresh();
-      },
-      () => asked.delete(start),
-    );
-  }
-  return asked.get(start);
-}
-
-// The median of width over height, within what a grid can take.
-function middle(pictures) {
-  const sorted = pictures.map(({ width, height }) => width / height).sort((a, b) => a - b);
-  return Math.min(1.6, Math.max(0.66, sorted[sorted.length >> 1]));
-}
-
-const tile = (image, text, steps) => ({ href: write(steps), src: small(String(image)), label: text, steps });
-
-async function results(step, signal) {
-  title(step.text || "Like this picture", "");
-  const key = write([step]);
-  if (!answers.has(key)) {
-    $("grid").setAttribute("aria-busy", true);
-    grid.show(24, () => null, { aspect, captions: true });
-    try {
-      await names(0);
-      keep(key, await ask(step, signal));
-    } catch (error) {
-      return signal.aborted ? undefined : fail(error);
-    }
-    if (signal.aborted) return;
-  }
-  const { hits, seconds, attention, took } = answers.get(key);
-  const rest = shown.steps;
-  const items = hits.map(({ row, path, score }, i) => {
-    paths[row] = path;
-    return { ...tile(row, path, [...rest, { image: String(row), text: "" }]), rank: i + 1, score };
+  list = {
+    count: () => all.total, item, actions: () => [], keys: {}, more: (place) => all.around(place),
+    attended: async () => null,
+  };
+  grid.show(all.total, item, {
+    aspect: all.aspect,
+    visible: (first, end) => {
+      all.visible(first, end);
+      if (grid.height) tools.position(grid.span, all.total);
+    },
+    actions: () => [{ name: "large", label: "Look at it", text: "⤢" }],
+    act: (_, __, place) => openLarge(place),
+    keys: { " ": "large" },
   });
-  const search = 1000 * seconds.search;
-  title(
-    step.text || "Like this picture",
-    items.length
-      ? `best ${items.length} of ${info.pictures.toLocaleString("en")} in ${Math.round(took)} ms` +
-        ` (search ${search < 10 ? search.toFixed(1) : Math.round(search)} ms)`
-      : "Nothing was found.",
-  );
-  $("grid").removeAttribute("aria-busy");
-  grid.show(items.length, (i) => items[i], { aspect, captions: true });
-  words(attention);
-  notes($("notes"), $("heading"), answers.get(key));
   restore();
 }
 
-async function ask({ image, text }, signal) {
+async function favoured(signal) {
+  title("Favourites", "");
+  grid.show(0, () => null);
+  const first = listing({});
+  await Promise.all([know(), first.around(0)]);
+  const found = await Promise.all(favourites.all().map(async (path) => {
+    const place = await first.place(path).catch(() => null);
+    if (place === null) return null;
+    await first.around(place);
+    const { row, path: there } = first.pictures[place];
+    return there === path ? { row, path } : null;
+  }));
+  if (signal.aborted) return;
+  const items = found.filter(Boolean).map(({ row, path }) => tile(row, path, [step(row)]));
+  title("Favourites", items.length ? `${items.length} pictures, kept in this browser` : "None yet: press ♡ in the large view of a picture.");
+  tools.show("favourites", shown.view, info);
+  list = { count: () => items.length, item: (i) => items[i], actions: () => [], keys: {}, attended: async () => null, more: async () => {} };
+  shown.rows = () => items.map(({ label: path, src }, i) => ({ place: i + 1, path, src }));
+  grid.show(items.length, (i) => items[i], { aspect: first.aspect, open: openLarge, ...startAction });
+}
+
+const startAction = {
+  actions: () => [{ name: "start", label: "Start from this", text: "→" }],
+  act: (name, item) => act(name, item),
+};
+
+const heading = (asked) =>
+  asked.text || (asked.also.length ? asked.also.map((one) => one.replace(/^1:/, "")).join(", ") : "Like this picture");
+
+async function results(asked, signal) {
+  title(heading(asked), "");
+  tools.hide();
+  const found = await answered(asked, signal);
+  if (signal.aborted) return;
+  const { own, other, attention } = found;
+  shown.found = found;
+  tools.show("results", shown.view, info);
+  notes($("notes"), $("heading"), own);
+  if (other) pair(own, other);
+  else {
+    beside.hide();
+    draw("grid", own);
+  }
+  ask.words(attention);
+  restore();
+  await marks.show(asked);
+}
+
+async function answered(asked, signal) {
+  const key = write([asked], shown.view);
+  if (!answers.has(key)) {
+    const first = listing({});
+    $("grid").setAttribute("aria-busy", true);
+    grid.show(24, () => null, { aspect: first.aspect, captions: true });
+    for (const image of pictures(asked)) check(image);
+    const [found] = await Promise.all([searched(asked, signal), first.around(0), know()]);
+    signal.throwIfAborted(); // the words may be missing
+    answers.set(key, found);
+    if (answers.size > KEPT) answers.delete(answers.keys().next().value);
+  }
+  $("grid").removeAttribute("aria-busy");
+  return answers.get(key);
+}
+
+async function searched(asked, signal) {
+  const own = new Results(asked, shown.view);
+  const other = shown.view.beside ? new Results(asked, shown.view, true) : null;
+  const attends = info ?? (asked.text && !asked.region && asked.image ? await know() : null);
+  const [attention] = await Promise.all([
+    attends?.attends && asked.text && asked.image && !asked.region ? attended(asked.image, asked.text, signal) : null,
+    own.next(signal), other?.next(signal),
+  ]);
+  return { own, other, attention };
+}
+
+const attended = (image, text, signal) =>
+  post("/api/attention", { image: isRow(image) ? Number(image) : image, text }, signal).catch(() => null);
+
+function check(image) {
   if (!isRow(image) && !isUpload(image)) {
     throw new Error("The address names no picture: pick one from the gallery.");
   }
-  const began = performance.now();
-  const sent = isRow(image) ? Number(image) : image;
-  const texts = text ? [{ text }] : [];
-  const [found, attention] = await Promise.all([
-    post("/api/search", { images: [sent], texts, k: RESULTS }, signal).then((answer) => ({
-      ...answer, took: performance.now() - began,
-    })),
-    info.attends && text
-      ? post("/api/attention", { image: sent, text }, signal).catch(() => null)
-      : null,
-  ]);
-  signal.throwIfAborted(); // the words may be missing
-  return { ...found, attention };
 }
 
-function keep(key, answer) {
-  answers.set(key, answer);
-  if (answers.size > KEPT) answers.delete(answers.keys().next().value);
+function pair(own, other) {
+  const tiles = (found) => found.tiles(true).slice(0, 60);
+  status(own, tiles(own).length);
+  beside.show(
+    { name: info.run, tiles: tiles(own) }, { name: info.beside.run, tiles: tiles(other) },
+    (name, all, differing) => fill(name, all.map((hit) => item(hit, differing.get(hit.row)))),
+  );
+}
+
+// A result as the grid takes it.
+function item(hit, note = "") {
+  paths[hit.row] = hit.path;
+  const alike = hit.alike.length ? `+ ${hit.alike.length} alike` : "";
+  return {
+    ...tile(hit.row, hit.path, [...shown.steps, step(hit.row)]),
+    rank: hit.place, score: hit.score, note: note || alike,
+  };
+}
+
+function draw(name, found) {
+  const items = () => found.tiles(Boolean(shown.view.unfold)).map((hit) => item(hit));
+  const all = fill(name, items(), found, items);
+  status(found, all.length);
+}
+
+// Fill one of the grids; `found` goes on where its end is near, and `again()` gives all items then.
+function fill(name, items, found = null, again = null) {
+  let all = items;
+  const { signal } = shown.abort;
+  const more = async () => {
+    if (!found?.more || signal.aborted) return;
+    await found.next();
+    if (signal.aborted) return;
+    all = again();
+    status(found, all.length);
+    grids[name].grow(all.length);
+  };
+  const marked = (one) => one && { ...one, mark: marks.of(one.row) };
+  const here = {
+    count: () => all.length, item: (i) => all[i], more, attended: (one) => large(one), actions: actionsLarge,
+    goesOn: () => Boolean(found?.more), total: () => info.pictures.toLocaleString("en"), keys: keysLarge(),
+  };
+  if (name === "grid") {
+    list = here;
+    shown.rows = () => all.map(({ rank: place, label: path, score, src }) => ({ place, path, score, src }));
+  }
+  grids[name].show(all.length, (i) => marked(all[i]), {
+    aspect: listing({}).aspect, captions: true,
+    open: (place) => {
+      list = here;
+      openLarge(place, name);
+    },
+    visible: (_, end) => {
+      if (end >= all.length) more().catch(() => {});
+    },
+    actions: (one) => actions(one), act, keys: { y: "right", n: "wrong", Y: "right", N: "wrong", u: "undo" },
+  });
+  return all;
+}
+
+function status(found, tiles) {
+  const search = 1000 * found.seconds.search;
+  const alike = found.hits.length - tiles;
+  $("status").textContent = found.hits.length
+    ? `best ${found.hits.length.toLocaleString("en")} of ${info.pictures.toLocaleString("en")} in ${Math.round(found.took)} ms` +
+      ` (search ${search < 10 ? search.toFixed(1) : Math.round(search)} ms)` + (alike > 0 ? `, ${alike} folded` : "")
+    : "Nothing was found.";
 }
 
 function title(text, status) {
@@ -172,179 +317,122 @@ function title(text, status) {
   $("status").textContent = status;
 }
 
-function trail(steps) {
-  const items = steps.map(({ image, text }, i) => {
-    const [item, link, picture] = ["li", "a", "img"].map((name) => document.createElement(name));
-    picture.src = small(image);
-    picture.alt = `${i + 1}. ${label(image)}`;
-    link.href = write(steps.slice(0, i + 1));
-    link.append(picture);
-    if (i === steps.length - 1) item.setAttribute("aria-current", "step");
-    item.append(link);
-    const [said, arrow] = [document.createElement("span"), i < steps.length - 1 ? " →" : ""];
-    said.textContent = text + arrow;
-    item.append(said);
-    return item;
-  });
-  $("trail").hidden = items.length < 2;
-  $("trail").firstElementChild.replaceChildren(...items);
-  $("trail").firstElementChild.scrollLeft = 1e6;
-}
-
-function words(attention) {
-  reference.regions(attention);
-  let pinned = null;
-  const light = (word) => {
-    reference.light(word ?? pinned);
-    chips.forEach((chip, i) => {
-      chip.classList.toggle("lit", i === (word ?? pinned));
-      chip.setAttribute("aria-pressed", i === pinned);
-    });
-  };
-  const chips = (attention?.words ?? []).map((word, i) => {
-    const chip = button(word, () => light((pinned = pinned === i ? null : i)));
-    chip.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && light(i));
-    chip.addEventListener("pointerleave", () => light(null));
-    chip.addEventListener("focus", () => chip.matches(":focus-visible") && light(i));
-    chip.addEventListener("blur", () => light(null));
-    return chip;
-  });
-  $("words").hidden = !chips.length;
-  $("words").querySelector(".chips").replaceChildren(...chips);
-  if (chips.length) light(null);
-}
-
-async function tries(image) {
-  const place = $("tries");
-  place.hidden = true;
-  if (image === null) return;
-  const of = isRow(image) ? `?row=${image}` : `?upload=${encodeURIComponent(image)}`;
-  const { texts } = await call(`/api/suggestions${of}`).catch(() => ({ texts: [] }));
-  if (shown.image !== image) return;
-  place.querySelector(".chips").replaceChildren(
-    ...texts.slice(0, SUGGESTED).map((text) => button(text, () => find(text))),
-  );
-  $("text").placeholder = texts[0] ?? "";
-  place.hidden = !texts.length;
-}
-
-function button(text, act) {
-  const made = Object.assign(document.createElement("button"), { type: "button", textContent: text });
-  made.addEventListener("click", act);
-  return made;
-}
-
 function fail(error) {
   $("grid").removeAttribute("aria-busy");
   grid.show(0, () => null);
-  title(last(shown.steps)?.text || (shown.image === null ? "Gallery" : "Like this picture"), "");
+  tools.hide();
+  const asked = last(shown.steps);
+  title(asked ? heading(asked) : "Gallery", "");
   $("problem").firstElementChild.textContent = error.message;
+  $("problem").lastElementChild.hidden = !error.again;
   $("problem").hidden = false;
 }
 
-// Say something about the picture of the question.
-function say(text, kind = "") {
-  $("trouble").textContent = text;
-  $("trouble").className = kind;
+// --- What is done with a result -----------------------------------------------------------------
+
+const MARKS = [
+  { name: "right", label: "Right", text: "✓" },
+  { name: "wrong", label: "Not right", text: "✗" },
+];
+
+function actions({ row }) {
+  const own = marks.on() ? MARKS.map((one) => ({ ...one, pressed: marks.of(row) === one.name })) : [];
+  return [...own, ...startAction.actions()];
 }
 
-const blame = (error) => say(error.message, "bad");
+function actionsLarge({ row }) {
+  const own = marks.on()
+    ? MARKS.map(({ name, label, text }) => ({ name, text: `${text} ${label}`, pressed: marks.of(row) === name }))
+    : [];
+  return [{ name: "more", text: "More like this" }, { name: "less", text: "Less like this" },
+          { name: "and", text: "Add to the question" }, ...own];
+}
+
+const keysLarge = () => (marks.on() ? { y: "right", n: "wrong" } : {});
+
+async function act(name, item) {
+  const [steps, row] = [shown.steps, String(item.row)];
+  const asked = last(steps);
+  if (name === "start") return go(item.steps);
+  if (name === "object") return go([...item.steps.slice(0, -1), step(row, "", { region: String(item.region) })]);
+  if (name === "more" || name === "less" || name === "and") {
+    const without = Object.fromEntries(["more", "less", "and"].map((list) => [list, asked[list].filter((one) => one !== row)]));
+    return go([...steps.slice(0, -1), { ...asked, ...without, [name]: [...without[name], row] }]);
+  }
+  if (!marks.on()) return undefined;
+  if (name === "undo") return marks.act.undo().catch(() => {});
+  return marks.mark(item.row, name).catch(() => {}); // it is said where marks are
+}
+
+function openLarge(place, name = "grid") {
+  view.open({ ...list, act, closed: (at) => grids[name].focus(at) }, place);
+}
+
+// Where the words of the question look in a result.
+function large({ row }) {
+  const asked = last(shown.steps);
+  return info.attends && asked?.text ? attended(String(row), asked.text) : Promise.resolve(null);
+}
 
 // --- What a person does -------------------------------------------------------------------------
 
-function find(text) {
-  $("wanting").textContent = "";
-  if (shown.image === null) {
-    $("wanting").textContent = "Pick a picture first: drop one, or choose one from the gallery.";
-    return;
-  }
-  if (!text) {
-    $("wanting").textContent = "Say what should be different from this picture.";
-    return;
-  }
-  go([...shown.steps.slice(0, -1), { image: shown.image, text }]);
-}
-
-async function take(file) {
-  const before = shown;
-  [before.address, drawn] = [null, undefined];
-  reference.wait();
-  say("Looking for its regions …");
-  try {
-    info ??= await call("/api/info");
-    const most = info.limits.upload_bytes;
-    if (file.size > most) {
-      throw new Error(`This file has more than the ${Math.floor(most / 2 ** 20)} MB that are read.`);
-    }
-    const { id } = await call("/api/uploads", {
-      method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" },
-    });
-    if (shown !== before) return; // something else was asked for meanwhile
-    go([{ image: id, text: "" }]);
-    if (matchMedia("(hover: hover)").matches) $("text").focus();
-  } catch (error) {
-    if (shown !== before) return;
-    show();
-    blame(error);
-  }
-}
-
 function restore() {
   const { scroll } = history.state ?? {};
-  if (scroll !== undefined) scrollTo(0, scroll);
+  if (scroll === null) $("title").scrollIntoView();
+  else if (scroll !== undefined) scrollTo(0, scroll);
+}
+
+async function jump(text) {
+  const all = shown.list;
+  try {
+    const number = /^[\d,]+$/.test(text) ? Number(text.replaceAll(",", "")) : null;
+    const place = number === null ? await all.place(text) : Math.min(Math.max(1, number), all.total) - 1;
+    await all.around(place);
+    grid.focus(place);
+  } catch (error) {
+    $("position").textContent = error.message;
+  }
 }
 
 // A click that opens no other tab or window.
 const plain = (event) => !(event.ctrlKey || event.metaKey || event.shiftKey || event.button);
+const said = () => `${$("heading").textContent} (${ask.label(last(shown.steps)?.image || "")})`;
 
 history.scrollRestoration = "manual";
 addEventListener("popstate", show);
 addEventListener("pagehide", () => history.replaceState({ scroll: scrollY }, ""));
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[href]");
-  if (!link || event.defaultPrevented || !plain(event) || link.hash) return;
+  if (!link || event.defaultPrevented || !plain(event) || link.hash || link.download) return;
   event.preventDefault();
-  go(read(link.href));
-});
-$("form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  find($("text").value.trim());
+  go(read(link.href), false, readView(link.href));
 });
 $("problem").lastElementChild.addEventListener("click", show);
-$("open").addEventListener("click", () => $("file").click());
-$("file").addEventListener("change", () => {
-  if ($("file").files.length) take($("file").files[0]);
-  $("file").value = "";
-});
 $("any").addEventListener("click", async () => {
   try {
-    await names(0);
-    go([{ image: String(Math.floor(Math.random() * info.pictures)), text: "" }]);
+    await know();
+    start(Math.floor(Math.random() * info.pictures));
   } catch (error) {
     fail(error);
   }
 });
-addEventListener("paste", (event) => {
-  if (event.clipboardData.files.length) take(event.clipboardData.files[0]);
-});
-addEventListener("dragover", (event) => {
-  event.preventDefault();
-  document.body.classList.add("dropping");
-});
-addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) document.body.classList.remove("dropping");
-});
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  document.body.classList.remove("dropping");
-  if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
-});
 addEventListener("keydown", (event) => {
-  const typing = event.target.closest("input");
-  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) {
+  if (document.querySelector("dialog[open]")) return;
+  if (event.key === "/" && !typing(event.target) && !event.ctrlKey && !event.metaKey && !$("ask").hidden) {
     event.preventDefault();
     $("text").select();
   }
-  if (event.key === "Escape" && typing) typing.blur();
+  if (event.key === "Escape" && typing(event.target)) event.target.blur();
 });
+favourites.onChange(() => {
+  const number = favourites.all().length;
+  $("favourites").textContent = number ? `Favourites (${number})` : "Favourites";
+});
+tools.listen({
+  change: (how) => go(shown.steps, false, { ...shown.view, ...how }),
+  jump,
+  table: () => files.table(shown.rows(), said()),
+  sheet: () => files.sheet(shown.rows(), said()),
+});
+ask.listen({ go, start, know, steps: () => shown.steps, info: () => info });
 show();

@@ -1,12 +1,11 @@
 // What was understood of a question: notes above its results, and what was not read struck through.
 
-// `place`: the list of notes.  `heading`: shows the text.  `answer`: of /api/search, or null.
-export function notes(place, heading, answer) {
-  const said = answer?.notes ?? [];
-  place.replaceChildren(...said.map((note) => element("li", sentence(note))));
-  place.hidden = !said.length;
-  const [parts] = answer?.texts ?? [];
-  if (!parts?.some(({ how }) => how !== "read")) return;
+// `place`: of the notes.  `heading`: shows the first text.  `found`: { notes, texts } of /api/search.
+export function notes(place, heading, { notes: said, texts }) {
+  place.replaceChildren(...said.map((note) => element("p", sentence(note))));
+  const [parts] = texts;
+  const whole = parts?.map(({ text }) => text).join("");
+  if (whole !== heading.textContent || parts.every(({ how }) => how === "read")) return;
   heading.replaceChildren(...parts.map(({ text, how }) => {
     if (how === "read") return document.createTextNode(text);
     const struck = element("s", text);

@@ -1,15 +1,17 @@
-// The picture of the question, and the regions of it that a word looks at.
+// A picture with its regions: those that a word looks at, and those that can be chosen.
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
 const BOLD = 0.35; // of the largest weight: regions above it are outlined
 const NAMED = 3; // regions whose share is said
 const ALIKE = 1.5; // times the share that each would have: less than this is nothing to say
+let masks = 0; // each has a name of its own
 
 export class Reference {
   // `place`: the element to draw into.  `looks`: where it is said in words what a word looks at.
   constructor(place, looks) {
     [this.place, this.looks] = [place, looks];
     this.empty = [...place.childNodes];
+    this.mask = `seen-${masks++}`;
     this.clear();
   }
 
@@ -39,12 +41,20 @@ export class Reference {
     this.svg.append(svg("image", { href: address, width: this.width, height: this.height }));
     this.draw([this.svg], "");
     if (this.attention) this.regions(this.attention);
+    if (this.chosen) this.objects(...this.chosen);
   }
 
   draw(nodes, state) {
     this.place.className = state;
     this.place.replaceChildren(...nodes);
-    if (!nodes.includes(this.svg)) this.svg = this.attention = this.address = null;
+    if (!nodes.includes(this.svg)) this.svg = this.attention = this.address = this.chosen = null;
+  }
+
+  rectangles(boxes) {
+    return boxes.map(([left, top, right, bottom]) => ({
+      x: left * this.width, y: top * this.height,
+      width: (right - left) * this.width, height: (bottom - top) * this.height,
+    }));
   }
 
   // What was attended: { words, boxes, weights }, or null.
@@ -54,22 +64,46 @@ export class Reference {
     for (const part of this.svg.querySelectorAll("mask, .dim, .box")) part.remove();
     if (!attention) return;
     const whole = { width: this.width, height: this.height };
-    const mask = svg("mask", { id: "seen" });
+    const mask = svg("mask", { id: this.mask });
     mask.append(svg("rect", { ...whole, fill: "#fff" }));
-    const boxes = attention.boxes.map(([left, top, right, bottom]) => ({
-      x: left * this.width, y: top * this.height,
-      width: (right - left) * this.width, height: (bottom - top) * this.height,
-    }));
+    const boxes = this.rectangles(attention.boxes);
     this.holes = boxes.map((box) => svg("rect", { ...box, class: "hole", opacity: 0 }));
     this.outlines = boxes.map((box) => svg("rect", { ...box, class: "box", rx: 2 }));
     mask.append(...this.holes);
-    this.svg.append(mask, svg("rect", { ...whole, class: "dim", mask: "url(#seen)" }), ...this.outlines);
+    const dim = svg("rect", { ...whole, class: "dim", mask: `url(#${this.mask})` });
+    this.svg.append(mask, dim, ...this.outlines);
+  }
+
+  // Regions that can be chosen by a click: K x 4 boxes, what to do with the number of one, and
+  // which one is chosen (null: none).  No boxes: none are shown.
+  objects(boxes, pick, region = null) {
+    this.chosen = [boxes, pick, region];
+    if (!this.svg) return;
+    for (const part of this.svg.querySelectorAll(".object")) part.remove();
+    const drawn = this.rectangles(boxes).map((box, number) => {
+      const state = number === region ? "object chosen" : "object";
+      const rect = svg("rect", { ...box, class: state, rx: 2 });
+      rect.append(svg("title", {}));
+      rect.firstChild.textContent = `Object ${number + 1}`;
+      rect.addEventListener("click", () => pick(number));
+      return [box.width * box.height, rect];
+    });
+    drawn.sort(([a], [b]) => b - a); // what is small lies above what is large
+    this.svg.append(...drawn.map(([, rect]) => rect));
+  }
+
+  // Point at an object by its number; null: at none.
+  point(number) {
+    const [boxes] = this.chosen ?? [[]];
+    const marks = this.svg?.querySelectorAll(".object") ?? [];
+    const named = number === null ? null : `Object ${number + 1}`;
+    if (boxes.length) for (const mark of marks) mark.classList.toggle("pointed", mark.textContent === named);
   }
 
   // Light the regions of a word by its place in the text; null: of none.
   light(word) {
     const lit = word !== null && this.svg !== null && this.attention;
-    const shown = lit && (lit.weights[word].length === 1 || !alike(lit.weights[word]));
+    const shown = lit && !alike(lit.weights[word]);
     this.place.classList.toggle("lit", Boolean(shown));
     const weights = shown ? this.attention.weights[word] : this.attention?.boxes.map(() => 0) ?? [];
     const most = Math.max(...weights, 1e-9);
@@ -79,7 +113,7 @@ export class Reference {
       this.holes[region].style.opacity = share;
       this.outlines[region].style.opacity = share >= BOLD ? share : 0;
     });
-    this.looks.textContent = lit ? said(this.attention.words[word], weights, this.attention.boxes) : "";
+    this.looks.textContent = lit ? said(this.attention.words[word], lit.weights[word], lit.boxes) : "";
   }
 }
 
@@ -95,7 +129,7 @@ function said(word, weights, boxes) {
 }
 
 // Whether a word prefers no region: then nothing is lit.
-const alike = (weights) => Math.max(...weights) < ALIKE / weights.length;
+const alike = (weights) => weights.length > 1 && Math.max(...weights) < ALIKE / weights.length;
 
 // Where a box lies, in words, as "top left".
 function spot([left, top, right, bottom]) {
