@@ -426,3 +426,22 @@ def test_each_control_has_a_name(open_page):
     assert unnamed == []
     assert page.locator("html").get_attribute("lang") == "en"
     expect(page.locator("#trail [aria-current=step]")).to_have_count(1)
+
+
+def test_what_was_not_understood_is_above_the_results(open_page):
+    page = open_page("?image=3&text=make+zebra+red")
+    expect(page.locator("#notes")).to_contain_text("zebra: not known to this model.")
+    expect(page.locator("#heading s")).to_have_text(["zebra"])
+    expect(page.locator("#heading")).to_have_text("make zebra red")
+    page = open_page("?image=3&text=zebra+umbrella")
+    expect(page.locator("#notes")).to_contain_text("No word of this question is known")
+    expect(page.locator("#grid a").first).to_be_visible()
+    page = open_page("?image=3&text=")
+    expect(page.locator("#grid a").first).to_be_visible()
+    expect(page.locator("#notes")).to_be_empty()
+
+
+def test_the_field_suggests_the_datas_own_text(open_page):
+    page = open_page("?image=0&text=")
+    first = page.locator("#tries button").first.text_content()
+    expect(page.locator("#text")).to_have_attribute("placeholder", first)
