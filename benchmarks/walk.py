@@ -1,11 +1,12 @@
 """Record the moving picture of README.md: a walk over the page of a running `cqr serve`.
 
     cqr serve --port 8000                       # in another window, after `make demo`
-    python benchmarks/walk.py [http://127.0.0.1:8000/] [--image ROW] [--other FILE]
+    python benchmarks/walk.py [http://127.0.0.1:8000/] [--image ROW] [--text TEXT] [--other FILE]
 
-Headless Chromium does what a reader would: pick a picture, take a text that the page suggests,
-point at its words, go on from a result, ask with a word that the model never saw, drop a picture
-from elsewhere.  Writes docs/walk.webp, under 1 MB.  Needs chromium and the package playwright.
+Headless Chromium does what a reader would: pick a picture, type a text (or take the first that the
+page suggests), point at its words, look at results large and start from one, ask with a word that
+the model never saw, drop a picture from elsewhere.  Writes docs/walk.webp, under 1 MB.
+Needs chromium and the package playwright.
 """
 
 import argparse
@@ -84,7 +85,7 @@ class Film:
             raise SystemExit("it is too large: leave steps out")
 
 
-def walk(page: Page, address: str, row: int, other: Path | None) -> Film:
+def walk(page: Page, address: str, row: int, text: str | None, other: Path | None) -> Film:
     film = Film(page)
     page.goto(address)
     settled(page)
@@ -94,13 +95,22 @@ def walk(page: Page, address: str, row: int, other: Path | None) -> Film:
     settled(page)
     page.wait_for_selector("#tries button")
     film.take(1800)
-    film.click(page.locator("#tries button").first)
+    if text is None:
+        film.click(page.locator("#tries button").first)
+    else:
+        film.type(text)
     settled(page)
     film.take(1800)
     words = page.locator("#words button")
     for number in range(min(words.count(), 5)):
         film.point(words.nth(number), 900)
     film.click(page.locator("#grid a").first)
+    page.wait_for_load_state("networkidle")
+    film.take(1500)
+    page.keyboard.press("ArrowRight")
+    page.wait_for_load_state("networkidle")
+    film.take(1200)
+    film.click(page.get_by_role("button", name="Start from this").last)
     settled(page)
     film.take(1500)
     film.type("make the zebra red, please")
@@ -126,6 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("address", nargs="?", default="http://127.0.0.1:8000/")
     parser.add_argument("--image", type=int, default=0, help="among the first that are shown")
+    parser.add_argument("--text", help="the first that the page suggests if absent")
     parser.add_argument("--other", type=Path, help="a picture from elsewhere, to be dropped")
     options = parser.parse_args()
     chromium = shutil.which("chromium")
@@ -138,7 +149,7 @@ def main() -> None:
         page = browser.new_page(viewport=VIEW, color_scheme="light", reduced_motion="reduce")
         page.set_default_timeout(120_000)
         page.on("pageerror", lambda error: print("error:", error))
-        walk(page, options.address, options.image, options.other).save()
+        walk(page, options.address, options.image, options.text, options.other).save()
         browser.close()
 
 

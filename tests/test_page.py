@@ -143,13 +143,18 @@ def test_pick_ask_go_on_and_back(open_page):
 
 
 def test_a_word_lights_its_regions(open_page):
-    page = open_page("?image=3&text=make+it+red")
-    words = page.locator("#words button")
-    expect(words).to_have_text(["make", "it", "red"])
+    page = open_page()
     asked = page.request.post(
         urlsplit(page.url)._replace(path="/api/attention", query="").geturl(),
         data={"image": 3, "text": "make it red"},
     ).json()
+    regions = len(asked["boxes"])
+    rest = 0.2 / (regions - 1)
+    asked["weights"] = [[1 / regions] * regions] + [[0.8] + [rest] * (regions - 1)] * 2
+    page.route("**/api/attention", lambda route: route.fulfill(json=asked))
+    page.goto(urlsplit(page.url)._replace(query="image=3&text=make+it+red").geturl())
+    words = page.locator("#words button")
+    expect(words).to_have_text(["make", "it", "red"])
     dim = page.locator("#reference .dim")
     expect(dim).to_have_css("opacity", "0")
     words.nth(2).hover()
@@ -159,13 +164,19 @@ def test_a_word_lights_its_regions(open_page):
     )
     weights = asked["weights"][2]
     assert opacities == pytest.approx([weight / max(weights) for weight in weights], abs=1e-4)
-    expect(page.locator("#looks")).to_contain_text(f"{100 * max(weights):.0f} %")
+    (left, top, right, bottom) = asked["boxes"][0]
+    row = ["top", "middle", "bottom"][int(3 * (top + bottom) / 2)]
+    column = ["left", "center", "right"][int(3 * (left + right) / 2)]
+    expect(page.locator("#looks")).to_contain_text(f"looks most at: {row} {column} 80 %")
     box = page.locator("#reference .box").first.bounding_box()
     image = page.locator("#reference image").bounding_box()
     left, _, _, bottom = asked["boxes"][0]
     assert box["x"] == pytest.approx(image["x"] + left * image["width"], abs=2)
     assert box["y"] + box["height"] == pytest.approx(image["y"] + bottom * image["height"], abs=2)
     page.mouse.move(900, 500)
+    expect(dim).to_have_css("opacity", "0")
+    words.nth(0).hover()  # has nothing to say
+    expect(page.locator("#looks")).to_have_text("“make” looks everywhere alike")
     expect(dim).to_have_css("opacity", "0")
     words.nth(1).click()  # as a tap does: it stays
     page.mouse.move(900, 500)
