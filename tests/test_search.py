@@ -138,6 +138,32 @@ def test_a_terminal_of_true_colours_shows_the_pictures(engine, monkeypatch):
     assert "38;2" not in shown["standard"]
 
 
+def test_with_no_color_no_pictures_are_drawn(engine, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    out = io.StringIO()
+    terminal = Console(file=out, force_terminal=True, color_system="truecolor", width=100)
+    monkeypatch.setattr(console, "results", terminal)
+    console.print_answer(engine.ask(Question((engine.named("a/0.png"),), k=2)), engine)
+    assert "▄" not in out.getvalue()
+    assert "38;2" not in out.getvalue()
+    assert "picture" in out.getvalue()
+
+
+def test_what_was_not_understood_is_said_before_the_results(here):
+    done = cqr("search", "--image", "a/0.png", "--text", "make zebra red", "--k", 1, "--json")
+    said = json.loads(done.stdout)
+    assert said["notes"] == ["zebra: not known to this model"]
+    assert said["understood"] == [{"text": "make zebra red", "unknown": ["zebra"], "cut": ""}]
+    assert said["new_pictures"] == []
+    Image.new("RGB", (1, 1)).save("one.gif")
+    done = cqr("search", "--image", "one.gif", "--text", "zebra", "--k", 1)
+    notes = done.stderr.splitlines()
+    assert notes[0] == "zebra: not known to this model"
+    assert notes[1].startswith("No word of this question is known to this model")
+    assert re.fullmatch(r"one.gif: \d+ objects? found", notes[2])
+    Path("one.gif").unlink()
+
+
 def test_a_picture_that_cannot_be_shown_says_why(engine, monkeypatch):
     answer = engine.ask(Question((engine.named("a/0.png"),), k=2))
     out = io.StringIO()
