@@ -164,6 +164,13 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _offered(name: str, words: Iterable[str]) -> type[StrEnum]:
+    """The choices of a setting, as the command line takes them."""
+    make: Any = StrEnum  # in the form for names that are only known when it runs
+    made: type[StrEnum] = make(name, {word: word for word in words})
+    return made
+
+
 def _options_of_settings() -> Iterable[inspect.Parameter]:
     types = get_type_hints(Settings)
     for field in fields(Settings):
@@ -171,7 +178,7 @@ def _options_of_settings() -> Iterable[inspect.Parameter]:
             continue
         kind = types[field.name]
         if get_origin(kind) is Literal:
-            kind = StrEnum(field.name, {value: value for value in get_args(kind)})
+            kind = _offered(field.name, get_args(kind))
         elif type(None) in get_args(kind):
             kind = get_args(kind)[0]
         flag = f"--{field.name.replace('_', '-')}"

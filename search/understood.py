@@ -3,11 +3,15 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from cqr.search.question import Question, Reference
 from cqr.trainer.text.vocabulary import TextReader, Vocabulary, places_of
 
-READ, UNKNOWN, CUT = "read", "unknown", "cut"
+How = Literal["read", "unknown", "cut"]
+READ: How = "read"
+UNKNOWN: How = "unknown"
+CUT: How = "cut"
 
 SOLIDS = {"cube": "rectangle", "sphere": "circle", "cylinder": "triangle"}
 """What generated scenes show, and the word of the CSS protocol for it."""
@@ -26,7 +30,7 @@ class TextRead:
             the model never saw) or CUT (beyond the model's length).
     """
 
-    parts: tuple[tuple[str, str], ...]
+    parts: tuple[tuple[str, How], ...]
 
     @property
     def text(self) -> str:
@@ -84,7 +88,7 @@ def notes_of(references: Sequence[Reference]) -> list[str]:
 def read_of(text: str, words: TextReader, vocabulary: Vocabulary | None) -> TextRead:
     """What is read of a text."""
     end = _read_to(text, words)
-    parts: list[tuple[str, str]] = []
+    parts: list[tuple[str, How]] = []
     begin = 0
     for first, last in places_of(text[:end]) if vocabulary else ():
         if vocabulary and vocabulary.unknown([text[first:last]]):

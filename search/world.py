@@ -130,11 +130,13 @@ def _looks(features: Floats) -> tuple[frozenset[str], ...] | None:
 
 
 def _unit(features: Floats) -> Floats:
-    return features / np.linalg.norm(features, axis=-1, keepdims=True).clip(1e-12)
+    unit: Floats = features / np.linalg.norm(features, axis=-1, keepdims=True).clip(1e-12)
+    return unit
 
 
 def _to_nearest(known: Floats) -> Floats:
     """S, of each picture the cosine to the nearest other one."""
     alike = known @ known.T
     np.fill_diagonal(alike, -1)
-    return alike.max(1)
+    nearest: Floats = alike.max(1)
+    return nearest

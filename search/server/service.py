@@ -155,7 +155,7 @@ class Service:
             width=width,
             height=height,
             seconds=seconds,
-            objects=reference.sight and reference.sight.objects,
+            objects=None if reference.sight is None else reference.sight.objects,
             notes=notes_of([reference]),
         )
 
