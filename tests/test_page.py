@@ -116,7 +116,8 @@ def test_pick_ask_go_on_and_back(open_page):
     assert page.title() == "make it red · cqr"
 
     found = first[0].split("/")[3]
-    page.locator("#grid a").first.click()
+    page.locator("#grid a").first.hover()
+    page.locator("#grid [data-name=start]").first.click()
     expect(page.locator("#heading")).to_have_text("Like this picture")
     assert steps(page) == [("3", "make it red"), (found, "")]
     ask(page, "add large circle")
