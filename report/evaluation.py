@@ -72,7 +72,8 @@ def _tiles(metrics: Mapping[str, Any]) -> str:
     """Recall in large figures, its interval and chance below."""
     tiles = "".join(
         f'<div class="tile"><b>{value:.1f}</b><span>R@{k}, %</span>'
-        f"<small>{_span(metrics['interval'][k])}; chance {metrics['chance'][k]:.2f}</small></div>"
+        f"<small>95 %: {_span(metrics['interval'][k])}</small>"
+        f"<small>chance {metrics['chance'][k]:.2f}</small></div>"
         for k, value in metrics["recall"].items()
     )
     return f'<div class="tiles">{tiles}</div>'
