@@ -81,7 +81,7 @@ def train(
     what lies in or beside the image folder that the file records, else NAME.queries.csv
     beside the file.  Writes a run to artifacts/runs/NAME-MODEL-NNN.  The same command goes on
     where a run was interrupted.  A data set may recommend other defaults than those shown; what
-    is used is printed, and recorded in the run.  The models zero-shot and likeness are not
+    is used is printed with -v, and recorded in the run.  The models zero-shot and likeness are not
     trained, and need no data set.
 
     Example: `cqr train --features artifacts/fashion.h5`
