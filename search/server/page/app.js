@@ -46,6 +46,7 @@ function begin(info) {
     $("open").disabled = true;
     $("open").title = info.detector.why;
   }
+  if (!info.reads) $("text").placeholder = "this run knows likeness alone";
   if (info.answers_text) $("text").placeholder = "a red one, or any words";
 }
 

@@ -113,7 +113,7 @@ const say = (text) => ($("marking-said").textContent = text);
 export function enough(right) {
   const sure = 98 / Math.sqrt(right / TESTED);
   const need = TESTED * Math.ceil((98 / SURE) ** 2);
-  if (sure > 50) return `too few to learn from; ${need} tell recall to ± ${SURE} points`;
+  if (sure > 25) return `too few to tell what was learned; ${need} tell recall to ± ${SURE} points`;
   if (sure > SURE) return `enough to tell recall to ± ${Math.ceil(sure)} points; ${need} tell it to ± ${SURE}`;
   return `enough to tell recall to ± ${Math.ceil(sure)} points`;
 }
