@@ -20,8 +20,8 @@ from cqr.search.server.service import Service, tagged
 from cqr.search.server.suggestions import Suggestions
 
 _MODULES = (
-    "address app beside copy dom export favourites fields grid label large listing marks notes "
-    "objects picker question reference results service tools trail words"
+    "acts address app beside copy dom export favourites fields found gallery grid label large "
+    "listing marks notes objects picker question reference results service state tools trail words"
 )
 
 PAGE = {

@@ -6,8 +6,8 @@ import { $ } from "./dom.js";
 import { pick } from "./picker.js";
 import { call, post } from "./service.js";
 
-const SOME = 100;
-const MANY = 1000;
+const TESTED = 5; // every fifth reference is kept to test by, where a table says nothing else
+const SURE = 10; // points of recall: from there on a training can be told from chance
 
 let collects = null; // { file, train }, or null
 let asked = null; // the step whose results are marked, or null
@@ -108,11 +108,14 @@ export const act = { none: noneOfThese, another, undo };
 
 const say = (text) => ($("marking-said").textContent = text);
 
-// What so many right answers are good for; docs/serve.md says how it was measured.
+// What so many right answers are enough for: 95 of 100 times a share that is measured on n questions
+// is off by less than 98 / sqrt(n) points.
 export function enough(right) {
-  if (right < SOME) return `${SOME - right} more right ones, and training is worth a try`;
-  if (right < MANY) return `enough for a first training; ${MANY.toLocaleString("en")} do much better`;
-  return "enough for a good training";
+  const sure = 98 / Math.sqrt(right / TESTED);
+  const need = TESTED * Math.ceil((98 / SURE) ** 2);
+  if (sure > 25) return `too few to tell what was learned; ${need} tell recall to ± ${SURE} points`;
+  if (sure > SURE) return `enough to tell recall to ± ${Math.ceil(sure)} points; ${need} tell it to ± ${SURE}`;
+  return `enough to tell recall to ± ${Math.ceil(sure)} points`;
 }
 
 function draw() {
