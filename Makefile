@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := commands pipeline report scenes search trainer
 
-.PHONY: setup gl chromium test style links types docs notebook lowest dist mutants demo clean
+.PHONY: setup gl chromium axe test style links types docs notebook lowest dist mutants demo clean
 .ONESHELL:
 .SHELLFLAGS := -eu -c
 
@@ -44,6 +44,11 @@ chromium:
 	    echo "For the tests of the page install: chromium" >&2
 	  fi
 	fi
+
+# The rules of accessibility that the tests of the page hold it to.
+axe:
+	@command -v npm >/dev/null || { echo "For these tests install: npm" >&2; exit 0; }
+	npm install --no-save --no-package-lock --silent axe-core
 
 test: setup chromium style types docs
 	$(BIN)/python -m pytest

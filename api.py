@@ -162,6 +162,7 @@ def train(
     device: str = "auto",
     precision: str | None = None,
     progress: bool = True,
+    verbose: bool = False,
     **settings: Any,
 ) -> "Run":
     """Train a model on the regions of a feature file, as `cqr train` does.
@@ -180,6 +181,7 @@ def train(
         fresh: start anew, even if a run could go on.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         precision: as Lightning Fabric names it; None is 32-true, on a GPU bf16-mixed.
+        verbose: print all that was settled, the protocol included.
         settings: by the names of `cqr.trainer.training.settings.Settings`: model="tirg",
             epochs=10, ...; those not given are the data set's, else the defaults.
 
@@ -195,6 +197,8 @@ def train(
     from cqr.machine import find_device
     from cqr.trainer import console
     from cqr.trainer.models import UNTRAINED
+    from cqr.trainer.training.enough import too_little
+    from cqr.trainer.training.holdout import divide
     from cqr.trainer.training.material import Wanted, collect
     from cqr.trainer.training.settings import Settings, settle
     from cqr.trainer.training.start import make, start
@@ -219,7 +223,10 @@ def train(
     if not progress:
         run_training(run, material, device=device, precision=precision)
         return run
-    console.announce(run, material)
+    console.announce(run, material, verbose=verbose)
+    if not settled.untrained:
+        of = material.seen_by(settled).dataset
+        console.remark(too_little(of, settled, *divide(of, settled)))
     with console.training(settled) as (on_step, on_epoch):
         run_training(
             run, material, on_step=on_step, on_epoch=on_epoch, device=device, precision=precision
@@ -242,6 +249,7 @@ def evaluate(
     max_missing: float = 0.01,
     device: str = "auto",
     progress: bool = True,
+    verbose: bool = False,
 ) -> "Evaluation":
     """Score a run under its data set's protocol, as `cqr evaluate` does.
 
@@ -259,6 +267,7 @@ def evaluate(
         text_encoder: where the run's text encoder lies now, if it was moved.
         max_missing: share of the images that may lack regions.
         device: "auto", "cpu", "cuda", "cuda:1", ...
+        verbose: print all that was settled, the protocol included.
 
     Returns:
         `recall` in percent by k, `queries` as a DataFrame, and all of metrics.json.
@@ -280,7 +289,7 @@ def evaluate(
     material = collect_for(used, _path(features), wanted, split="scored", max_missing=max_missing)
     said = read_published(_path(published), material.dataset.protocol.recalls)
     if progress:
-        console.announce(used, material)
+        console.announce(used, material, verbose=verbose)
     evaluation = score(used, material, find_device(device))
     stored = Stored(used.evaluation(material.dataset.name))
     stored.write(evaluation)

@@ -1,11 +1,13 @@
 """Files that are either whole or not there, and folders that one process writes at a time."""
 
 import contextlib
-import fcntl
 import os
 import secrets
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from cqr.errors import UserError
 
@@ -58,7 +60,7 @@ def alone(folder: Path, doing: str, otherwise: str = "") -> Iterator[None]:
         raise UserError(f"cannot write {folder}: {error.strerror}; {advice}") from error
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(lock)
         except OSError:
             advice = f", or {otherwise}" if otherwise else ""
             raise UserError(f"another cqr is {doing}; wait for it{advice}") from None
@@ -82,12 +84,39 @@ def in_turn(path: Path) -> Iterator[None]:
             f"cannot write {path}: {error.strerror}; make room or choose another place"
         ) from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _wait_for(lock)
         yield
 
 
+if sys.platform == "win32":  # by reading: it was not run there
+    import msvcrt
+
+    def _lock(file: IO[str]) -> None:
+        """Take the lock of a file, which goes with its handle; OSError where another has it."""
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+    def _wait_for(file: IO[str]) -> None:
+        while True:
+            try:
+                return _lock(file)
+            except OSError:  # there is no call that waits without an end
+                time.sleep(0.05)
+
+else:
+    import fcntl
+
+    def _lock(file: IO[str]) -> None:
+        """Take the lock of a file, which goes with its handle; OSError where another has it."""
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _wait_for(file: IO[str]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
 def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    if sys.platform == "win32" and path.is_dir():
+        return  # folders have no handle there
+    handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

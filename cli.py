@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 
 
-def _register(function: Callable[..., None]) -> None:
+def _register(function: Callable[..., None], group: str) -> None:
     """Make a command of a function; what a user caused ends as one sentence, not a traceback."""
 
     @functools.wraps(function)
@@ -44,7 +44,7 @@ def _register(function: Callable[..., None]) -> None:
             )
             raise typer.Exit(130) from None
 
-    app.command(function.__name__.rstrip("_"))(run)  # `import_`: a word of Python's
+    app.command(function.__name__.rstrip("_"), rich_help_panel=group)(run)  # `import_`, of Python
 
 
 def _print_version(wanted: bool) -> None:
@@ -62,22 +62,19 @@ def _cqr(
 ) -> None: ...
 
 
-for _function in (
-    scenes.scenes,
-    pipeline.extract,
-    pipeline.import_,
-    pipeline.export,
-    pipeline.inspect,
-    trainer.data,
-    trainer.train,
-    trainer.evaluate,
-    trainer.compare,
-    trainer.submit,
-    search.index,
-    search.search,
-    search.serve,
-):
-    _register(_function)
+_GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "From pictures to regions": (
+        pipeline.extract, pipeline.inspect, pipeline.import_, pipeline.export, scenes.scenes
+    ),
+    "From queries to a model": (
+        trainer.data, trainer.train, trainer.evaluate, trainer.compare, trainer.submit
+    ),
+    "Find": (search.serve, search.search, search.index),
+}  # fmt: skip
+
+for _group, _functions in _GROUPS.items():
+    for _function in _functions:
+        _register(_function, _group)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

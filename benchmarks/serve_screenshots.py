@@ -35,6 +35,7 @@ def main() -> None:
             ("gallery", DESKTOP, "light", gallery),
             ("results", DESKTOP, "light", results),
             ("dark", DESKTOP, "dark", steps),
+            ("large", DESKTOP, "light", large),
             ("phone", PHONE, "light", results),
         ):
             page = browser.new_page(
@@ -67,10 +68,18 @@ def results(page: Page, options: argparse.Namespace) -> None:
     page.locator("#words button").nth(1).click()
 
 
+def large(page: Page, options: argparse.Namespace) -> None:
+    """A result, and its objects."""
+    results(page, options)
+    page.locator("#grid a").first.click()
+    page.locator("#large-boxes").check()
+
+
 def steps(page: Page, options: argparse.Namespace) -> None:
     """A query from what another one found."""
     results(page, options)
-    page.locator("#grid a").first.click()
+    page.locator("#grid a").first.focus()
+    page.keyboard.press("Enter")
     page.locator("#tries button").nth(1).click()
     page.wait_for_selector("#words button")
     page.locator("#words button").last.hover()

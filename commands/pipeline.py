@@ -7,42 +7,51 @@ import typer
 
 from cqr import api
 from cqr.commands import options
+from cqr.commands.choices import DetectorName, Format
 
 
 def extract(
-    images: Annotated[Path, typer.Option(help="Folder of pictures, with all folders below it.")],
-    k: Annotated[int, typer.Option(help="Regions a picture.")] = 36,
+    images: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of pictures, with all folders below it.")
+    ],
+    k: Annotated[int, typer.Option(metavar="N", help="Regions a picture.")] = 36,
     list_: Annotated[
         Path | None,
         typer.Option(
             "--list",
+            metavar="FILE",
             help="Text file of the pictures to take, a path relative to --images on each line.",
             show_default="all of the folder",
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Feature file.", show_default="artifacts/FOLDER.h5")
+        Path | None,
+        typer.Option(metavar="FILE", help="Feature file.", show_default="artifacts/FOLDER.h5"),
     ] = None,
     detector: Annotated[
-        str,
+        DetectorName,
         typer.Option(
-            help="auto, bundled, torchvision, detectron2, grid; or a pretrained backbone by"
-            " open_clip, timm or transformers."
+            metavar="DETECTOR",
+            help=f"{', '.join(DetectorName)}.  The last three describe cells or boxes by a"
+            " pretrained backbone.",
         ),
-    ] = "auto",
+    ] = DetectorName.auto,
     config: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME|DIR",
             help="Which network of that detector; a backbone's name on the hub, or folder.",
             show_default="its own",
         ),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="File of weights.", show_default="the detector's own")
+        Path | None,
+        typer.Option(metavar="FILE", help="File of weights.", show_default="the detector's own"),
     ] = None,
     regions: Annotated[
         str | None,
         typer.Option(
+            metavar="cells|boxes|crops",
             help="Of a backbone: cells of a grid; boxes that a detector finds, over the backbone's"
             " map; or crops, each box by itself.",
             show_default="cells",
@@ -57,7 +66,8 @@ def extract(
         ),
     ] = None,
     finder_weights: Annotated[
-        Path | None, typer.Option(help="File of its weights.", show_default="its own")
+        Path | None,
+        typer.Option(metavar="FILE", help="File of its weights.", show_default="its own"),
     ] = None,
     accept_licence: Annotated[
         bool,
@@ -65,21 +75,29 @@ def extract(
     ] = False,
     device: options.Device = "auto",
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Pictures in a batch.", show_default="4, on a GPU 16")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Pictures in a batch.", show_default="4, on a GPU 16"
+        ),
     ] = None,
     shard: Annotated[
-        int | None, typer.Option(min=1, help="Pictures in a shard.", show_default="16 to 512")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Pictures in a shard.", show_default="16 to 512"),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes.", show_default="one a core, or one a GPU")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Processes.", show_default="one a core, or one a GPU"
+        ),
     ] = None,
     engine: Annotated[
         str,
         typer.Option(
+            metavar="local|ray",
             help="local: this machine.  ray: the Ray cluster whose address is in the environment"
             " variable RAY_ADDRESS (unset: a Ray that is started here and ended); every node needs"
             " cqr, and the pictures, --weights and --out at the same paths on shared storage.  Ray"
-            " picks the GPUs."
+            " picks the GPUs.",
         ),
     ] = "local",
     overwrite: options.Overwrite = False,
@@ -99,7 +117,7 @@ def extract(
         k,
         out=out,
         list=list_,
-        detector=detector,
+        detector=detector.value,
         config=config,
         weights=weights,
         regions=regions,
@@ -122,14 +140,18 @@ def import_(
         typer.Argument(help="TSV file, or folder of .npz files or arrays.", show_default=False),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Feature file.", show_default="artifacts/SOURCE.h5")
+        Path | None,
+        typer.Option(metavar="FILE", help="Feature file.", show_default="artifacts/SOURCE.h5"),
     ] = None,
     k: Annotated[
-        int | None, typer.Option(help="Regions a picture.", show_default="the most that one has")
+        int | None,
+        typer.Option(metavar="N", help="Regions a picture.", show_default="the most that one has"),
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of the pictures, to turn the source's ids into their paths."),
+        typer.Option(
+            metavar="DIR", help="Folder of the pictures, to turn the source's ids into their paths."
+        ),
     ] = None,
     overwrite: options.Overwrite = False,
     retry_failed: options.RetryFailed = False,
@@ -167,12 +189,16 @@ def export(
     file: Annotated[Path, typer.Argument(help="A feature file.", show_default=False)],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder (npz) or file (parquet).", show_default="NAME.npz, NAME.parquet"),
+        typer.Option(
+            metavar="FILE",
+            help="Folder (npz) or file (parquet).",
+            show_default="NAME.npz, NAME.parquet",
+        ),
     ] = None,
     format_: Annotated[
-        str,
+        Format,
         typer.Option("--format", help="npz: a file a picture.  parquet: a table, a row a region."),
-    ] = "npz",
+    ] = Format.npz,
 ) -> None:
     """Write the regions of a feature file for other programs.
 
@@ -186,14 +212,17 @@ def export(
     """
     from cqr.pipeline import console
 
-    console.run_export(file, out or file.with_suffix(f".{format_}"), format_)
+    console.run_export(file, out or file.with_suffix(f".{format_}"), format_.value)
 
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="A feature file that cqr extract wrote.")],
-    show: Annotated[int, typer.Option(min=0, help="Draw boxes on so many pictures.")] = 0,
+    show: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Draw boxes on so many pictures.")
+    ] = 0,
     save: Annotated[
-        Path | None, typer.Option(help="Draw into this file.", show_default="NAME.boxes.png")
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw into this file.", show_default="NAME.boxes.png"),
     ] = None,
 ) -> None:
     """Print what is in a feature file and check every value.

@@ -10,12 +10,18 @@ from cqr import machine
 
 
 def scenes(
-    out: Annotated[Path, typer.Option(help="The folder to fill.", show_default=False)],
-    references: Annotated[int, typer.Option(min=1, help="Reference scenes in each split.")] = 1000,
-    modifications: Annotated[int, typer.Option(min=1, help="Queries for each reference.")] = 16,
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder to fill.", show_default=False)
+    ],
+    references: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Reference scenes in each split.")
+    ] = 1000,
+    modifications: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Queries for each reference.")
+    ] = 16,
+    seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same bytes.")] = 0,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes.", show_default="one a core")
+        int | None, typer.Option(metavar="N", min=1, help="Processes.", show_default="one a core")
     ] = None,
     drawings: Annotated[bool, typer.Option(help="Also draw each scene flat, 64 x 64.")] = True,
     overwrite: Annotated[
@@ -26,7 +32,9 @@ def scenes(
 
     A query is a picture of a scene (3 x 3 cells, 8 colours, 3 shapes, 2 sizes) and a
     sentence such as "make small red circle blue"; its target is a new picture of the
-    scene that results.  Eight colour-shape pairs occur only in the test split.
+    scene that results.  The sentences have the words of the protocol, in which a cube is
+    called rectangle, a sphere circle and a cylinder triangle.  Eight colour-shape pairs
+    occur only in the test split.
 
     Writes `OUT/images/*.png`, `OUT/drawings/*.png`, OUT/train.json, OUT/test.json and,
     last, OUT/scenes.json.  An interrupted run is finished by the same command.
@@ -52,4 +60,5 @@ def scenes(
     print(f"{out} is complete" + ("" if outcome.fresh else " already: nothing to do"))
     for name, counts in outcome.manifest["splits"].items():
         print(f"  {name}: {counts['images']} pictures, {counts['queries']} queries")
+    print("The texts call a cube rectangle, a sphere circle and a cylinder triangle")
     print(f"Next: cqr extract --images {shlex.quote(str(out))} --k 36")

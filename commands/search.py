@@ -17,6 +17,7 @@ def index(
     metadata: Annotated[
         Path | None,
         typer.Option(
+            metavar="TABLE",
             help="CSV or Parquet with a column `path`; its other columns can be asked for by"
             " `cqr search --where`.",
             show_default="that of the last time",
@@ -36,17 +37,20 @@ def index(
     from cqr.search import console
     from cqr.search.at_once import run_for
     from cqr.search.command import index as run_index
+    from cqr.search.server.suggestions import first, suggestions
 
     used = run_for(run, features, device=device, say=console.say)
     with console.bars() as progress:
         built, name = run_index(used, features, index, metadata, device, progress)
-    console.print_built(built, name, used)
+    g = built.gallery
+    console.print_built(built, name, first(suggestions(used, features), g.paths, used))
 
 
 def search(
     image: Annotated[
         list[str],
         typer.Option(
+            metavar="PICTURE",
             help="Picture to start from: one of the gallery, or a file; repeatable.",
             show_default="none, where the model answers texts alone",
         ),
@@ -63,13 +67,16 @@ def search(
         list[str],
         typer.Option("--not", metavar="TEXT", help="A change that is not wanted; repeatable."),
     ] = [],  # noqa: B006
-    k: Annotated[int, typer.Option(help="Results.")] = 10,
+    k: Annotated[int, typer.Option(metavar="N", help="Results.")] = 10,
     keep_reference: Annotated[
         bool, typer.Option("--keep-reference", help="The pictures of --image may be results.")
     ] = False,
     where: Annotated[
         str | None,
-        typer.Option(help="Condition on the metadata, such as 'colour == \"red\" and price < 20'."),
+        typer.Option(
+            metavar="CONDITION",
+            help="Condition on the metadata, such as 'colour == \"red\" and price < 20'.",
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     run: options.Run = None,
@@ -132,17 +139,30 @@ def serve(
     text_encoder: options.MovedEncoder = None,
     weights: options.MovedWeights = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; 127.0.0.1 is for this machine alone.")
+        str,
+        typer.Option(
+            metavar="HOST", help="Address to listen at; 127.0.0.1 is for this machine alone."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="0 takes any free one.")
+    ] = 8000,
     open_: Annotated[
         bool, typer.Option("--open", help="Show the page in the browser of this machine.")
     ] = False,
     collect: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="CSV to which answers that are marked as right are added, for `cqr train --data`.",
             show_default="none are kept",
+        ),
+    ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another run over the same pictures, whose results can be seen beside.",
+            show_default="none",
         ),
     ] = None,
     device: options.Device = "auto",
@@ -169,6 +189,7 @@ def serve(
     from cqr.search.server.serve import needed
     from cqr.search.server.serve import serve as answer
     from cqr.search.server.suggestions import suggestions
+    from cqr.trainer.training.runs import Run
 
     needed()  # said before anything is computed
     collected = None if collect is None else Collected.at(collect)
@@ -177,11 +198,18 @@ def serve(
             raise UserError("--images and --features both say what is searched: leave one out")
         features = _extracted(images, device)
     used = run_for(run, features, text_encoder, device, console.say)
-    with console.bars() as progress:
-        bring_up_to_date(used, features, index, None, device, progress)
-    engine = Engine.open(used, features, index, device, weights=weights)
+    other = None if beside is None else run_for(beside, None, None, device, console.say)
+
+    def opened(run: Run) -> Engine:
+        console.say(f"Bringing the gallery of {run.path} up to date")
+        with console.bars(spoken=True) as progress:
+            bring_up_to_date(run, features, index, None, device, progress)
+        return Engine.open(run, features, index, device, weights=weights)
+
+    engine = opened(used)
+    second = None if other is None else opened(other)
     texts = suggestions(engine.run, features)
-    answer(engine, texts, host, port, show=open_, collected=collected)
+    answer(engine, texts, host, port, show=open_, collected=collected, beside=second)
 
 
 def _extracted(images: Path, device: str) -> Path:

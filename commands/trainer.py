@@ -8,6 +8,7 @@ import typer
 
 from cqr import api, machine
 from cqr.commands import options
+from cqr.commands.choices import value
 
 
 def data(
@@ -15,13 +16,16 @@ def data(
         Path, typer.Argument(metavar="DIR", help="Folder of a data set, or a table of queries.")
     ],
     images: Annotated[
-        Path | None, typer.Option(help="Where its pictures are.", show_default="below DIR")
+        Path | None,
+        typer.Option(metavar="DIR", help="Where its pictures are.", show_default="below DIR"),
     ] = None,
     as_: options.As = None,
     protocol: options.Protocol = [],  # noqa: B006
     list_: Annotated[
         Path | None,
-        typer.Option("--list", help="Write the paths of the pictures it needs to this file."),
+        typer.Option(
+            "--list", metavar="FILE", help="Write the paths of the pictures it needs to this file."
+        ),
     ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also find equal pictures, which reads every file.")
@@ -38,7 +42,7 @@ def data(
     from cqr.trainer import console
     from cqr.trainer.datasets.survey import survey, write_list
 
-    found = survey(place, images, as_, protocol, compare)
+    found = survey(place, images, value(as_), protocol, compare)
     console.survey(found)
     if list_ is not None:
         write_list(found.there, list_)
@@ -51,17 +55,23 @@ def data(
 def train(
     features: options.Features,
     data: options.Data = None,
-    as_: options.As = None,
-    protocol: options.Protocol = [],  # noqa: B006
+    settings: dict[str, Any] = {},  # noqa: B006
     set_: Annotated[
         list[str],
-        typer.Option("--set", metavar="NAME=VALUE", help="A choice of the model; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A choice of the model; repeatable.",
+            rich_help_panel=options.MODEL,
+        ),
     ] = [],  # noqa: B006
-    settings: dict[str, Any] = {},  # noqa: B006
+    as_: options.As = None,
+    protocol: options.Protocol = [],  # noqa: B006
     max_missing: options.MaxMissing = 0.01,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start anew, even if a run could go on.")
     ] = False,
+    verbose: options.Verbose = False,
     device: options.Device = "auto",
     precision: options.Precision = None,
 ) -> None:
@@ -71,7 +81,7 @@ def train(
     what lies in or beside the image folder that the file records, else NAME.queries.csv
     beside the file.  Writes a run to artifacts/runs/NAME-MODEL-NNN.  The same command goes on
     where a run was interrupted.  A data set may recommend other defaults than those shown; what
-    is used is printed, and recorded in the run.  The models zero-shot and likeness are not
+    is used is printed with -v, and recorded in the run.  The models zero-shot and likeness are not
     trained, and need no data set.
 
     Example: `cqr train --features artifacts/fashion.h5`
@@ -79,13 +89,14 @@ def train(
     api.train(
         features,
         data=data,
-        as_=as_,
+        as_=value(as_),
         protocol=protocol,
         options=set_,
         max_missing=max_missing,
         fresh=fresh,
         device=device,
         precision=precision,
+        verbose=verbose,
         **settings,
     )
 
@@ -100,6 +111,7 @@ def evaluate(
     examples: options.Examples = 12,
     text_encoder: options.MovedEncoder = None,
     max_missing: options.MaxMissing = 0.01,
+    verbose: options.Verbose = False,
     device: options.Device = "auto",
 ) -> None:
     """Score a run under its data set's protocol.
@@ -116,13 +128,14 @@ def evaluate(
         run,
         features=features,
         data=data,
-        as_=as_,
+        as_=value(as_),
         protocol=protocol,
         published=published,
         examples=examples,
         text_encoder=text_encoder,
         max_missing=max_missing,
         device=device,
+        verbose=verbose,
     )
 
 
@@ -138,7 +151,9 @@ def compare(
             " own.",
         ),
     ] = ["lbf"],  # noqa: B006
-    seeds: Annotated[int, typer.Option(min=1, help="Each row is trained with so many.")] = 5,
+    seeds: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Each row is trained with so many.")
+    ] = 5,
     set_: Annotated[
         list[str],
         typer.Option(
@@ -159,7 +174,9 @@ def compare(
     against: Annotated[
         str | None,
         typer.Option(
-            help="Label of the row that each is held against.", show_default="the best other one"
+            metavar="ROW",
+            help="Label of the row that each is held against.",
+            show_default="the best other one",
         ),
     ] = None,
     published: options.Published = None,
@@ -168,11 +185,14 @@ def compare(
     as_: options.As = None,
     protocol: options.Protocol = [],  # noqa: B006
     out: Annotated[
-        Path | None, typer.Option(help="Folder.", show_default="artifacts/comparisons/NAME")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder.", show_default="artifacts/comparisons/NAME"),
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Runs at a time.", show_default="one a core, on a GPU one"),
+        typer.Option(
+            metavar="N", min=1, help="Runs at a time.", show_default="one a core, on a GPU one"
+        ),
     ] = None,
     max_missing: options.MaxMissing = 0.01,
     device: options.Device = "auto",
@@ -203,7 +223,7 @@ def compare(
         features,
         models,
         seeds=seeds,
-        wanted=Wanted(data, as_, tuple(protocol)),
+        wanted=Wanted(data, value(as_), tuple(protocol)),
         shared=set_,
         vary=vary,
         folder=out,
@@ -249,9 +269,9 @@ def submit(
     from cqr.trainer.training.material import Wanted, collect_for
 
     chosen = runs.chosen(run, text_encoder)
-    wanted = Wanted(data, as_, tuple(protocol))
+    wanted = Wanted(data, value(as_), tuple(protocol))
     material = collect_for(chosen, features, wanted, split="submitted", max_missing=max_missing)
     forms_of(material.dataset)  # nothing to submit is said before anything else is
-    console.announce(chosen, material, material.dataset.protocol.submitted)
+    console.announce(chosen, material, material.dataset.protocol.submitted, verbose=True)
     for path, form in write_files(chosen, material, find_device(device)).items():
         print(f"Wrote {path}" + (f": send it to {form.server}" if form.server else ""))

@@ -40,8 +40,8 @@ class _Bar(Watcher):
 
     def chosen(self, choice: Choice) -> None:
         _say(self.console, f"Detector: {choice.spec.name} ({choice.reason})")
-        if choice.warning:
-            _say(self.console, f"Warning: {choice.warning}", style="yellow")
+        for line in choice.warning.splitlines() if choice.warning else ():
+            _say(self.console, line, style="yellow")
 
     def loaded(self, identity: Mapping[str, Any]) -> None:
         if "licence" in identity:

@@ -156,7 +156,7 @@ def _header(job: Job, choice: Choice, detector: Detector) -> Header:
         detector=detector.identity,
         image_root=str(job.folder.resolve()),
         command=_command(job, choice.spec),
-        warning=choice.warning or "",
+        warning="\n".join([choice.warning, *choice.tried]) if choice.warning else "",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from cqr.atomic import replacing
 from cqr.report import cards, plots
 from cqr.report.examples import first_done, of_comparison
-from cqr.report.page import by_kind, paragraph, table, write_page
+from cqr.report.page import READING, by_kind, paragraph, table, write_page
 from cqr.trainer.comparing.plan import Comparison
 from cqr.trainer.comparing.words import (
     budget,
@@ -19,6 +19,7 @@ from cqr.trainer.comparing.words import (
     published,
     published_columns,
     seeds_of,
+    verdict,
 )
 from cqr.trainer.training.runs import Run
 
@@ -54,8 +55,10 @@ def write(content: dict[str, Any], comparison: Comparison, *, examples: int = 8)
             f"{content['queries']:,} queries, a gallery of {content['gallery']:,} images.  "
             f"{content['protocol']}"
         ),
+        paragraph(verdict(content), "lead"),
         paragraph(budget(content)),
         "<h2>Recall</h2>",
+        paragraph(READING, "rule"),
         *_recall(content),
         f'<div class="plots">{figures}</div>' if figures else "",
         "<h2>Differences</h2>",

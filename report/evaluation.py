@@ -1,14 +1,13 @@
 """The page about one evaluation: report.html."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from cqr.report import cards, plots
 from cqr.report.examples import of_evaluation
-from cqr.report.page import by_kind, paragraph, table, write_page
+from cqr.report.page import READING, by_kind, paragraph, table, write_page
 from cqr.trainer.evaluation.evaluate import Evaluation
 from cqr.trainer.evaluation.published import cells, columns
 from cqr.trainer.evaluation.stored import Stored
@@ -37,7 +36,6 @@ def write(
     """
     m = evaluation.metrics
     groups = of_evaluation(evaluation.queries, run, material, examples)
-    settings = json.dumps(vars(run.settings), indent=1)
     body = [
         f'<header class="top"><h1>{escape(m["run"])}</h1>',
         paragraph(f"{m['model']} on {m['dataset']}, {m['split']} split", "lead"),
@@ -47,6 +45,7 @@ def write(
             f"{m['queries']:,} queries, a gallery of {m['gallery']:,} images, {m['k']} regions an "
             f"image, epoch chosen by: {m['select']}.  {m['protocol']}"
         ),
+        paragraph(READING, "rule"),
         *_recall(m, published or {}),
         *_start(m),
         _measures(m),
@@ -54,21 +53,35 @@ def write(
         *cards.section(groups, material.reader.file),
         *_training(run),
         "<h2>Settings</h2>",
-        f'<pre tabindex="0">{escape(settings)}</pre>',
+        _settings(run),
         paragraph(f"cqr {m['cqr']}, torch {m['torch']}.", "rule"),
     ]
     write_page(stored.report, m["run"], body)
     return stored.report
 
 
+def _settings(run: Run) -> str:
+    """What decided the training, a row each."""
+    settings = vars(run.settings)
+    flat = {name: value for name, value in settings.items() if name != "options"}
+    flat |= settings["options"]
+    rows = [[name, "none" if value is None else str(value)] for name, value in flat.items()]
+    return table(["", "value"], rows, kind="words")
+
+
 def _tiles(metrics: Mapping[str, Any]) -> str:
-    """Recall in large figures, chance below."""
+    """Recall in large figures, its interval and chance below."""
     tiles = "".join(
         f'<div class="tile"><b>{value:.1f}</b><span>R@{k}, %</span>'
+        f"<small>95 %: {_span(metrics['interval'][k])}</small>"
         f"<small>chance {metrics['chance'][k]:.2f}</small></div>"
         for k, value in metrics["recall"].items()
     )
     return f'<div class="tiles">{tiles}</div>'
+
+
+def _span(interval: Sequence[float]) -> str:
+    return f"{interval[0]:.1f} to {interval[1]:.1f}"
 
 
 def _recall(metrics: Mapping[str, Any], published: Published) -> list[str]:
@@ -81,6 +94,7 @@ def _recall(metrics: Mapping[str, Any], published: Published) -> list[str]:
     nothing = [""] * len(names)
     rows = [
         [metrics["model"], f"{metrics['queries']:,}", *found, *own],
+        ["95 % interval", "", *map(_span, metrics["interval"].values()), *([""] * len(known))],
         ["chance", "", *chance, *([""] * len(known))],
         *([label, "", *nothing, *cells(row, known)] for label, row in others.items()),
     ]
@@ -88,7 +102,7 @@ def _recall(metrics: Mapping[str, Any], published: Published) -> list[str]:
     sources = "; ".join(f"{label}: {row['source']}" for label, row in published.items())
     return [
         "<h2>Recall</h2>",
-        table(head, rows, classes=["model", "soft", *([""] * len(others))]),
+        table(head, rows, classes=["model", "soft", "soft", *([""] * len(others))]),
         paragraph(f"Published: {sources}." if sources else "", "rule"),
     ]
 

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from cqr.atomic import replacing
 
+READING = (
+    "R@k is the share of the queries, in percent, whose right picture is among the first k found."
+)
+
 MOST = 60
 """Rows of a table of kinds."""
 

@@ -2,13 +2,14 @@
 
 from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
 from cqr.pipeline import images
 from cqr.search.shown import THUMB, jpeg
+from cqr.search.understood import Understood
 from cqr.trainer.evaluation.attended import Attended
 
 
@@ -49,11 +50,18 @@ class Answer:
         hits: best first.
         seconds: what it took, by part: "encode", "search", and those of the references.
         attended: which regions of the reference each word looks at, where that was asked for.
+        understood: what became of the question's texts and pictures, and what to say of it.
     """
 
     hits: list[Hit]
     seconds: dict[str, float]
     attended: Attended | None = None
+    understood: Understood = field(default_factory=Understood)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know before the results, in sentences; none where all was understood."""
+        return self.understood.notes
 
     @property
     def paths(self) -> list[str]:
@@ -73,5 +81,7 @@ class Answer:
         return self.hits[place]
 
     def _repr_html_(self) -> str:
-        """The pictures in a row, best first."""
-        return "".join(hit._repr_html_() for hit in self.hits) or "<i>nothing was found</i>"
+        """What is to be said first, and the pictures in a row, best first."""
+        said = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        found = "".join(hit._repr_html_() for hit in self.hits)
+        return said + (found or "<i>nothing was found</i>")

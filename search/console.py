@@ -2,8 +2,11 @@
 
 import contextlib
 import json
+import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from PIL import Image
@@ -19,7 +22,6 @@ from cqr.search.answer import Answer
 from cqr.search.build import Built
 from cqr.search.engine import Engine
 from cqr.search.question import Question
-from cqr.trainer.training.runs import Run
 
 results = Console(highlight=False, markup=False)
 notes = Console(stderr=True, highlight=False, markup=False)
@@ -29,8 +31,15 @@ THUMB = 28
 
 
 @contextlib.contextmanager
-def bars(visible: bool = True) -> Iterator[Any]:
-    """A function of (what, done, total) that draws a bar for each thing that is counted."""
+def bars(visible: bool = True, spoken: bool = False) -> Iterator[Any]:
+    """A function of (what, done, total) that draws a bar for each thing that is counted.
+
+    Args:
+        spoken: where no bar is drawn, as in a pipe, say a line now and then instead.
+    """
+    if spoken and not notes.is_terminal:
+        yield _Spoken()
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -49,12 +58,33 @@ def bars(visible: bool = True) -> Iterator[Any]:
         yield progress
 
 
+@dataclass
+class _Spoken:
+    """Says at once what is begun, then every tenth of it, a second apart at least."""
+
+    said: tuple[str, int] = ("", 0)
+    time: float = 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        tenth = 10 * done // max(total, 1)
+        if total == 0 or (what, tenth) == self.said:
+            return
+        if what == self.said[0] and done < total and monotonic() - self.time < 1:
+            return
+        self.said, self.time = (what, tenth), monotonic()
+        say(f"{what} {done:,} of {total:,}")
+
+
 def say(line: str) -> None:
     notes.print(line, soft_wrap=True)
 
 
-def print_built(built: Built, index: str, run: Run) -> None:
-    """What became of the gallery, and the name of its index."""
+def print_built(built: Built, index: str, first: tuple[str, str]) -> None:
+    """What became of the gallery, the name of its index, and a first question.
+
+    Args:
+        first: a picture and a text; see `suggestions.first`.
+    """
     g = built.gallery
     if built.anew:
         notes.print(f"Encoded all anew: {built.anew}", style="yellow", soft_wrap=True)
@@ -65,12 +95,15 @@ def print_built(built: Built, index: str, run: Run) -> None:
     print(f"Encoded {built.computed:,} pictures, kept {built.kept:,}, dropped {built.dropped:,}")
     if columns := list(g.metadata.columns):
         print(f"Metadata {', '.join(columns)}")
-    text = "" if run.reads_nothing else ' --text "make it red"'
-    print(f"Next: cqr search --image {shlex.quote(g.paths[0])}{text}")
+    path, text = first
+    asked = f" --text {quoted(text)}" if text else ""
+    print(f"Next: cqr search --image {shlex.quote(path)}{asked}")
 
 
 def print_answer(answer: Answer, engine: Engine) -> None:
-    """A table of ranked paths and scores, and how long it took."""
+    """What was not understood, a table of ranked paths and scores, and how long it took."""
+    for note in answer.notes:
+        notes.print(note, style="yellow", soft_wrap=True)
     table = Table()
     for name in ("rank", "score"):
         table.add_column(name, justify="right")
@@ -80,12 +113,22 @@ def print_answer(answer: Answer, engine: Engine) -> None:
     results.print(table)
     if not answer.hits:
         notes.print("Nothing was found: no picture of the gallery meets the conditions")
-    elif results.is_terminal and results.color_system == "truecolor":
+    elif draws():
         results.print(_thumbnails(answer, engine))
     parts = ", ".join(f"{part} {1000 * spent:.1f} ms" for part, spent in answer.seconds.items())
     notes.print(
         f"{len(engine.gallery):,} pictures, {engine.index.name} index: {parts}", soft_wrap=True
     )
+
+
+def draws() -> bool:
+    """Whether pictures can be drawn: in a terminal of true colours, unless NO_COLOR is set."""
+    return results.is_terminal and results.color_system == "truecolor" and not results.no_color
+
+
+def quoted(text: str) -> str:
+    """A text as a shell takes it, in the quotes that a reader expects."""
+    return f'"{text}"' if re.fullmatch(r"[\w ,.'-]+", text) else shlex.quote(text)
 
 
 def _thumbnails(answer: Answer, engine: Engine) -> Columns:
@@ -112,6 +155,22 @@ def print_json(answer: Answer, question: Question, engine: Engine) -> None:
         "texts": [{"text": t.text, "weight": t.weight} for t in question.texts],
         "not": list(question.nots),
         "where": question.where,
+        "notes": list(answer.notes),
+        "understood": [
+            {"text": t.text, "unknown": t.unknown, "cut": t.cut} for t in answer.understood.texts
+        ],
+        "new_pictures": [
+            {
+                "name": r.name,
+                "objects": r.sight.objects,
+                "boxes": r.sight.boxes.astype(float).round(5).tolist(),
+                "unlike_the_gallery": r.sight.outside,
+                "nearest": r.sight.nearest,
+                "usual": r.sight.usual,
+            }
+            for r in question.references
+            if r.sight is not None
+        ],
         "hits": [
             {"rank": rank, "path": hit.path, "score": hit.score, "file": str(engine.file(hit.row))}
             for rank, hit in enumerate(answer.hits, start=1)

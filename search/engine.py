@@ -18,11 +18,12 @@ from cqr.search.answer import Answer, Hit
 from cqr.search.build import difference, source
 from cqr.search.gallery import Gallery, folder_of, open_gallery
 from cqr.search.indexes import Index, open_index
-from cqr.search.pictures import NewPictures
+from cqr.search.pictures import NewPictures, parts_of
 from cqr.search.question import Question, Reference, WeightedText
+from cqr.search.understood import Understood, understood
 from cqr.search.vector import vector_of
 from cqr.trainer.evaluation.attended import Attended, attended
-from cqr.trainer.features import RegionReader
+from cqr.trainer.features import RegionBatch, RegionReader
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.text.vocabulary import TextReader
 from cqr.trainer.training import runs
@@ -126,6 +127,11 @@ class Engine:
         path = self.gallery.paths[row]
         return Reference(path, self.reader.gather(self.reader.rows([path])), row)
 
+    def parts(self, row: int) -> RegionBatch:
+        """All regions of a row of the gallery, also where the model is given the whole image."""
+        reader = parts_of(self.reader)
+        return reader.gather(reader.rows([self.gallery.paths[row]]))
+
     def picture(self, picture: Picture | bytes | Path, name: str | None = None) -> Reference:
         """A new picture, by the detector that made the features; see `NewPictures.reference`."""
         named = str(picture) if isinstance(picture, Path) else "the picture"
@@ -160,7 +166,8 @@ class Engine:
         began = time.perf_counter()
         vector = vector_of(self.model, self.words, question, self.device).numpy()[None]
         encoded = time.perf_counter()
-        own = [r.row for r in question.references if r.row is not None]
+        given = question.references + question.less
+        own = [r.row for r in given if r.row is not None]
         exclude = np.array([] if question.keep_references else own, np.int64)
         rows, scores = self.index.search(vector, question.k, [exclude], question.where)
         hits = [
@@ -173,7 +180,11 @@ class Engine:
             for part, spent in reference.seconds.items():
                 seconds[part] = seconds.get(part, 0) + spent
         seconds |= {"encode": encoded - began, "search": time.perf_counter() - encoded}
-        return Answer(hits, seconds)
+        return Answer(hits, seconds, understood=self.understood(question))
+
+    def understood(self, question: Question) -> Understood:
+        """What the model understands of a question, and what to say of it."""
+        return understood(question, self.words, self.run.vocabulary, self.run.dataset == "css")
 
     def search(
         self,

@@ -16,13 +16,17 @@ from cqr.pipeline.detectors import NAMES, Detector, DetectorSpec, Picture
 from cqr.pipeline.feature_file import FeatureFile
 from cqr.pipeline.regions import Regions
 from cqr.search.question import Reference
+from cqr.search.world import Sight, World
 from cqr.trainer.features import RegionBatch, RegionReader
 
 
 class NewPictures:
     """Pictures as the rows of a feature file would be; may be used by several threads.
 
-    The detector is loaded when it is first needed.
+    The detector is loaded when it is first needed, or by `load` before.
+
+    Attributes:
+        absent: why the detector could not be had; "" where nobody has tried, or it could.
 
     Args:
         reader: of the feature file, as the model is given it.
@@ -34,7 +38,34 @@ class NewPictures:
         self._reader, self._file = reader, reader.file
         self._weights, self._device = weights, device
         self._detector: Detector | None = None
+        self._world: World | None = None
         self._lock = threading.Lock()
+        self._since: float | None = None
+        self.absent = ""
+
+    @property
+    def loading(self) -> float | None:
+        """Seconds for which the detector is being loaded by now; None where it is not."""
+        return None if self._since is None else time.monotonic() - self._since
+
+    def load(self) -> None:
+        """Load the detector, if it is not there yet.
+
+        Raises:
+            UserError: it cannot be had.
+        """
+        with self._lock:
+            if self._detector is not None:
+                return
+            self._since = time.monotonic()
+            try:
+                self._detector = detector(self._file, self._weights, self._device)
+                self.absent = ""
+            except UserError as error:
+                self.absent = str(error)
+                raise
+            finally:
+                self._since = None
 
     def reference(self, picture: Picture | bytes | Path, name: str) -> Reference:
         """Find the regions of a picture, decoding it first if it is not yet.
@@ -53,13 +84,25 @@ class NewPictures:
         except images.Refused as error:
             raise UserError(f"{name} {error}: give another picture") from None
         decoded = time.perf_counter()
+        self.load()
         with self._lock:  # one at a time: memory, and cores, are for one
-            self._detector = self._detector or detector(self._file, self._weights, self._device)
+            assert self._detector is not None
             loaded = time.perf_counter()
             (regions,) = self._detector([pixels], self._file.k)
         found = time.perf_counter()
         seconds = {"decode": decoded - began, "load": loaded - decoded, "detect": found - loaded}
-        return Reference(name, region_batch(regions, self._reader), None, seconds)
+        seen, every = (region_batch(regions, r) for r in (self._reader, parts_of(self._reader)))
+        return Reference(name, seen, None, seconds, every, self._sight(regions))
+
+    def _sight(self, regions: Regions) -> Sight:
+        with self._lock:
+            self._world = self._world or World.of(self._reader)
+        return self._world.sight(regions)
+
+
+def parts_of(reader: RegionReader) -> RegionReader:
+    """A reader of every region of the same pictures, whatever the model is given of them."""
+    return reader.seen_as("regions", reader.k if reader.kind == "regions" else None)
 
 
 def region_batch(regions: Regions, reader: RegionReader) -> RegionBatch:

@@ -2,9 +2,10 @@
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cqr.errors import UserError
+from cqr.search.world import Sight
 from cqr.trainer.features import RegionBatch
 
 _WEIGHTED = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*:(.*)", re.DOTALL)
@@ -22,12 +23,35 @@ class Reference:
         regions: a batch of one.
         row: in the gallery; None for a picture that is not in it.
         seconds: what it took to have it, by part: "decode", "detect".
+        parts: a batch of one, of all its regions, also where `regions` is the whole image;
+            None where nobody asked for them.
+        sight: what was seen of a picture that is not in the gallery.
     """
 
     name: str
     regions: RegionBatch
     row: int | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    parts: RegionBatch | None = None
+    sight: Sight | None = None
+
+    def only(self, region: int) -> "Reference":
+        """One region, as if it were all that the picture shows.
+
+        Args:
+            region: its place in `parts`, from 0.
+
+        Raises:
+            UserError: there are not so many.
+        """
+        there = 0 if self.parts is None else int(self.parts.mask.sum())
+        if self.parts is None or region >= there:
+            raise UserError(f"{self.name} has {there} regions, and so none of the number {region}")
+        one = slice(region, region + 1)
+        features, boxes = self.parts.features[:, one], self.parts.boxes[:, one]
+        whole = None if self.regions.whole is None else features[:, 0]
+        batch = RegionBatch(features, boxes, self.parts.mask[:, one], whole)
+        return replace(self, regions=batch)
 
 
 @dataclass(frozen=True)
@@ -47,6 +71,7 @@ class Question:
             not every model can answer.
         texts: what is to be changed; none asks for what looks like the references.
         nots: texts of what is not wanted.
+        more, less: pictures that were found, to be nearer to, and further from.
         k: how many results at most.
         keep_references: whether the references may be results.
         where: a condition on the metadata; see `metadata`.
@@ -62,6 +87,8 @@ class Question:
     k: int = 10
     keep_references: bool = False
     where: str | None = None
+    more: tuple[Reference, ...] = ()
+    less: tuple[Reference, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.references and not self.texts:

@@ -78,12 +78,14 @@ class Upload:
         reference: its regions.
         large: a JPEG of it.
         width, height: of the upright original.
+        beside: its regions as another run sees them, where one was asked for.
     """
 
     reference: Reference
     large: bytes
     width: int
     height: int
+    beside: Reference | None = None
 
 
 class Uploads:

@@ -2,7 +2,9 @@
 
     toward = sum over references r and texts t of weight(t) q(r, t), to unit length
     vector = toward - AWAY * sum over texts n that are not wanted of b(n), to unit length
+             + AWAY * (sum over pictures x to be near of d(x) - sum over those to be far of d(x))
     b(n)   = mean over references r of q(r, n) - i(r)
+    d(x)   = i(x) - mean over references r of i(r)
 
 q(r, t) is the model's unit vector of a reference with a text, i(r) that of the picture r
 itself; without any text, i(r) stands for q(r, t).  So a picture x loses score by as much as
@@ -12,16 +14,20 @@ Models" (NeurIPS 2020), p(x | a) / p(x | n)^AWAY, with the dot product for the e
 is taken relative to i(r), so that what looks like the references is not pushed away with n, is
 ours.
 
+Pictures that were found and are wanted, or are not, move the question towards or away from what
+sets them apart from the references: relevance feedback as in Rocchio, "Relevance Feedback in
+Information Retrieval" (1971), with one weight for both.
+
 A model that weighs texts within q (zero-shot's) is given weight(t) there, and its q(r, t) count
 alike.  Without references q(t), of a model that answers texts alone, stands for q(r, t), and
-b(n) = q(n).
+b(n) = q(n), and d(x) = i(x).
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cqr.search.question import Question
+from cqr.search.question import Question, Reference
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.text.vocabulary import TextReader, WordBatch
 
@@ -48,7 +54,22 @@ def vector_of(
         made = model.encode_text(read).float()
         toward = (weights[:, None] * made[: len(weights)]).sum(0)
         unwanted = made[len(weights) :].sum(0)
-    return F.normalize(F.normalize(toward, dim=0) - AWAY * unwanted, dim=0).cpu()
+    moved = F.normalize(toward, dim=0) - AWAY * unwanted
+    if question.more or question.less:
+        moved = moved + AWAY * _feedback(model, question, device)
+    return F.normalize(moved, dim=0).cpu()
+
+
+def _feedback(model: RetrievalModel, question: Question, device: torch.device) -> Tensor:
+    """The sum of d(x) of the pictures to be near, less that of those to be far."""
+
+    def own(pictures: tuple[Reference, ...]) -> list[Tensor]:
+        return [model.encode_image(one.regions.to(device)).float()[0] for one in pictures]
+
+    near, far = own(question.more), own(question.less)
+    start = torch.stack(own(question.references)).mean(0) if question.references else 0
+    zero = torch.zeros_like((near + far)[0])
+    return sum((x - start for x in near), zero) - sum((x - start for x in far), zero)
 
 
 def _from_pictures(

@@ -52,7 +52,12 @@ def opened(run: Path) -> Engine:
 
 
 def client(
-    engine: Engine, texts: Any = None, hosts: Any = None, collected: Any = None, **limits: Any
+    engine: Engine,
+    texts: Any = None,
+    hosts: Any = None,
+    collected: Any = None,
+    beside: Any = None,
+    **limits: Any,
 ) -> Any:
     """Asks a service over the engine, without a network; `limits` are of `guard.Limits`."""
     from starlette.testclient import TestClient
@@ -61,5 +66,5 @@ def client(
     from cqr.search.server.limits import Limits
     from cqr.search.server.suggestions import Suggestions
 
-    app = application(engine, texts or Suggestions(), Limits(**limits), hosts, collected)
+    app = application(engine, texts or Suggestions(), Limits(**limits), hosts, collected, beside)
     return TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)

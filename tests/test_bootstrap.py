@@ -5,11 +5,12 @@ import statistics
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cqr.trainer.ranking.bootstrap import in_deviations, paired
+from cqr.trainer.ranking.bootstrap import in_deviations, interval, paired, weights_of
 
 
 def every_resample(differences):
@@ -80,3 +81,23 @@ def test_deviations_over_seeds_are_those_of_the_statistics_module(pairs):
     else:
         wanted = statistics.mean(differences) / statistics.stdev(differences)
         assert found == pytest.approx(wanted)
+
+
+def test_the_interval_of_a_share_is_near_that_of_the_binomial():
+    ranks = np.where(np.arange(400) < 300, 3, 0)
+    low, high = interval(ranks, 5)
+    spread = 196 * (0.75 * 0.25 / 400) ** 0.5
+    assert low == pytest.approx(75 - spread, abs=0.6)
+    assert high == pytest.approx(75 + spread, abs=0.6)
+    assert interval(ranks, 2) == (0, 0)
+
+
+def test_parts_count_alike_however_many_queries_they_have():
+    queries = pd.DataFrame({"part": ["a"] * 90 + ["b"] * 10})
+    weights = weights_of(queries, "part")
+    assert weights.mean() == pytest.approx(1)
+    assert weights[:90].sum() == pytest.approx(weights[90:].sum())
+    ranks = np.where(queries["part"] == "b", 1, 0)  # recall is the mean of 0 and 100
+    low, high = interval(ranks, 1, weights)
+    assert low < 50 < high
+    assert list(weights_of(queries, None)) == [1] * 100

@@ -11,7 +11,9 @@ from importlib.metadata import version
 import pytest
 import typer
 
-from cqr.commands import trainer
+from cqr.commands import choices, trainer
+from cqr.pipeline import detectors, exports
+from cqr.trainer.datasets import recognise
 from cqr.trainer.training.settings import Settings
 
 COMMANDS = (
@@ -88,6 +90,40 @@ def test_what_a_user_can_cause_is_one_sentence(line, sentence):
     assert done.stdout == ""
 
 
+def test_the_choices_that_are_offered_are_those_there_are():
+    assert set(choices.DetectorName) == {"auto", *detectors.NAMES}
+    assert tuple(choices.DataSetName) == recognise.NAMES
+    assert tuple(choices.Format) == exports.FORMATS
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train --features a.h5 --model lfb",
+        "train --features a.h5 --as photos",
+        "extract --images x --detector coco",
+        "export a.h5 --format csv",
+    ],
+)
+def test_a_choice_that_is_none_is_answered_with_those_there_are(line):
+    done = cqr(*line.split(), COLUMNS="200")
+    assert done.returncode == 2
+    known = {"--model": "'lbf'", "--as": "'css'", "--detector": "'grid'", "--format": "'parquet'"}
+    assert known[line.split()[-2]] in done.stderr
+
+
+def test_what_matters_first_is_shown_first():
+    text = cqr("train", "--help").stdout
+    panels = re.split(r"╭─ ", text)[1:]
+    assert [panel.split(" ─")[0] for panel in panels] == [
+        "Options", "The model", "Around the model: ABE and SNR", "Learning", "The data",
+        "This machine",
+    ]  # fmt: skip
+    shown = re.findall(r"--[\w-]+(?= )", panels[0])
+    assert shown[:6] == ["--features", "--data", "--model", "--start", "--epochs", "--seed"]
+    assert not re.search(r"\b(TEXT|PATH|INTEGER|FLOAT)\b|<(text|path|int|float)", text)
+
+
 def test_an_unknown_option_is_a_usage_error():
     done = cqr("train", "--feature", "a.h5")
     assert done.returncode == 2
@@ -101,14 +137,19 @@ def test_train_and_evaluate_as_typed(drawn_scenes):
     done = cqr("train", "--features", features, *options)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "Wrote artifacts/runs/css-lbf-001\nNext: cqr evaluate\n"
-    assert "Data set  css" in done.stderr
-    assert "the reference is removed from it" in done.stderr
+    what, how, *more = done.stderr.splitlines()
+    assert what.startswith("Data set  css: 72 train, 72 test queries; 84 images")
+    assert how.startswith("Run       artifacts/runs/css-lbf-001: lbf, 2 epochs, seed 0")
+    assert not any(line.startswith(("Protocol", "Model")) for line in more)
+    assert "6 queries to choose the epoch by, which know R@k within 41 points" in done.stderr
     assert "texts are cut, being longer than the 4 words that the model reads" in done.stderr
     done = cqr("evaluate", "--text-encoder", "x")
     why = "artifacts/runs/css-lbf-001 was trained without one; leave it out"
     assert done.stderr == f"Error: --text-encoder x: {why}\n"
-    done = cqr("evaluate", "--device", "cpu")
+    done = cqr("evaluate", "--device", "cpu", "-v")
     assert done.returncode == 0, done.stderr
+    assert "the reference is removed from it" in done.stderr
+    assert re.search(r"│ 95 % interval +│ +│ +\d+\.\d to \d+\.\d │", done.stdout)
     assert re.search(r"│ lbf +│ +72 │", done.stdout)
     assert re.search(r"│ chance ", done.stdout)
     assert "Wrote artifacts/runs/css-lbf-001/evaluation/metrics.json" in done.stdout

@@ -179,6 +179,8 @@ def test_the_page_and_the_tables_show_it(compared_rows, capsys):
     cell = words.plus_minus(content["rows"][0]["recall"]["5"])
     assert f"<td>{cell}</td>" in page
     assert "src=" not in page
+    best = max(content["rows"], key=lambda row: row["recall"]["1"]["mean"])
+    assert f">{best['row']} finds most: R@1 " in page
     assert page.count("<svg xmlns") == 3
     comparison_console.tables(content)
     said = capsys.readouterr().out

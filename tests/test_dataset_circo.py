@@ -153,7 +153,7 @@ def test_what_is_broken_is_one_sentence_or_a_note(data, name):
             broken, said = None, str(error)
     assert "\n" not in said
     if broken is None:
-        assert str(path) in said or "no data set found" in said  # it is known by these files
+        assert str(path) in said or "no queries to learn from" in said  # it is known by these files
     elif how == "gone":
         assert any("is not there" in note or "has no annotations" in note for note in broken.notes)
     elif how != "cut":
@@ -221,7 +221,7 @@ def test_it_is_found_from_the_folder_of_the_pictures_and_not_for_other_annotatio
     other = tmp_path / "other"
     (other / "annotations").mkdir(parents=True)
     (other / "annotations" / "val.json").write_text('[{"image_id": 1}]')
-    with pytest.raises(UserError, match="no data set found"):
+    with pytest.raises(UserError, match="no queries to learn from"):
         find(Pictures(other, []))
 
 

@@ -276,7 +276,7 @@ def test_it_is_found_beside_its_pictures_and_below_a_folder(tmp_path):
     for root in (labels, labels / "img_raw", tmp_path / "set"):
         found = find(Pictures(root, []))
         assert (found.name, found.root) == ("cirr", labels)
-    with pytest.raises(UserError, match="no data set found"):
+    with pytest.raises(UserError, match="no queries to learn from"):
         find(Pictures(tmp_path / "set" / "other", []))  # a neighbour is another data set's
     assert find(Pictures(tmp_path, []), tmp_path / "set").root == labels
 

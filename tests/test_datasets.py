@@ -159,11 +159,12 @@ def test_other_tables_are_not_queries(features):
     write(features, "file name,label\na,b\n", "labels.csv")
     with pytest.raises(UserError) as error:
         recognise(features)
-    looked = "; ".join(f"{reader.NAME}: {reader.LAYOUT}" for reader in READERS)
-    assert str(error.value) == (
-        f"no data set found in {features.root}; looked for {looked}; "
-        "name the folder of a data set, or write a table of queries or of pictures"
-    )
+    first, rest = str(error.value).split(": ", 1)
+    assert first == f"{features.root} has no queries to learn from"
+    assert rest.startswith(f"write them beside it as {features.root.name}.csv with the columns ")
+    assert "reference,text,target" in rest
+    for reader in READERS[:-2]:  # the last two are the tables that it speaks of
+        assert reader.NAME in rest
 
 
 def test_data_that_is_not_there(features):
@@ -257,7 +258,7 @@ def test_two_data_sets_in_one_folder_are_refused_until_one_is_chosen(features, o
     [left] = {"css", "shoes", "fashion-iq"} - set(names)
     with pytest.raises(UserError) as error:
         recognise(features, name=left)
-    assert f"no data set found in {features.root}; looked for {left}: " in str(error.value)
+    assert str(error.value) == f"{features.root} holds no {left} data set, which is {layout[left]}"
 
 
 def test_a_name_of_no_data_set_is_refused(features):

@@ -116,7 +116,8 @@ def test_pick_ask_go_on_and_back(open_page):
     assert page.title() == "make it red · cqr"
 
     found = first[0].split("/")[3]
-    page.locator("#grid a").first.click()
+    page.locator("#grid a").first.hover()
+    page.locator("#grid [data-name=start]").first.click()
     expect(page.locator("#heading")).to_have_text("Like this picture")
     assert steps(page) == [("3", "make it red"), (found, "")]
     ask(page, "add large circle")
@@ -143,13 +144,18 @@ def test_pick_ask_go_on_and_back(open_page):
 
 
 def test_a_word_lights_its_regions(open_page):
-    page = open_page("?image=3&text=make+it+red")
-    words = page.locator("#words button")
-    expect(words).to_have_text(["make", "it", "red"])
+    page = open_page()
     asked = page.request.post(
         urlsplit(page.url)._replace(path="/api/attention", query="").geturl(),
         data={"image": 3, "text": "make it red"},
     ).json()
+    regions = len(asked["boxes"])
+    rest = 0.2 / (regions - 1)
+    asked["weights"] = [[1 / regions] * regions] + [[0.8] + [rest] * (regions - 1)] * 2
+    page.route("**/api/attention", lambda route: route.fulfill(json=asked))
+    page.goto(urlsplit(page.url)._replace(query="image=3&text=make+it+red").geturl())
+    words = page.locator("#words button")
+    expect(words).to_have_text(["make", "it", "red"])
     dim = page.locator("#reference .dim")
     expect(dim).to_have_css("opacity", "0")
     words.nth(2).hover()
@@ -159,13 +165,19 @@ def test_a_word_lights_its_regions(open_page):
     )
     weights = asked["weights"][2]
     assert opacities == pytest.approx([weight / max(weights) for weight in weights], abs=1e-4)
-    expect(page.locator("#looks")).to_contain_text(f"{100 * max(weights):.0f} %")
+    (left, top, right, bottom) = asked["boxes"][0]
+    row = ["top", "middle", "bottom"][int(3 * (top + bottom) / 2)]
+    column = ["left", "center", "right"][int(3 * (left + right) / 2)]
+    expect(page.locator("#looks")).to_contain_text(f"looks most at: {row} {column} 80 %")
     box = page.locator("#reference .box").first.bounding_box()
     image = page.locator("#reference image").bounding_box()
     left, _, _, bottom = asked["boxes"][0]
     assert box["x"] == pytest.approx(image["x"] + left * image["width"], abs=2)
     assert box["y"] + box["height"] == pytest.approx(image["y"] + bottom * image["height"], abs=2)
     page.mouse.move(900, 500)
+    expect(dim).to_have_css("opacity", "0")
+    words.nth(0).hover()  # has nothing to say
+    expect(page.locator("#looks")).to_have_text("“make” looks everywhere alike")
     expect(dim).to_have_css("opacity", "0")
     words.nth(1).click()  # as a tap does: it stays
     page.mouse.move(900, 500)
@@ -269,12 +281,12 @@ def test_an_address_that_names_nothing_is_said(open_page, query, sentence):
 
 def test_what_is_missing_from_a_question_is_asked_for(open_page):
     page = open_page()
-    page.locator("#form button").click()
+    page.locator("#form .line button").click()
     expect(page.locator("#wanting")).to_contain_text("Pick a picture first")
     page.locator("#grid a").first.click()
     shown(page)
     expect(page.locator("#wanting")).to_be_hidden()
-    page.locator("#form button").click()
+    page.locator("#form .line button").click()
     expect(page.locator("#wanting")).to_have_text("Say what should be different from this picture.")
 
 
@@ -297,7 +309,7 @@ def test_by_keyboard_alone(open_page):
     page.locator("#words button").first.focus()
     page.keyboard.press("Tab")
     expect(page.locator("#words button").nth(1)).to_be_focused()
-    expect(page.locator("#reference .dim")).not_to_have_css("opacity", "0")
+    expect(page.locator("#looks")).to_contain_text("“it” looks")
 
     page.locator("#grid a[tabindex='0']").focus()
     columns = page.evaluate("new Set([...document.querySelectorAll('#grid li')]"
@@ -426,3 +438,22 @@ def test_each_control_has_a_name(open_page):
     assert unnamed == []
     assert page.locator("html").get_attribute("lang") == "en"
     expect(page.locator("#trail [aria-current=step]")).to_have_count(1)
+
+
+def test_what_was_not_understood_is_above_the_results(open_page):
+    page = open_page("?image=3&text=make+zebra+red")
+    expect(page.locator("#notes")).to_contain_text("zebra: not known to this model.")
+    expect(page.locator("#heading s")).to_have_text(["zebra"])
+    expect(page.locator("#heading")).to_have_text("make zebra red")
+    page = open_page("?image=3&text=zebra+umbrella")
+    expect(page.locator("#notes")).to_contain_text("No word of this question is known")
+    expect(page.locator("#grid a").first).to_be_visible()
+    page = open_page("?image=3&text=")
+    expect(page.locator("#grid a").first).to_be_visible()
+    expect(page.locator("#notes")).to_be_empty()
+
+
+def test_the_field_suggests_the_datas_own_text(open_page):
+    page = open_page("?image=0&text=")
+    first = page.locator("#tries button").first.text_content()
+    expect(page.locator("#text")).to_have_attribute("placeholder", first)

@@ -437,3 +437,17 @@ def test_a_script_that_slipped_in_would_not_run(browser, scenes):
     tab, said = opened(browser, path)
     assert tab.title() != "owned"
     assert sum("Content Security Policy" in one for one in said) >= 2
+
+
+def test_no_letter_of_a_plot_is_under_nine_pixels_on_a_phone():
+    """A plot is at least 20 rem wide, whatever the phone is: beyond its edge it scrolls."""
+    rows = [{"row": n, "recall": {"1": {"mean": 50.0, "std": 1.0}}} for n in ("lbf", "tirg")]
+    points = [(float(n), {"1": {"mean": 50.0, "std": 1.0}}) for n in range(3)]
+    style = (Path(plots.__file__).parent / "page.css").read_text()
+    rem = float(re.search(r"\.plot svg \{[^}]*min-width: ([\d.]+)rem", style)[1])
+    many = {f"row {n}": [(1, 5.0), (2, 7.0)] for n in range(9)}
+    for svg in (plots.bars(rows), plots.curve("k", points), plots.epochs("R@1", many)):
+        width = float(re.search(r'viewBox="0 0 ([\d.]+) ', svg)[1])
+        sizes = [float(size) for size in re.findall(r"font(?:-size)?: ([\d.]+)px", svg)]
+        assert sizes
+        assert min(sizes) * 16 * rem / width >= 9

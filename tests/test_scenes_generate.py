@@ -178,6 +178,7 @@ def test_the_command_says_what_it_made_and_what_comes_next(tmp_path):
         f"{out} is complete",
         "  train: 4 pictures, 2 queries",
         "  test: 4 pictures, 2 queries",
+        "The texts call a cube rectangle, a sphere circle and a cylinder triangle",
         f"Next: cqr extract --images '{out}' --k 36",
     ]
     again = subprocess.run(line, capture_output=True, text=True, check=True)

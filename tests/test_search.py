@@ -98,7 +98,7 @@ def test_the_commands_as_typed(here):
     assert done.stdout.splitlines() == [
         "artifacts/runs/photos-lbf-001/index: 12 vectors of 24, exact index",
         "Encoded 0 pictures, kept 12, dropped 0",
-        'Next: cqr search --image a/0.png --text "make it red"',
+        'Next: cqr search --image a/0.png --text "make it red"',  # the table's, of that picture
     ]
     done = cqr("search", "--image", "a/0.png", "--text", "make it red", "--k", 3)
     assert done.returncode == 0, done.stderr
@@ -136,6 +136,32 @@ def test_a_terminal_of_true_colours_shows_the_pictures(engine, monkeypatch):
         with Image.open(engine.file(hit.row)) as picture:
             assert tuple(map(str, picture.getpixel((2, 2)))) in colors
     assert "38;2" not in shown["standard"]
+
+
+def test_with_no_color_no_pictures_are_drawn(engine, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    out = io.StringIO()
+    terminal = Console(file=out, force_terminal=True, color_system="truecolor", width=100)
+    monkeypatch.setattr(console, "results", terminal)
+    console.print_answer(engine.ask(Question((engine.named("a/0.png"),), k=2)), engine)
+    assert "▄" not in out.getvalue()
+    assert "38;2" not in out.getvalue()
+    assert "picture" in out.getvalue()
+
+
+def test_what_was_not_understood_is_said_before_the_results(here):
+    done = cqr("search", "--image", "a/0.png", "--text", "make zebra red", "--k", 1, "--json")
+    said = json.loads(done.stdout)
+    assert said["notes"] == ["zebra: not known to this model"]
+    assert said["understood"] == [{"text": "make zebra red", "unknown": ["zebra"], "cut": ""}]
+    assert said["new_pictures"] == []
+    Image.new("RGB", (1, 1)).save("one.gif")
+    done = cqr("search", "--image", "one.gif", "--text", "zebra", "--k", 1)
+    notes = done.stderr.splitlines()
+    assert notes[0] == "zebra: not known to this model"
+    assert notes[1].startswith("No word of this question is known to this model")
+    assert re.fullmatch(r"one.gif: \d+ objects? found", notes[2])
+    Path("one.gif").unlink()
 
 
 def test_a_picture_that_cannot_be_shown_says_why(engine, monkeypatch):

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from cqr.errors import UserError
-from cqr.search import application as pages
-from cqr.search import serve as serving
 from cqr.search.engine import Engine
+from cqr.search.server import application as pages
+from cqr.search.server import serve as serving
 from cqr.search.server.guard import Guard
 from cqr.search.server.limits import Limits
 from cqr.search.shown import Shown

@@ -220,7 +220,7 @@ def test_the_commands_take_both_and_evaluation_needs_neither(drawn_scenes):
     command += " --learners 2 --divergence 0.5 --divergence-margin 1.5 --snr --causality 0.3"
     command += " --causality-distance cosine --set embed_dim=32 --device cpu"
     drawn_scenes()
-    for line in (command, "evaluate --device cpu"):
+    for line in (f"{command} --verbose", "evaluate -v --device cpu"):
         done = subprocess.run(
             [sys.executable, "-m", "cqr.cli", *line.split()], capture_output=True, text=True
         )

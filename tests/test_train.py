@@ -280,7 +280,7 @@ def test_a_text_encoder_trains_resumes_exactly_and_scores(drawn_scenes, write_en
     assert log[-1]["loss"] < log[0]["loss"]
     assert run.vocabulary is None
     assert run.text_encoder.spec == run.words().spec == TextSpec(max_words=8, dim=16)
-    console.announce(run, material)
+    console.announce(run, material, verbose=True)
     said = capfd.readouterr().err
     assert "encoder, frozen: 16 features a word piece" in said
     assert "longer than the 8 word pieces that the model reads" in said

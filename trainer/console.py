@@ -33,33 +33,22 @@ results = Console(highlight=False)
 notes = Console(stderr=True, highlight=False, markup=False)
 
 
-def announce(run: Run, material: Material, split: str | None = None) -> None:
+def announce(
+    run: Run, material: Material, split: str | None = None, *, verbose: bool = False
+) -> None:
     """Say what is about to be trained or ranked, on what, and what is odd about it.
 
     Args:
         split: that is ranked; None is the one that the protocol scores.
+        verbose: all that was settled; else two lines, and what is odd.
     """
+    ranked = split or material.dataset.protocol.scored
+    if verbose:
+        _settled(run, material, ranked)
+    else:
+        _in_short(run, material, ranked)
     dataset, settings = material.dataset, run.settings
-    reader = material.seen_by(settings).reader
     words = run.words()
-    counts = dataset.queries["split"].value_counts(sort=False)
-    queries = ", ".join(f"{number:,} {split}" for split, number in counts.items())
-    detector = reader.file.detector.get("name", "?")
-    choices = ", ".join(f"{name} {value}" for name, value in settings.options.items())
-    _say(f"Data set  {dataset.name} ({dataset.root}): {queries} queries")
-    if dataset.options:
-        _say(f"Options   {_options(dataset)}")
-    ranked = split or dataset.protocol.scored
-    _say(f"Gallery   {len(dataset.gallery(ranked)):,} images of the {ranked} split")
-    seen = f"{reader.k} regions" if reader.kind == "regions" else "the whole image as one region"
-    _say(f"Features  {reader.file.path}: {seen} of {reader.dim} ({detector})")
-    if run.text_encoder:
-        tower = "the text tower of the features, " if settings.joint else ""
-        read = f"{tower}frozen: {words.spec.dim} features a word piece"
-        _say(f"Text      {run.text_encoder.name}, {read}")
-    _say(f"Protocol  {dataset.protocol.sentence()}")
-    if not settings.untrained:
-        _say(f"Training  {dataset.protocol.pairs}")
     for note in material.notes:
         _say(f"Note      {note}", style="yellow")
     if cut := words.cut(dataset.queries["text"]):
@@ -70,6 +59,51 @@ def announce(run: Run, material: Material, split: str | None = None) -> None:
     if settings.select == "test":
         flatters = "which flatters the result"
         _say(f"Note      the epoch is chosen on the test queries, {flatters}", style="yellow")
+
+
+def remark(lines: list[str]) -> None:
+    """Say what a user should know of a training before it is done."""
+    for line in lines:
+        _say(f"Note      {line}", style="yellow")
+
+
+def _in_short(run: Run, material: Material, ranked: str) -> None:
+    """What, and by what: a line each."""
+    dataset, settings = material.dataset, run.settings
+    counts = dataset.queries["split"].value_counts(sort=False)
+    queries = ", ".join(f"{number:,} {split}" for split, number in counts.items())
+    gallery = len(dataset.gallery(ranked))
+    _say(f"Data set  {dataset.name}: {queries} queries; {gallery:,} images to find them in")
+    how = "not trained" if settings.untrained else f"{_number(settings.epochs, 'epoch')}"
+    _say(f"Run       {run.path}: {settings.model}, {how}, seed {settings.seed}  (-v says all)")
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def _settled(run: Run, material: Material, ranked: str) -> None:
+    """Everything that decides the result."""
+    dataset, settings = material.dataset, run.settings
+    reader = material.seen_by(settings).reader
+    words = run.words()
+    counts = dataset.queries["split"].value_counts(sort=False)
+    queries = ", ".join(f"{number:,} {split}" for split, number in counts.items())
+    detector = reader.file.detector.get("name", "?")
+    choices = ", ".join(f"{name} {value}" for name, value in settings.options.items())
+    _say(f"Data set  {dataset.name} ({dataset.root}): {queries} queries")
+    if dataset.options:
+        _say(f"Options   {_options(dataset)}")
+    _say(f"Gallery   {len(dataset.gallery(ranked)):,} images of the {ranked} split")
+    seen = f"{reader.k} regions" if reader.kind == "regions" else "the whole image as one region"
+    _say(f"Features  {reader.file.path}: {seen} of {reader.dim} ({detector})")
+    if run.text_encoder:
+        tower = "the text tower of the features, " if settings.joint else ""
+        read = f"{tower}frozen: {words.spec.dim} features a word piece"
+        _say(f"Text      {run.text_encoder.name}, {read}")
+    _say(f"Protocol  {dataset.protocol.sentence()}")
+    if not settings.untrained:
+        _say(f"Training  {dataset.protocol.pairs}")
     _say(f"Model     {settings.model}: {choices}")
     if settings.learners > 1:
         _say(
@@ -84,7 +118,7 @@ def announce(run: Run, material: Material, split: str | None = None) -> None:
     told = ", told from wrong targets alone" if settings.negatives == "wrong" else ""
     start = ", from zero-shot" if settings.start == "joint" else ""
     together = f" ({settings.together} of a reference together)" if settings.together > 1 else ""
-    epochs = "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
+    epochs = _number(settings.epochs, "epoch")
     _say(
         f"Run       {run.path}: {epochs} in batches of {settings.batch}{together}, "
         f"loss {settings.loss}{told}, seed {settings.seed}{start}"
@@ -137,7 +171,7 @@ def training(settings: Settings) -> Iterator[tuple[OnStep, OnEpoch]]:
 def recall_table(
     metrics: dict[str, Any], published: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 ) -> None:
-    """Recall@K of all queries and of each kind, beside what chance would give.
+    """Recall@K of all queries with its 95 % interval, of each kind, and what chance would give.
 
     Args:
         published: see `published.read`; in columns of their own.
@@ -156,6 +190,8 @@ def recall_table(
 
     own = cells(published.get(metrics["model"], {}), known)
     row(metrics["model"], metrics, *own, style="bold")
+    spans = (f"{low:.1f} to {high:.1f}" for low, high in metrics["interval"].values())
+    table.add_row("95 % interval", "", *spans, style="dim")
     table.add_row("chance", "", *(f"{metrics['chance'][k]:.2f}" for k in ks), style="dim")
     for label, numbers in published.items():
         if label != metrics["model"]:

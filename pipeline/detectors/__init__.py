@@ -1,6 +1,7 @@
 """One file a backend.  A detector turns pictures into exactly K regions each."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -149,13 +150,15 @@ class Choice:
     Attributes:
         spec: the detector.
         reason: why, to be printed and recorded.
-        warning: set when this is less than what was looked for: what was tried,
-            what it means, and the flags to choose otherwise.
+        warning: set when this is less than what was looked for, in three lines: what is so,
+            what it means for results, and the one command that mends it.
+        tried: what was looked for, and why it could not be had.
     """
 
     spec: DetectorSpec
     reason: str
     warning: str | None = None
+    tried: tuple[str, ...] = ()
 
 
 def choose(folder: Path, device: str = "auto") -> Choice:
@@ -182,10 +185,11 @@ def choose(folder: Path, device: str = "auto") -> Choice:
     return Choice(
         DetectorSpec("grid", device=device),
         "no object detector can be had here",
-        f"{'; '.join([joint, *tried])}: so the regions are the cells of a fixed grid, not objects, "
-        "and no texts can be asked without a training; for objects fetch such a file by hand and "
-        "pass it with --detector torchvision --weights FILE, for texts a model's folder with "
-        "--config FOLDER, or accept the grid with --detector grid",
+        "The regions are cells of a fixed grid, not objects, and they share no space with texts.\n"
+        "Likeness works; texts need a training, and find less than with objects.\n"
+        f"Better: cqr extract --images {shlex.quote(str(folder))} --config FOLDER --overwrite, the "
+        "FOLDER of a CLIP model (or --detector torchvision --weights FILE)",
+        (joint, *tried),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from cqr.errors import UserError
@@ -19,17 +19,26 @@ from cqr.search.server.routes import UPLOADS, problems, router
 from cqr.search.server.service import Service, tagged
 from cqr.search.server.suggestions import Suggestions
 
+_MODULES = (
+    "acts address app beside copy dom export favourites fields found gallery grid label large "
+    "listing marks notes objects picker question reference results service state tools trail words"
+)
+
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
-    "/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/address.js": ("address.js", "text/javascript; charset=utf-8"),
-    "/service.js": ("service.js", "text/javascript; charset=utf-8"),
-    "/reference.js": ("reference.js", "text/javascript; charset=utf-8"),
-    "/grid.js": ("grid.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
+    **{
+        f"/{name}.css": (f"{name}.css", "text/css; charset=utf-8")
+        for name in ("style", "parts", "noscript")
+    },
+    **{
+        f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in _MODULES.split()
+    },
 }
 """All that the page is made of, by its address: nothing else on disk can be asked for."""
+
+MISSING = "missing.html"
+"""Shown where a browser asks for what is not there."""
 
 NOT_JSON = "the body is not JSON in UTF-8"
 
@@ -40,12 +49,14 @@ def application(
     limits: Limits,
     hosts: frozenset[str] | None,
     collected: Collected | None = None,
+    beside: Engine | None = None,
 ) -> Guard:
     """The service, as an ASGI application.
 
     Args:
         hosts: see `Guard`.
         collected: the table of answers that are kept; None keeps none.
+        beside: another run over the same pictures, whose answers can be seen beside.
     """
     app = FastAPI(
         title="cqr",
@@ -56,7 +67,7 @@ def application(
         redoc_url=None,
         responses=problems(421, 503),
     )
-    app.state.service = Service(engine, suggestions, limits, collected)
+    app.state.service = Service(engine, suggestions, limits, collected, beside)
     app.include_router(router)
     _serve_page(app)
     _speak_in_sentences(app)
@@ -80,7 +91,8 @@ def _serve_page(app: FastAPI) -> None:
 
 
 def _speak_in_sentences(app: FastAPI) -> None:
-    """Every error is {"detail": one sentence}."""
+    """Every error is {"detail": one sentence}; but who reads pages is shown one."""
+    missing = (files("cqr.search.server") / "page" / MISSING).read_text(encoding="utf-8")
 
     def answer(status: int, why: str, headers: Any = None) -> JSONResponse:
         return JSONResponse({"detail": why}, status, headers)
@@ -102,7 +114,9 @@ def _speak_in_sentences(app: FastAPI) -> None:
         return answer(422, f"{where}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
-    async def unknown(request: Request, error: HTTPException) -> JSONResponse:
+    async def unknown(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404 and _is_read_by_somebody(request):
+            return HTMLResponse(missing, 404)
         why = {
             400: NOT_JSON,  # FastAPI's, where the body is not even text
             404: f"there is nothing at {request.url.path}",
@@ -113,3 +127,8 @@ def _speak_in_sentences(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> JSONResponse:
         return answer(500, "the service failed; what it printed says why")
+
+
+def _is_read_by_somebody(request: Request) -> bool:
+    accepted = request.headers.get("accept", "")
+    return "text/html" in accepted and not request.url.path.startswith("/api/")

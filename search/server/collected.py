@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -30,10 +30,15 @@ class Row(NamedTuple):
     wrong: str
     time: str
 
+    @property
+    def picture(self) -> str:
+        """What is marked; "" where it is that none is right."""
+        return self.target or self.wrong
+
 
 @dataclass(frozen=True)
 class Collected:
-    """A table that only grows, several processes at a time."""
+    """A table that several processes add to, and take back from, at a time."""
 
     path: Path
 
@@ -48,8 +53,14 @@ class Collected:
         kept.add([])
         return kept
 
-    def add(self, rows: Iterable[Row]) -> Counter[str]:
+    def add(
+        self, rows: Iterable[Row], forget: Collection[tuple[str, str, str]] = ()
+    ) -> Counter[str]:
         """Append rows, all or none: a kill at any instant leaves the old table or the new one.
+
+        Args:
+            forget: (reference, text, picture) of older rows to be dropped first, in the same
+                instant; a picture of "" is that none is right.
 
         Returns:
             The rows that there are now, by kind.
@@ -60,15 +71,22 @@ class Collected:
         rows = list(rows)
         with in_turn(self.path):
             old = self._read()
-            counts = self._counts(old)
-            if rows or not old:
+            kept = self._rows(old)
+            if dropped := [row for row in kept if (*row[:2], row.picture) in forget]:
+                kept = [row for row in kept if row not in dropped]
+                old = _lines(kept, b"")
+            if rows or dropped or not old:
                 with replacing(self.path) as temporary:
                     temporary.write_bytes(old + _lines(rows, old))
-        return counts + Counter(row.kind for row in rows)
+        return Counter(row.kind for row in [*kept, *rows])
+
+    def rows(self) -> list[Row]:
+        """All rows, oldest first.  Raises UserError when the table cannot be read."""
+        return self._rows(self._read())
 
     def counts(self) -> Counter[str]:
         """Rows by kind.  Raises UserError when the table cannot be read."""
-        return self._counts(self._read())
+        return Counter(row.kind for row in self.rows())
 
     def _read(self) -> bytes:
         try:
@@ -78,9 +96,9 @@ class Collected:
         except OSError as error:
             raise UserError(f"cannot read {self.path}: {error.strerror}") from error
 
-    def _counts(self, content: bytes) -> Counter[str]:
+    def _rows(self, content: bytes) -> list[Row]:
         if not content:
-            return Counter()
+            return []
         try:
             text = io.StringIO(content.decode("utf-8-sig"), newline="")
             header, *rows = (tuple(row) for row in csv.reader(text, strict=True) if row)
@@ -94,8 +112,7 @@ class Collected:
                 f"{self.path} is another table, of {', '.join(header)}: give --collect a file of "
                 f"its own, of {', '.join(Row._fields)}"
             )
-        kind = Row._fields.index("kind")
-        return Counter(row[kind] for row in rows if len(row) == len(header))
+        return [Row(*row) for row in rows if len(row) == len(header)]  # type: ignore[arg-type]
 
 
 def _lines(rows: Iterable[Row], old: bytes) -> bytes:

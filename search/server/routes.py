@@ -10,6 +10,7 @@ from fastapi import Path as InPath
 from cqr.search.server import messages as say
 from cqr.search.server.service import Service
 from cqr.search.shown import LARGE, THUMB
+from cqr.search.understood import SCENES
 
 UPLOADS = "/api/uploads"
 
@@ -42,6 +43,8 @@ def _service(request: Request) -> Service:
 
 Serving = Annotated[Service, Depends(_service)]
 RowInPath = Annotated[int, InPath(ge=0, lt=say.ROWS)]
+Sort = Annotated[str | None, Query(max_length=500)]
+Where = Annotated[str | None, Query(max_length=500, pattern=r"\S")]
 router = APIRouter(prefix="/api")
 asked = problems(403, 404, 408, 413, 422)
 """What may become of a request that asks for work."""
@@ -56,7 +59,7 @@ async def health() -> say.Health:
 @router.get("/info")
 async def info(service: Serving) -> say.Info:
     """What is asked, and what may be asked of it."""
-    engine, limits = service.engine, service.limits
+    engine, limits, beside = service.engine, service.limits, service.beside
     return say.Info(
         version=version("cqr"),
         run=engine.run.path.name,
@@ -65,6 +68,15 @@ async def info(service: Serving) -> say.Info:
         pictures=len(engine.gallery),
         index=engine.index.name,
         attends=engine.attends,
+        words=SCENES if engine.run.dataset == "css" else "",
+        answers_text=engine.model.answers_text,
+        reads=not engine.run.reads_nothing,
+        columns=service.columns,
+        beside=None
+        if beside is None
+        else say.Beside(run=beside.run.path.name, model=beside.run.settings.model),
+        detector=service.detector(),
+        collects=service.marking.collects(),
         limits=say.Limits(
             upload_bytes=limits.upload_bytes,
             upload_pixels=limits.upload_pixels,
@@ -79,15 +91,25 @@ async def gallery(
     service: Serving,
     start: Annotated[int, Query(ge=0, lt=say.ROWS)] = 0,
     count: Annotated[int, Query(ge=1, le=500)] = 100,
+    sort: Sort = None,
+    descending: bool = False,
+    where: Where = None,
 ) -> say.GalleryPart:
-    """Some of the gallery's pictures, in its order."""
-    engine = service.engine
-    pictures = []
-    for row in range(start, min(start + count, len(engine.gallery))):
-        width, height = engine.size(row)
-        path = engine.gallery.paths[row]
-        pictures.append(say.Picture(row=row, path=path, width=width, height=height))
-    return say.GalleryPart(total=len(engine.gallery), pictures=pictures)
+    """Some of the gallery's pictures, in its order, or sorted by `path` or a column."""
+    work = partial(service.listed, start, count, sort, descending, where)
+    return await service.showing.do(work)
+
+
+@router.get("/gallery/place", responses=problems(404, 422))
+async def place(
+    service: Serving,
+    name: Annotated[str, Query(min_length=1, max_length=500)],
+    sort: Sort = None,
+    descending: bool = False,
+    where: Where = None,
+) -> say.Place:
+    """Where the gallery lists the first picture whose path has this in it."""
+    return await service.showing.do(partial(service.place, name, sort, descending, where))
 
 
 @router.get("/images/{row}", responses=_JPEG | problems(404, 422), response_class=Response)
@@ -102,6 +124,12 @@ async def thumb(row: RowInPath, request: Request, service: Serving) -> Response:
     """A picture of the gallery, at most 256 pixels long, as JPEG."""
     known = request.headers.get("if-none-match", "")
     return await service.showing.do(partial(service.small, row, THUMB, known))
+
+
+@router.get("/images/{row}/about", responses=problems(404, 422))
+async def about(row: RowInPath, service: Serving) -> say.About:
+    """What is known of a picture of the gallery, and where its regions are."""
+    return await service.showing.do(partial(service.about, row))
 
 
 @router.post(
@@ -132,6 +160,14 @@ async def uploaded(
     return Response(large, media_type="image/jpeg", headers={"Cache-Control": "private, no-cache"})
 
 
+@router.get("/uploads/{name}/about", responses=problems(404, 422))
+async def about_upload(
+    name: Annotated[str, InPath(pattern=say.UPLOAD_ID)], service: Serving
+) -> say.About:
+    """Where the regions of an uploaded picture are."""
+    return service.about_upload(name)
+
+
 @router.post("/search", responses=asked | problems(400))
 async def search(question: say.SearchQuestion, service: Serving) -> say.SearchAnswer:
     """The pictures that are like these, but changed as the texts say."""
@@ -140,26 +176,41 @@ async def search(question: say.SearchQuestion, service: Serving) -> say.SearchAn
 
 @router.post("/attention", responses=asked | problems(400))
 async def attention(question: say.AttentionQuestion, service: Serving) -> say.AttentionAnswer:
-    """Which regions of the picture each word of the text looks at."""
+    """Which regions of the picture each word of the text looks at; also of one that was found."""
     return await service.asking.do(partial(service.attention, question))
 
 
 @router.get("/answers", responses=problems(422))
 async def answers(service: Serving) -> say.Answers:
     """How many answers are kept, to be learned from."""
-    return await service.showing.do(service.answers)
+    return await service.showing.do(service.marking.counts)
+
+
+@router.get("/marks", responses=problems(404, 422))
+async def marks(
+    service: Serving,
+    reference: Annotated[int, Query(ge=0, lt=say.ROWS)],
+    text: Annotated[str, Query(pattern=r"\S", max_length=500)],
+) -> say.Marks:
+    """What is marked of the results of a picture of the gallery with a text."""
+    return await service.showing.do(partial(service.marking.marks, reference, text))
 
 
 @router.post("/answers", status_code=201, responses=asked | problems(400))
 async def mark(answer: say.Answer, service: Serving) -> say.Answers:
     """Keep which pictures are right for a picture of the gallery with a text, and which not."""
-    return await service.asking.do(partial(service.mark, answer))
+    return await service.asking.do(partial(service.marking.mark, answer))
 
 
 @router.get("/suggestions", responses=problems(404, 422))
 async def suggest(
-    service: Serving, row: Annotated[int | None, Query(ge=0, lt=say.ROWS)] = None
+    service: Serving,
+    row: Annotated[int | None, Query(ge=0, lt=say.ROWS)] = None,
+    upload: Annotated[str | None, Query(pattern=say.UPLOAD_ID)] = None,
 ) -> say.SuggestionsAnswer:
-    """Texts to try with a picture of the gallery, or with any other."""
+    """Texts to try with a picture of the gallery, with an upload, or with any other."""
+    if upload is not None:
+        sight = service.upload(upload).reference.sight
+        return say.SuggestionsAnswer(texts=service.suggestions.of_new(sight))
     path = None if row is None else service.engine.gallery.paths[service.check_row(row)]
     return say.SuggestionsAnswer(texts=service.suggestions.of(path))

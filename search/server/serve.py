@@ -5,7 +5,7 @@ import ipaddress
 import socket
 import threading
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 
 from cqr.errors import UserError
@@ -34,6 +34,7 @@ def serve(
     *,
     show: bool = False,
     collected: Collected | None = None,
+    beside: Engine | None = None,
 ) -> None:
     """Answer until interrupted.
 
@@ -43,6 +44,7 @@ def serve(
         port: 0 for any that is free.
         show: also open the page in the user's browser.
         collected: the table that answers are kept in; None keeps none.
+        beside: another run over the same pictures, to be asked beside; None for none.
 
     Raises:
         UserError: nobody may listen there, or somebody does already.
@@ -55,7 +57,7 @@ def serve(
     hosts = NAMES | {host.lower()} if private else None
     server = uvicorn.Server(
         uvicorn.Config(
-            application(engine, suggestions, Limits(), hosts, collected),
+            application(engine, suggestions, Limits(), hosts, collected, beside),
             lifespan="off",
             ws="none",
             log_level="warning",
@@ -75,11 +77,22 @@ def serve(
             print(f"Whoever reaches {host} can search and see these pictures: nobody is asked who")
         if collected is not None:
             print(f"Answers are kept in {collected.path}")
+        if beside is not None:
+            print(f"Beside it: {beside.run.path}")
         print(f"Open {address}  (Ctrl-C ends it)", flush=True)
+        threading.Thread(target=load, args=([engine, beside],), daemon=True).start()
         if show:  # it may take seconds, and waits for the first answer
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it has ended
             server.run(sockets=[listener])
+
+
+def load(engines: Iterable[Engine | None]) -> None:
+    """Load the detectors, so that the first picture does not wait; what is absent says so then."""
+    for engine in engines:
+        with contextlib.suppress(UserError):
+            if engine is not None:
+                engine.new_pictures.load()
 
 
 def loopback(host: str) -> bool:

@@ -4,24 +4,35 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from dataclasses import replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TypeVar
 
+import numpy as np
 from fastapi import Response
+from numpy.typing import NDArray
 
-from cqr.listing import is_utf8
 from cqr.pipeline import images
+from cqr.search.alike import leaders
 from cqr.search.engine import Engine
+from cqr.search.order import by, ordered
 from cqr.search.question import Question, Reference, WeightedText
 from cqr.search.server import messages as say
-from cqr.search.server.collected import Collected, Row
+from cqr.search.server.collected import Collected
+from cqr.search.server.columns import columns, known
 from cqr.search.server.guard import Refusal
 from cqr.search.server.limits import Limits
+from cqr.search.server.marking import Marking
 from cqr.search.server.suggestions import Suggestions
 from cqr.search.shown import LARGE, Shown, Upload, Uploads, jpeg
+from cqr.search.understood import notes_of
+from cqr.trainer.features import RegionBatch
 
 T = TypeVar("T")
+
+ORDERS = 16
+"""Orders of the gallery that are kept."""
 
 
 class Threads:
@@ -49,7 +60,9 @@ class Service:
         engine: what is asked.
         suggestions: texts to try.
         limits: on what callers may ask.
-        collected: the table of answers that are kept; None where none are.
+        beside: another run over the same pictures; None where there is none.
+        marking: what is marked of the results.
+        columns: what is known of the pictures.
         asking, showing: the threads for questions, and for small pictures.
     """
 
@@ -59,9 +72,13 @@ class Service:
         suggestions: Suggestions,
         limits: Limits,
         collected: Collected | None = None,
+        beside: Engine | None = None,
     ) -> None:
         self.engine, self.suggestions, self.limits = engine, suggestions, limits
-        self.collected = collected
+        self.beside = beside
+        self.marking = Marking(engine, collected)
+        self.columns = columns(engine.gallery)
+        self._orders: dict[tuple[str | None, bool, str | None], NDArray[np.int64]] = {}
         self.uploads = Uploads(limits.uploads)
         self.shown = Shown(limits.cache_bytes)
         self.asking = Threads(limits.threads, limits.seconds)
@@ -80,11 +97,40 @@ class Service:
             raise Refusal(404, "this uploaded picture is no longer kept: upload it again")
         return found
 
-    def reference(self, image: int | str) -> Reference:
-        """The picture of a row or of an upload."""
+    def reference(self, image: int | str | say.Part, beside: bool = False) -> Reference:
+        """The picture of a row or of an upload, or one region of it, as one of the runs sees it."""
+        if isinstance(image, say.Part):
+            whole = self.reference(image.image, beside)
+            if whole.parts is None and whole.row is not None:
+                parts = self._asked(beside).parts(whole.row)
+                whole = replace(whole, parts=parts)
+            return whole.only(image.region)
         if isinstance(image, str):
-            return self.upload(image).reference
-        return self.engine.row(self.check_row(image))
+            upload = self.upload(image)
+            return (upload.beside if beside else None) or upload.reference
+        row = self.check_row(image)
+        return self.engine.row(row) if not beside else self._beside_row(row)
+
+    def _asked(self, beside: bool) -> Engine:
+        if beside and self.beside is None:
+            raise Refusal(404, "this service has one run: start it with --beside RUN")
+        return self.beside if beside and self.beside is not None else self.engine
+
+    def _beside_row(self, row: int) -> Reference:
+        other, path = self._asked(True), self.engine.gallery.paths[row]
+        if path not in other.gallery.rows:
+            raise Refusal(404, f"the other run's gallery has no {path}")
+        return other.row(other.gallery.rows[path])
+
+    def detector(self) -> say.DetectorState:
+        """Whether new pictures can be asked about by now."""
+        pictures = self.engine.new_pictures
+        seconds = pictures.loading
+        if pictures.absent and seconds is None:
+            return say.DetectorState(state="absent", why=pictures.absent)
+        if seconds is None:
+            return say.DetectorState(state="ready")
+        return say.DetectorState(state="loading", seconds=seconds)
 
     def receive(self, body: bytes) -> say.Upload:
         """Take in a picture that a caller gave."""
@@ -94,75 +140,118 @@ class Service:
         except images.Refused as error:
             raise Refusal(422, f"this file {error}") from None
         decoded = time.perf_counter() - began
+        loading = self.engine.new_pictures.loading
+        if loading is not None:
+            raise Refusal(
+                503, f"the detector is being loaded ({loading:.0f} s so far): try again in a second"
+            )
         reference = self.engine.picture(pixels)
+        other = None if self.beside is None else self.beside.picture(pixels)
         seconds = {**reference.seconds, "decode": decoded}
         height, width = pixels.shape[:2]
-        name = self.uploads.add(Upload(reference, jpeg(pixels, LARGE), width, height))
-        return say.Upload(id=name, width=width, height=height, seconds=seconds)
+        kept = Upload(reference, jpeg(pixels, LARGE), width, height, other)
+        return say.Upload(
+            id=self.uploads.add(kept),
+            width=width,
+            height=height,
+            seconds=seconds,
+            objects=None if reference.sight is None else reference.sight.objects,
+            notes=notes_of([reference]),
+        )
 
     def search(self, asked: say.SearchQuestion) -> say.SearchAnswer:
-        answer = self.engine.ask(
+        engine, end = self._asked(asked.beside), asked.start + asked.k
+        reference = partial(self.reference, beside=asked.beside)
+        answer = engine.ask(
             Question(
-                references=tuple(map(self.reference, asked.images)),
+                references=tuple(map(reference, asked.images)),
                 texts=tuple(WeightedText(text.text, text.weight) for text in asked.texts),
                 nots=tuple(asked.nots),
-                k=asked.k,
+                k=asked.most if asked.sort else min(end + 1, asked.most),
                 keep_references=asked.keep_references,
                 where=asked.where,
+                more=tuple(map(reference, asked.more)),
+                less=tuple(map(reference, asked.less)),
             )
         )
-        hits = [say.Found(row=hit.row, path=hit.path, score=hit.score) for hit in answer.hits]
-        return say.SearchAnswer(hits=hits, seconds=answer.seconds)
+        hits, gallery = answer.hits, engine.gallery
+        if asked.sort:
+            score = {hit.row: hit for hit in hits}
+            rows = by(gallery, np.array(sorted(score), np.int64), asked.sort, asked.descending)
+            hits = [score[row] for row in rows.tolist()]
+        first = leaders(gallery.vectors[[hit.row for hit in hits[:end]]])
+        page = []
+        for hit, same in zip(hits[asked.start : end], first[asked.start :].tolist(), strict=True):
+            like = None if hits[same] is hit else self._row_of(hits[same].path)
+            if (row := self._row_of(hit.path)) is not None:
+                page.append(say.Found(row=row, path=hit.path, score=hit.score, like=like))
+        return say.SearchAnswer(
+            hits=page,
+            more=len(hits) > end,
+            seconds=answer.seconds,
+            notes=list(answer.notes),
+            texts=[
+                [say.TextPart(text=text, how=how) for text, how in one.parts]
+                for one in answer.understood.texts
+            ],
+        )
+
+    def _row_of(self, path: str) -> int | None:
+        """The row of a path; None where the other run has it alone."""
+        return self.engine.gallery.rows.get(path)
 
     def attention(self, asked: say.AttentionQuestion) -> say.AttentionAnswer:
         found = self.engine.attended(self.reference(asked.image), asked.text)
         boxes, weights = (array.round(5).tolist() for array in (found.boxes, found.weights))
         return say.AttentionAnswer(words=found.words, boxes=boxes, weights=weights)
 
-    def mark(self, answer: say.Answer) -> say.Answers:
-        """Keep an answer; it is on the disk when this returns."""
-        if self.collected is None:
-            raise Refusal(404, "this service keeps no answers: start it with --collect FILE.csv")
-        if isinstance(answer.reference, str):
-            raise Refusal(
-                422,
-                "an uploaded picture cannot be learned from, since its regions are not kept: mark "
-                "answers to a picture of the gallery",
-            )
-        self.collected.add(self._rows(answer, answer.reference))
-        return self.answers()
+    def listed(
+        self, start: int, count: int, sort: str | None, descending: bool, where: str | None
+    ) -> say.GalleryPart:
+        """Some of the gallery's pictures, in an order."""
+        rows = self._order(sort, descending, where)
+        pictures = []
+        for row in rows[start : start + count].tolist():
+            width, height = self.engine.size(row)
+            path = self.engine.gallery.paths[row]
+            pictures.append(say.Picture(row=row, path=path, width=width, height=height))
+        return say.GalleryPart(total=len(rows), pictures=pictures)
 
-    def _rows(self, answer: say.Answer, reference: int) -> list[Row]:
-        """An answer as rows of the table.  Raises Refusal where it contradicts itself."""
-        marked = [*answer.right, *answer.wrong]
-        why = {
-            "an answer marks pictures as right or wrong, or says that none is right": not (
-                marked or answer.none
-            ),
-            "none is right, and some are marked as right: leave one out": answer.none
-            and bool(answer.right),
-            "a picture is marked twice": len(set(marked)) < len(marked),
-            "the picture that was asked about is marked too": reference in marked,
-            "the text cannot be kept in a table": "\0" in answer.text or not is_utf8(answer.text),
-        }
-        for what, so in why.items():
-            if so:
-                raise Refusal(422, what)
-        path = [self.engine.gallery.paths[self.check_row(row)] for row in (reference, *marked)]
-        right, wrong = path[1 : 1 + len(answer.right)], path[1 + len(answer.right) :]
-        time = datetime.now(UTC).isoformat(timespec="seconds")
-        text = answer.text.strip()
-        rows = [Row(path[0], text, one, "right", "", time) for one in right]
-        rows += [Row(path[0], text, "", "none", "", time)] if answer.none else []
-        return rows + [Row(path[0], text, "", "wrong", one, time) for one in wrong]
+    def place(self, name: str, sort: str | None, descending: bool, where: str | None) -> say.Place:
+        """Where the first picture is listed whose path has a name in it."""
+        paths, wanted = self.engine.gallery.paths, name.casefold()
+        for place, row in enumerate(self._order(sort, descending, where).tolist()):
+            if wanted in paths[row].casefold():
+                return say.Place(place=place)
+        raise Refusal(404, f"no picture here has {name!r} in its name")
 
-    def answers(self) -> say.Answers:
-        """How many rows the table has."""
-        if self.collected is None:
-            return say.Answers(file=None, right=0, wrong=0, none=0)
-        counts = self.collected.counts()
-        kinds = {kind: counts[kind] for kind in ("right", "wrong", "none")}
-        return say.Answers(file=self.collected.path.name, **kinds)
+    def _order(self, sort: str | None, descending: bool, where: str | None) -> NDArray[np.int64]:
+        asked = sort, descending, where
+        found = self._orders.get(asked)
+        if found is None:
+            found = ordered(self.engine.gallery, sort, descending, where)
+            if len(self._orders) >= ORDERS:
+                self._orders.clear()
+            self._orders[asked] = found
+        return found
+
+    def about(self, row: int) -> say.About:
+        """What is known of a picture of the gallery."""
+        width, height = self.engine.size(self.check_row(row))
+        return say.About(
+            path=self.engine.gallery.paths[row],
+            width=width,
+            height=height,
+            boxes=_boxes(self.engine.parts(row)),
+            known=known(self.engine.gallery, row),
+        )
+
+    def about_upload(self, name: str) -> say.About:
+        """What is known of an uploaded picture."""
+        given = self.upload(name)
+        parts = given.reference.parts
+        boxes = [] if parts is None else _boxes(parts)
+        return say.About(path="", width=given.width, height=given.height, boxes=boxes, known={})
 
     def small(self, row: int, edge: int, known: str) -> Response:
         """A gallery's picture; only its tag, where the caller has it already."""
@@ -184,3 +273,9 @@ def tagged(tag: str, response: Response) -> Response:
     # A row may be another picture once the service was started anew: always ask.
     response.headers.update({"ETag": tag, "Cache-Control": "private, no-cache"})
     return response
+
+
+def _boxes(parts: RegionBatch) -> list[list[float]]:
+    """Of the real regions of a batch of one."""
+    boxes: list[list[float]] = parts.boxes[0][parts.mask[0]].double().numpy().round(5).tolist()
+    return boxes

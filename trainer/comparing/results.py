@@ -93,7 +93,7 @@ def gather(comparison: Comparison) -> Results:
         for k in protocol.recall_at
     }
     cells = pd.DataFrame([_cell(cell) for cell in comparison.cells()])
-    weights = np.ones(0) if queries is None else bootstrap.weights(queries, protocol.part)
+    weights = np.ones(0) if queries is None else bootstrap.weights_of(queries, protocol.part)
     return Results(comparison, cells, hits, weights)
 
 

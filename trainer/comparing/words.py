@@ -24,6 +24,23 @@ def budget(content: dict[str, Any]) -> str:
     return f"{said}  Rows differ in: {', '.join(differing)}." if differing else said
 
 
+def verdict(content: dict[str, Any]) -> str:
+    """Which row finds most by R@k of the least k, and whether that is sure; "" without rows."""
+    done = [row for row in content["rows"] if "recall" in row]
+    if not done:
+        return ""
+    k = next(iter(done[0]["recall"]))
+    best = max(done, key=lambda row: row["recall"][k]["mean"])
+    said = f"{best['row']} finds most: R@{k} {plus_minus(best['recall'][k])}"
+    found = best.get("against", {}).get(k)
+    if not found or found["difference"] < 0:
+        return f"{said}."
+    by = f"{found['difference']:.2f} points above {found['row']}"
+    span = f"95 % interval {found['low']:+.2f} to {found['high']:+.2f}"
+    sure = "these queries leave no doubt" if found["low"] > 0 else "these queries cannot tell"
+    return f"{said}, {by} ({span}): {sure} which of the two is better."
+
+
 def plus_minus(spread: dict[str, float | None], digits: int = 2) -> str:
     mean, std = spread["mean"], spread["std"]
     return f"{mean:,.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")

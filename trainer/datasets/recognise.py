@@ -80,10 +80,14 @@ def find(pictures: Pictures, data: Path | None = None, name: str | None = None) 
     if found:
         return found[0]
     where = data or pictures.root
-    looked = "; ".join(f"{reader.NAME}: {reader.LAYOUT}" for reader in readers)
+    if name is not None:
+        raise UserError(f"{where} holds no {name} data set, which is {readers[0].LAYOUT}")
+    others = ", ".join(reader.NAME for reader in READERS if reader not in (table, attributes))
     raise UserError(
-        f"no data set found in {where}; looked for {looked}; "
-        "name the folder of a data set, or write a table of queries or of pictures"
+        f"{where} has no queries to learn from: write them beside it as {where.stem or 'NAME'}.csv "
+        "with the columns reference,text,target, or a table path,caption of what each picture is "
+        f"(no layout of {others} was found either; `cqr search --features FILE` asks "
+        "without a training)"
     )
 
 

@@ -16,7 +16,7 @@ from cqr.trainer.datasets.queries import Dataset, tasks
 from cqr.trainer.features import RegionReader
 from cqr.trainer.models.from_joint import FromJoint
 from cqr.trainer.models.interface import RetrievalModel
-from cqr.trainer.ranking import bootstrap
+from cqr.trainer.ranking.bootstrap import interval, paired, weights_of
 from cqr.trainer.ranking.encode import encode
 from cqr.trainer.ranking.measures import Measured, combined, measure
 from cqr.trainer.text.vocabulary import TextReader
@@ -42,11 +42,17 @@ class Evaluation:
         return {int(k): value for k, value in self.metrics["recall"].items()}
 
     def _repr_html_(self) -> str:
-        """Recall of all queries, beside what chance would give."""
+        """Recall of all queries, its interval, and what chance would give."""
         m = self.metrics
-        table = pd.DataFrame(
-            {m["model"]: m["recall"], "chance": m["chance"]}, index=list(m["recall"])
-        ).T.rename(columns=lambda k: f"R@{k}")
+        low, high = zip(*m["interval"].values(), strict=True)
+        ks = list(m["recall"])
+        rows = {
+            m["model"]: m["recall"],
+            "95 % from": dict(zip(ks, low, strict=True)),
+            "to": dict(zip(ks, high, strict=True)),
+            "chance": m["chance"],
+        }
+        table = pd.DataFrame(rows, index=ks).T.rename(columns=lambda k: f"R@{k}")
         said = f"{m['run']} on {m['dataset']}, {m['split']} split, {m['queries']:,} queries"
         return f"<p>{escape(said)}</p>{table.to_html(float_format='{:.2f}'.format, border=0)}"
 
@@ -73,6 +79,8 @@ def evaluate(run: Run, material: Material, device: torch.device) -> Evaluation:
         start = _start(dataset, parts, _measured(model.start, dataset, reader, words, device))
     texts = per_query["text"]
     unknown = run.vocabulary.unknown(texts) if run.vocabulary else Counter()
+    whole = combined(dataset, parts)
+    weights = weights_of(per_query, protocol.part if len(parts) > 1 else None)
     return Evaluation(
         {
             "run": run.path.name,
@@ -83,7 +91,11 @@ def evaluate(run: Run, material: Material, device: torch.device) -> Evaluation:
             "options": dict(dataset.options),
             "select": run.settings.select,
             "k": reader.k,
-            **combined(dataset, parts),
+            **whole,
+            "interval": {
+                k: list(interval(per_query["rank"].to_numpy(), int(k), weights))
+                for k in whole["recall"]
+            },
             "start": start,
             "text_encoder": run.text_encoder.name if run.text_encoder else None,
             "texts_cut": words.cut(texts),
@@ -114,14 +126,14 @@ def _measured(
 def _start(dataset: Dataset, learned: list[Measured], start: list[Measured]) -> dict[str, Any]:
     """What a model started from, and how far it came: for each k a paired bootstrap."""
     ranks, before = (pd.concat([part.per_query for part in parts]) for parts in (learned, start))
-    weights = bootstrap.weights(ranks, dataset.protocol.part)
+    weights = weights_of(ranks, dataset.protocol.part)
     whole = combined(dataset, start)
     difference = {}
     for k in dataset.protocol.recall_at:
         hits, hits_before = (
             frame["rank"].between(1, k).to_numpy().astype(np.float64) for frame in (ranks, before)
         )
-        found = asdict(bootstrap.paired(hits, hits_before, weights))
+        found = asdict(paired(hits, hits_before, weights))
         share = found.pop("not_better")
         difference[str(k)] = {name: 100 * v for name, v in found.items()} | {"not_better": share}
     return {

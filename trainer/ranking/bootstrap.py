@@ -1,4 +1,4 @@
-"""Whether one row of a comparison is before another, or the queries and seeds made it so."""
+"""How far the queries, and seeds, that there happen to be decide a result."""
 
 from dataclasses import dataclass
 
@@ -58,17 +58,30 @@ def paired(
     )
 
 
-def weights(queries: pd.DataFrame, part: str | None) -> Floats:
-    """What each query counts: where recall is the mean over parts, more in a small part.
+def interval(
+    ranks: NDArray[np.int64], k: int, weights: Floats | None = None
+) -> tuple[float, float]:
+    """The 95 % interval of R@k in percent, by a bootstrap over queries; see `paired`.
 
     Args:
-        part: the column that names them; None where recall is the plain mean.
+        ranks: Q, of each query's first correct image, 0 for none; Q at least 1.
+        weights: as for `paired`.
     """
-    size = len(queries)
+    hits = ((ranks >= 1) & (ranks <= k)).astype(np.float64)
+    found = paired(hits, np.zeros_like(hits), weights)
+    return 100 * found.low, 100 * found.high
+
+
+def weights_of(queries: pd.DataFrame, part: str | None) -> Floats:
+    """Q, averaging 1: where recall is the mean over parts, a query of a small part counts more.
+
+    Args:
+        part: the column that tells them apart; None where there is one.
+    """
     if part is None:
-        return np.ones(size)
+        return np.ones(len(queries))
     number = queries.groupby(part)[part].transform("size").to_numpy(np.float64)
-    return size / (number * queries[part].nunique())
+    return len(queries) / (number * queries[part].nunique())
 
 
 def in_deviations(first: Floats, second: Floats) -> float | None:

@@ -19,6 +19,11 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+def places_of(text: str) -> list[tuple[int, int]]:
+    """Where the words of a text begin and end."""
+    return [match.span() for match in _WORD.finditer(text)]
+
+
 @dataclass  # not frozen: Fabric's mixed precision takes its inputs apart, field by field
 class WordBatch:
     """The words of B texts.

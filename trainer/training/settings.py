@@ -53,9 +53,7 @@ class Settings:
     divergence_margin: float = _setting(1.0, "Squared distance that is apart enough.")
     snr: bool = _setting(False, "Normalise and restitute the features of regions (SNR).", "off")
     causality: float = _setting(0.1, "Weight of each of SNR's two losses.")
-    causality_distance: Distance = _setting(
-        "half-cosine", "Distance in them: half-cosine or cosine."
-    )
+    causality_distance: Distance = _setting("half-cosine", "Distance in them.")
     start: Start = _setting(
         "scratch",
         "scratch, or joint: from zero-shot composition, which the model learns to correct, with"
@@ -72,7 +70,7 @@ class Settings:
     loss: Loss = _setting(
         "batch-classification", "batch-classification, soft-triplet or soft-triplet-sampled."
     )
-    kappa: Kappa = _setting("dot", "Similarity in the loss: dot or squared-l2.")
+    kappa: Kappa = _setting("dot", "Similarity in the loss.")
     negatives: Negatives = _setting(
         "all",
         "What a query is told from: all other targets of its batch, or the wrong ones alone, so"
@@ -93,7 +91,9 @@ class Settings:
     validation: float = _setting(
         0.05, "Share of the training references held out to choose the epoch."
     )
-    select: Select = _setting("validation", "Epoch to keep: validation, test (flatters) or last.")
+    select: Select = _setting(
+        "validation", "Epoch to keep: the best by validation, by test (flatters), or the last."
+    )
 
     @property
     def untrained(self) -> bool:

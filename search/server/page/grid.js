@@ -1,29 +1,52 @@
 // A grid of any number of pictures, of which only those near the window are in the page.
 
+import { button, make } from "./dom.js";
+
 const GAP = 14;
 const MORE = 600; // pixels above and below the window that are filled too
 const LOAD_EVERY = 80; // ms: what is scrolled past at once is never loaded
+const CAPTION = 28;
 
 export class Grid {
-  // `list`: an empty <ul>.  `pick(item)`: an item was chosen.
-  constructor(list, pick) {
-    this.list = list;
-    this.pick = pick;
+  // `list`: an empty <ul>.  `pick(item)`: an item was chosen, to go on from.
+  // `scroller`: what scrolls; the window where it is absent.
+  constructor(list, pick, scroller = null) {
+    [this.list, this.pick, this.scroller] = [list, pick, scroller];
     this.tiles = new Map(); // index -> <li>
     this.show(0, () => null);
-    addEventListener("scroll", () => this.soon(), { passive: true });
+    (scroller ?? window).addEventListener("scroll", () => this.soon(), { passive: true });
     new ResizeObserver(() => this.lay()).observe(list.parentElement);
     list.addEventListener("keydown", (event) => this.key(event));
     list.addEventListener("click", (event) => this.click(event));
   }
 
-  // `item(index)`: { href, src, label, rank, score } (the last two may be absent), or null: still
-  // to come.  `aspect`: width over height of a picture's frame.  `visible(first, end)`: told
-  // whenever others are to be seen.
-  show(count, item, { aspect = 4 / 3, captions = false, visible = () => {} } = {}) {
-    Object.assign(this, { count, item, aspect, captions, visible, active: 0 });
+  // `item(index)`: { href, src, label, rank, score, note } (the last three may be absent), or null:
+  // still to come.  `options`:
+  //   aspect: width over height of a picture's frame;
+  //   captions: there is room for rank and score;
+  //   visible(first, end): told whenever others are to be seen;
+  //   open(index): a click shows the item; without it, a click picks it as Enter does;
+  //   actions(item): [{ name, label, text, pressed }], buttons on the item;
+  //   act(name, item, index): one of them was pressed;
+  //   keys: { key: name of an action }, pressed on an item.
+  show(count, item, options = {}) {
+    const focused = this.list.contains(document.activeElement);
+    const { aspect = 4 / 3, captions = false, visible = () => {}, ...rest } = options;
+    Object.assign(this, {
+      count, item, aspect, captions, visible, active: 0,
+      open: rest.open, actions: rest.actions ?? (() => []), act: rest.act, keys: rest.keys ?? {},
+    });
     this.clear();
     this.lay();
+    if (focused && count) this.focus(0); // it stays with the pictures, though they are others
+    this.load();
+  }
+
+  // There are more of them.
+  grow(count) {
+    this.count = count;
+    this.lay();
+    this.refresh();
   }
 
   // Items are there that were still to come, or are others now.
@@ -39,7 +62,8 @@ export class Grid {
     this.columns = Math.max(1, Math.floor((width + GAP) / (least + GAP)));
     this.width = (width - GAP * (this.columns - 1)) / this.columns;
     this.frame = Math.round(this.width / this.aspect);
-    this.height = this.frame + (this.captions ? 28 : 0);
+    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize) / 16;
+    this.height = this.frame + (this.captions ? Math.round(CAPTION * rem) : 0);
     const lines = Math.ceil(this.count / this.columns);
     this.list.style.height = `${Math.max(0, lines * (this.height + GAP) - GAP)}px`;
     for (const [index, tile] of this.tiles) this.place(tile, index);
@@ -53,12 +77,28 @@ export class Grid {
     });
   }
 
+  // The window's top and height, from the top of the list.
+  seen() {
+    const top = this.list.getBoundingClientRect().top;
+    if (!this.scroller) return { above: -top, height: innerHeight };
+    const frame = this.scroller.getBoundingClientRect();
+    return { above: frame.top - top, height: frame.height };
+  }
+
+  // The first and the last item that can be seen, wholly or in part.
+  get span() {
+    const { above, height } = this.seen();
+    const pitch = this.height + GAP;
+    const line = (y) => Math.max(0, Math.floor(y / pitch)) * this.columns;
+    return [Math.min(line(above), this.count), Math.min(line(above + height) + this.columns, this.count)];
+  }
+
   update() {
     const pitch = this.height + GAP;
-    const above = -this.list.getBoundingClientRect().top;
+    const { above, height } = this.seen();
     const line = (y) => Math.max(0, Math.floor(y / pitch)) * this.columns;
     const first = Math.min(line(above - MORE), this.count);
-    const end = Math.min(line(above + innerHeight + MORE) + this.columns, this.count);
+    const end = Math.min(line(above + height + MORE) + this.columns, this.count);
     for (const [index, tile] of this.tiles) {
       if ((index < first || index >= end) && !tile.contains(document.activeElement)) this.drop(index);
     }
@@ -68,9 +108,12 @@ export class Grid {
   }
 
   add(index) {
-    const tile = document.createElement("li");
-    tile.innerHTML = '<a><div class="frame"><img alt="" decoding="async"></div></a>';
-    const image = tile.querySelector("img");
+    const image = make("img", { alt: "", decoding: "async" });
+    const tile = make(
+      "li", {},
+      make("a", {}, make("div", { className: "frame" }, image)),
+      make("div", { className: "actions" }),
+    );
     image.addEventListener("load", () => image.classList.add("here"));
     image.addEventListener("error", () => image.parentElement.classList.add("gone"));
     this.tiles.set(index, tile);
@@ -94,37 +137,57 @@ export class Grid {
     const item = this.item(index);
     const [link, frame] = [tile.querySelector("a"), tile.querySelector(".frame")];
     frame.classList.toggle("waiting", !item);
+    tile.dataset.index = index;
+    link.tabIndex = index === this.active ? 0 : -1;
     if (!item) return;
     tile.setAttribute("aria-posinset", index + 1);
     tile.setAttribute("aria-setsize", this.count);
-    tile.dataset.index = index;
     tile.dataset.src = item.src;
     link.href = item.href;
     link.title = item.label;
-    link.tabIndex = index === this.active ? 0 : -1;
     const scored = item.score !== undefined;
     const said = scored ? `${item.rank}. ${item.label}, score ${item.score.toFixed(3)}` : item.label;
-    link.setAttribute("aria-label", said);
-    if (scored && !tile.querySelector(".caption")) {
-      const [bar, caption] = [document.createElement("div"), document.createElement("div")];
-      const [rank, score] = [document.createElement("b"), document.createElement("span")];
-      bar.className = "score";
-      bar.style.width = `${100 * Math.min(1, Math.max(0, item.score))}%`;
-      caption.className = "caption";
-      rank.textContent = item.rank;
-      score.textContent = item.score.toFixed(3);
-      caption.append(rank, score);
-      frame.append(bar);
-      link.append(caption);
-    }
+    link.setAttribute("aria-label", item.note ? `${said}, ${item.note}` : said);
+    if (scored) this.caption(tile, frame, item);
+    this.press(tile, item);
   }
 
+  caption(tile, frame, item) {
+    tile.querySelector(".caption")?.remove();
+    frame.querySelector(".score")?.remove();
+    const bar = make("div", { className: "score" });
+    bar.style.width = `${Math.round(100 * Math.max(0, Math.min(1, item.score)))}%`;
+    frame.append(bar);
+    const rank = make("b", { textContent: item.rank });
+    if (item.note) rank.append(make("i", { textContent: item.note }));
+    const score = make("span", { textContent: item.score.toFixed(3) });
+    tile.append(make("div", { className: "caption", "aria-hidden": "true" }, rank, score)); // the link says it
+  }
+
+  press(tile, item) {
+    const place = tile.querySelector(".actions");
+    const focused = place.contains(document.activeElement) && document.activeElement.dataset.name;
+    place.replaceChildren(
+      ...this.actions(item).map(({ name, label, text, pressed }) => {
+        const made = button(text, () => this.act(name, item, Number(tile.dataset.index)), {
+          title: label, "aria-label": `${label}: ${item.label}`, tabIndex: -1,
+        });
+        made.dataset.name = name;
+        if (pressed !== undefined) made.setAttribute("aria-pressed", pressed);
+        return made;
+      }),
+    );
+    if (focused) place.querySelector(`[data-name="${focused}"]`)?.focus();
+    tile.dataset.mark = item.mark ?? "";
+  }
+
+  // Begin to load the pictures of the tiles that are there.
   load() {
     clearTimeout(this.loading);
     this.loading = null;
     for (const tile of this.tiles.values()) {
       const image = tile.querySelector("img");
-      if (tile.dataset.src && !image.getAttribute("src")) image.src = tile.dataset.src;
+      if (tile.dataset.src && image.getAttribute("src") !== tile.dataset.src) image.src = tile.dataset.src;
     }
   }
 
@@ -139,17 +202,25 @@ export class Grid {
     for (const index of [...this.tiles.keys()]) this.drop(index);
   }
 
-  // Focus the picture at an index, wherever it is.
+  // Bring an item into view, wherever it is; `lead` pixels stay free above it.
+  reveal(index, lead = 8) {
+    const line = Math.floor(index / this.columns);
+    const { above, height } = this.seen();
+    const top = line * (this.height + GAP) - above;
+    const scroller = this.scroller ?? window;
+    if (top < lead) scroller.scrollBy(0, top - lead);
+    else if (top + this.height > height - 8) scroller.scrollBy(0, top + this.height - height + 8);
+    this.update();
+  }
+
+  // Focus the item at an index, wherever it is.
   focus(index) {
     const before = this.tiles.get(this.active)?.querySelector("a");
     if (before) before.tabIndex = -1;
     this.active = Math.min(this.count - 1, Math.max(0, index));
-    const line = Math.floor(this.active / this.columns);
-    const top = this.list.getBoundingClientRect().top + line * (this.height + GAP);
-    if (top < 8) scrollBy(0, top - 8);
-    else if (top + this.height > innerHeight - 8) scrollBy(0, top + this.height - innerHeight + 8);
-    this.update();
-    const link = this.tiles.get(this.active).querySelector("a");
+    this.reveal(this.active);
+    const link = this.tiles.get(this.active)?.querySelector("a");
+    if (!link) return;
     link.tabIndex = 0;
     link.focus({ preventScroll: true });
   }
@@ -164,16 +235,29 @@ export class Grid {
       ArrowUp: index - this.columns, ArrowDown: index + this.columns,
       PageUp: index - page, PageDown: index + page, Home: 0, End: this.count - 1,
     }[event.key];
-    if (to === undefined) return;
+    if (to !== undefined) {
+      event.preventDefault();
+      return this.focus(to);
+    }
+    const item = this.item(index);
+    if (!item || event.target.closest("button")) return;
+    if (event.key === "Enter" && !event.shiftKey) this.pick(item, index);
+    else if (event.key === " " && this.open) this.open(index);
+    else if (this.keys[event.key]) this.act(this.keys[event.key], item, index);
+    else return;
     event.preventDefault();
-    this.focus(to);
   }
 
   click(event) {
     const tile = event.target.closest("li");
-    const item = tile && this.item(Number(tile.dataset.index));
+    const index = tile && Number(tile.dataset.index);
+    const item = tile && this.item(index);
     if (!item || event.ctrlKey || event.metaKey || event.shiftKey) return; // a tab of its own
+    if (event.target.closest(".actions")) return;
     event.preventDefault();
-    this.pick(item);
+    if (this.open) {
+      this.active = index;
+      this.open(index);
+    } else this.pick(item, index);
   }
 }

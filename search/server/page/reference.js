@@ -1,14 +1,17 @@
-// The picture of the question, and the regions of it that a word looks at.
+// A picture with its regions: those that a word looks at, and those that can be chosen.
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
 const BOLD = 0.35; // of the largest weight: regions above it are outlined
 const NAMED = 3; // regions whose share is said
+const ALIKE = 1.5; // times the share that each would have: less than this is nothing to say
+let masks = 0; // each has a name of its own
 
 export class Reference {
   // `place`: the element to draw into.  `looks`: where it is said in words what a word looks at.
   constructor(place, looks) {
     [this.place, this.looks] = [place, looks];
     this.empty = [...place.childNodes];
+    this.mask = `seen-${masks++}`;
     this.clear();
   }
 
@@ -38,12 +41,20 @@ export class Reference {
     this.svg.append(svg("image", { href: address, width: this.width, height: this.height }));
     this.draw([this.svg], "");
     if (this.attention) this.regions(this.attention);
+    if (this.chosen) this.objects(...this.chosen);
   }
 
   draw(nodes, state) {
     this.place.className = state;
     this.place.replaceChildren(...nodes);
-    if (!nodes.includes(this.svg)) this.svg = this.attention = this.address = null;
+    if (!nodes.includes(this.svg)) this.svg = this.attention = this.address = this.chosen = null;
+  }
+
+  rectangles(boxes) {
+    return boxes.map(([left, top, right, bottom]) => ({
+      x: left * this.width, y: top * this.height,
+      width: (right - left) * this.width, height: (bottom - top) * this.height,
+    }));
   }
 
   // What was attended: { words, boxes, weights }, or null.
@@ -53,23 +64,48 @@ export class Reference {
     for (const part of this.svg.querySelectorAll("mask, .dim, .box")) part.remove();
     if (!attention) return;
     const whole = { width: this.width, height: this.height };
-    const mask = svg("mask", { id: "seen" });
+    const mask = svg("mask", { id: this.mask });
     mask.append(svg("rect", { ...whole, fill: "#fff" }));
-    const boxes = attention.boxes.map(([left, top, right, bottom]) => ({
-      x: left * this.width, y: top * this.height,
-      width: (right - left) * this.width, height: (bottom - top) * this.height,
-    }));
+    const boxes = this.rectangles(attention.boxes);
     this.holes = boxes.map((box) => svg("rect", { ...box, class: "hole", opacity: 0 }));
     this.outlines = boxes.map((box) => svg("rect", { ...box, class: "box", rx: 2 }));
     mask.append(...this.holes);
-    this.svg.append(mask, svg("rect", { ...whole, class: "dim", mask: "url(#seen)" }), ...this.outlines);
+    const dim = svg("rect", { ...whole, class: "dim", mask: `url(#${this.mask})` });
+    this.svg.append(mask, dim, ...this.outlines);
+  }
+
+  // Regions that can be chosen by a click: K x 4 boxes, what to do with the number of one, and
+  // which one is chosen (null: none).  No boxes: none are shown.
+  objects(boxes, pick, region = null) {
+    this.chosen = [boxes, pick, region];
+    if (!this.svg) return;
+    for (const part of this.svg.querySelectorAll(".object")) part.remove();
+    const drawn = this.rectangles(boxes).map((box, number) => {
+      const state = number === region ? "object chosen" : "object";
+      const rect = svg("rect", { ...box, class: state, rx: 2 });
+      rect.append(svg("title", {}));
+      rect.firstChild.textContent = `Object ${number + 1}`;
+      rect.addEventListener("click", () => pick(number));
+      return [box.width * box.height, rect];
+    });
+    drawn.sort(([a], [b]) => b - a); // what is small lies above what is large
+    this.svg.append(...drawn.map(([, rect]) => rect));
+  }
+
+  // Point at an object by its number; null: at none.
+  point(number) {
+    const [boxes] = this.chosen ?? [[]];
+    const marks = this.svg?.querySelectorAll(".object") ?? [];
+    const named = number === null ? null : `Object ${number + 1}`;
+    if (boxes.length) for (const mark of marks) mark.classList.toggle("pointed", mark.textContent === named);
   }
 
   // Light the regions of a word by its place in the text; null: of none.
   light(word) {
     const lit = word !== null && this.svg !== null && this.attention;
-    this.place.classList.toggle("lit", Boolean(lit));
-    const weights = lit ? this.attention.weights[word] : this.attention?.boxes.map(() => 0) ?? [];
+    const shown = lit && !alike(lit.weights[word]);
+    this.place.classList.toggle("lit", Boolean(shown));
+    const weights = shown ? this.attention.weights[word] : this.attention?.boxes.map(() => 0) ?? [];
     const most = Math.max(...weights, 1e-9);
     weights.forEach((weight, region) => {
       const share = weight / most;
@@ -77,16 +113,29 @@ export class Reference {
       this.holes[region].style.opacity = share;
       this.outlines[region].style.opacity = share >= BOLD ? share : 0;
     });
-    this.looks.textContent = lit ? said(this.attention.words[word], weights) : "";
+    this.looks.textContent = lit ? said(this.attention.words[word], lit.weights[word], lit.boxes) : "";
   }
 }
 
-function said(word, weights) {
-  const first = weights.toSorted((a, b) => b - a).slice(0, NAMED);
-  const shares = first.map((weight) => `${Math.round(100 * weight)} %`).join(", ");
-  return weights.length === 1
-    ? `“${word}” looks at the one region there is`
-    : `“${word}” looks most at regions with ${shares}`;
+function said(word, weights, boxes) {
+  if (weights.length === 1) return `“${word}” looks at the one region there is`;
+  if (alike(weights)) return `“${word}” looks everywhere alike`;
+  const first = weights.map((weight, region) => ({ weight, region }))
+    .filter(({ weight }) => weight >= 0.01)
+    .sort((a, b) => b.weight - a.weight)
+    .slice(0, NAMED);
+  const shares = first.map(({ weight, region }) => `${spot(boxes[region])} ${Math.round(100 * weight)} %`);
+  return `“${word}” looks most at: ${shares.join(", ")}`;
+}
+
+// Whether a word prefers no region: then nothing is lit.
+const alike = (weights) => weights.length > 1 && Math.max(...weights) < ALIKE / weights.length;
+
+// Where a box lies, in words, as "top left".
+function spot([left, top, right, bottom]) {
+  const third = (at) => Math.min(2, Math.floor(3 * at));
+  const row = ["top", "middle", "bottom"][third((top + bottom) / 2)];
+  return `${row} ${["left", "center", "right"][third((left + right) / 2)]}`;
 }
 
 function svg(name, attributes) {

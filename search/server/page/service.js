@@ -2,7 +2,8 @@
 
 const TRIES = 3; // of a service that is busy
 
-// Call the service; throws an Error whose message is a sentence for the reader.
+// Call the service; throws an Error whose message is a sentence for the reader.  Its `again` says
+// whether the same call may do better later, its `status` what HTTP said (0: nothing).
 export async function call(address, options = {}) {
   for (let left = TRIES; ; left--) {
     let answer;
@@ -10,7 +11,7 @@ export async function call(address, options = {}) {
       answer = await fetch(address, options);
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Error("The service does not answer: is `cqr serve` still running?");
+      throw failure("The service does not answer: is `cqr serve` still running?", 0);
     }
     if (answer.ok) return answer.json();
     if (answer.status === 503 && left > 1) {
@@ -18,7 +19,7 @@ export async function call(address, options = {}) {
       continue;
     }
     const { detail } = await answer.json().catch(() => ({ detail: answer.statusText }));
-    throw new Error(sentence(detail || "the service failed"));
+    throw failure(sentence(detail || "the service failed"), answer.status);
   }
 }
 
@@ -28,5 +29,8 @@ export const post = (address, content, signal) =>
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(content),
   });
+
+const failure = (message, status) =>
+  Object.assign(new Error(message), { status, again: status === 0 || status === 408 || status >= 500 });
 
 const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.?!]$/.test(text) ? "" : ".");

@@ -1,0 +1,98 @@
+"""The first answer of the page, on its own clock, over a gallery of 100,000.
+
+    OMP_NUM_THREADS=1 python benchmarks/serve_page.py --run RUN [--vectors 100000] [--index hnsw]
+
+From Enter in the text to the last thumbnail that can be seen, in headless Chromium at 1440 x 900;
+each question is another, so no answer is known, but pictures may be.  The gallery is that of
+benchmarks/serve.py: a run's own pictures, filled up with clustered random vectors.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import uvicorn
+from playwright.sync_api import Page, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parent))
+from serve import enlarged
+
+from cqr.search.engine import Engine
+from cqr.search.server.application import application
+from cqr.search.server.limits import Limits
+from cqr.search.server.serve import listening
+from cqr.search.server.suggestions import Suggestions
+
+TEXTS = ("make it red", "add small blue circle to top-left", "remove large object", "make it large")
+
+ASK = """async ([text]) => {
+  const field = document.getElementById("text");
+  field.value = text;
+  const began = performance.now();
+  document.getElementById("form").requestSubmit();
+  const seen = () => [...document.querySelectorAll("#grid li")].filter((tile) => {
+    const { top, bottom } = tile.getBoundingClientRect();
+    return bottom > 0 && top < innerHeight;
+  });
+  const there = () => document.getElementById("heading").textContent === text &&
+    document.querySelector("#grid .caption") &&
+    seen().every((tile) => tile.querySelector("img.here") || tile.querySelector(".gone"));
+  let answered = 0;
+  while (!there()) {
+    if (!answered && document.querySelector("#grid .caption")) answered = performance.now() - began;
+    await new Promise(requestAnimationFrame);
+  }
+  return [answered || performance.now() - began, performance.now() - began, seen().length];
+}"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--vectors", type=int, default=100_000)
+    parser.add_argument("--index", default="hnsw")
+    parser.add_argument("--questions", type=int, default=20)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, listening("127.0.0.1", 0) as listener:
+        engine = Engine.open(options.run, device="cpu")
+        engine = enlarged(engine, options.vectors, options.index, Path(folder))
+        app = application(engine, Suggestions(), Limits(), hosts=None)
+        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning"))
+        serving = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        serving.start()
+        try:
+            walk(f"http://127.0.0.1:{listener.getsockname()[1]}/", options.questions)
+        finally:
+            server.should_exit = True
+            serving.join()
+
+
+def walk(address: str, questions: int) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        spent = [ask(page, address, number) for number in range(questions + 2)][2:]
+        browser.close()
+    answered, seen, shown = np.array(spent).T
+    print(f"{'ms':24}{'first':>8}{'p50':>8}{'least':>8}")
+    for title, values in (("results are there", answered), ("thumbnails are seen", seen)):
+        print(f"{title:24}{values[0]:8.0f}{np.median(values):8.0f}{values.min():8.0f}")
+    print(f"{shown[0]:.0f} thumbnails, {questions} questions")
+
+
+def ask(page: Page, address: str, number: int) -> list[float]:
+    page.goto(f"{address}?image={7 * number}&text=")
+    page.wait_for_selector("#grid .caption")
+    page.wait_for_load_state("networkidle")
+    spent: list[float] = page.evaluate(ASK, [TEXTS[number % len(TEXTS)]])
+    return spent
+
+
+if __name__ == "__main__":
+    main()
