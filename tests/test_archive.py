@@ -17,6 +17,8 @@ import pytest
 import cqr
 from cqr.pipeline.examine import examine
 from cqr.search.engine import Engine
+from cqr.search.gallery import open_gallery
+from cqr.search.indexes import build_index
 from cqr.trainer.features import RegionReader
 
 ARCHIVES = sorted((Path(__file__).parent / "data").glob("v*"))
@@ -71,6 +73,10 @@ def test_the_run(archive):
 
 def test_the_gallery(archive):
     (run,) = (archive / "artifacts/runs").iterdir()
+    with pytest.raises(cqr.UserError, match=r"no hnsw-.*sha256 to hold it against"):
+        Engine.open(run, index="hnsw", device="cpu")  # a graph is made anew where it must be
+    folder = run / "index"
+    build_index("hnsw", open_gallery(folder), lambda done, total: None)
     graph = Engine.open(run, index="hnsw", device="cpu")
     exact = Engine.open(run, index="exact", device="cpu")
     metadata = pd.read_csv(archive / "metadata.csv", index_col="path")
