@@ -137,7 +137,8 @@ def _damage(file: Path) -> str:
 def build(gallery: Gallery, progress: Progress) -> Path:
     """Build the graph of a gallery, unless it is there and whole.
 
-    One of fewer of its rows is gone on with.  On several cores the order in which vectors come in, and so the graph, is not always the same.
+    A graph of fewer of its rows is gone on with.  On several cores the order in which vectors
+    come in, and so the graph, is not always the same.
 
     Raises:
         UserError: usearch is not installed, or the disk is full.
