@@ -134,15 +134,18 @@ def next_of(file: "FeatureFile") -> str:
     return f"cqr train --features {features}"
 
 
-def open_features(path: PathLike) -> "FeatureFile":
+def open_features(path: PathLike, verify: bool = False) -> "FeatureFile":
     """Open a feature file; `.regions(path)` reads those of a picture, `.show(path)` draws them.
+
+    Args:
+        verify: hold every array against its checksum first, which reads the whole file.
 
     Raises:
         UserError: it is missing, damaged, or of another version; a shard is missing.
     """
     from cqr.pipeline.feature_file import open_features as opened
 
-    return opened(Path(path))
+    return opened(Path(path), verify)
 
 
 def train(

@@ -15,6 +15,7 @@ from pathlib import Path
 from cqr.atomic import alone, replacing
 from cqr.errors import UserError
 from cqr.listing import Failure, is_utf8, readable
+from cqr.pipeline import sums
 from cqr.pipeline.feature_file import join, shards_folder
 from cqr.pipeline.plan import Plan, shard_name
 from cqr.pipeline.shards import BadShard, Header, Rows, read_shard, shard_contents, write_shard
@@ -195,6 +196,8 @@ def _check_same(out: Path, old: Header, new: Header) -> None:
 def unfinished(out: Path, plan: Plan, retry_failed: bool = False) -> list[Task]:
     """What is left to compute."""
     tasks = []
+    there = [shards_folder(out) / shard_name(index) for index in range(len(plan.shards))]
+    sums.try_at_once(there)
     for index, paths in enumerate(plan.shards):
         file = shards_folder(out) / shard_name(index)
         try:
