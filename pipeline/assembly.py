@@ -23,11 +23,15 @@ from cqr.pipeline.shards import BadShard, Header, Rows, read_shard, shard_conten
 
 @dataclass
 class Times:
-    """Seconds waited for pictures, spent in the detector, and spent writing."""
+    """Seconds waited for pictures, spent in the detector, and spent writing.
+
+    And how many pictures of 16-bit grey did not say their range, which was `guessed`.
+    """
 
     read: float = 0.0
     detect: float = 0.0
     write: float = 0.0
+    guessed: int = 0
 
     @contextlib.contextmanager
     def spent(self, on: str) -> Iterator[None]:
@@ -41,6 +45,7 @@ class Times:
         self.read += other.read
         self.detect += other.detect
         self.write += other.write
+        self.guessed += other.guessed
 
 
 @dataclass(frozen=True)

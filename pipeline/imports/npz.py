@@ -44,7 +44,7 @@ class Npz:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.names = files(folder, {".npz"})
+        self.names, self.unreadable = files(folder, {".npz"})
         if not self.names:
             raise UserError(
                 f"{folder} holds no features that cqr knows: neither .npz files, one a picture, nor"
@@ -54,6 +54,7 @@ class Npz:
     def close(self) -> None: ...
 
     def entries(self) -> Iterator[Entry | Failure]:
+        yield from self.unreadable
         for name in self.names:
             if not is_utf8(name):
                 yield Failure(readable(name), "name is not valid UTF-8")
