@@ -7,12 +7,13 @@ whole shards and nothing else, so that a kill at any instant costs one shard.
 import contextlib
 import csv
 import dataclasses
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cqr.atomic import alone, replacing
+from cqr.atomic import LONGEST, alone, begun, replacing
 from cqr.errors import UserError
 from cqr.listing import Failure, is_utf8, readable
 from cqr.pipeline import sums
@@ -105,6 +106,12 @@ def check_out(out: Path) -> None:
     """Raises UserError if `out` cannot be the name of a feature file."""
     if out.suffix != ".h5" or out.is_dir():
         raise UserError(f"{out} cannot be a feature file; give --out a name that ends in .h5")
+    longest = _failures_file(out).name  # of all names that stand beside it
+    if len(os.fsencode(longest)) > LONGEST:
+        raise UserError(
+            f"{out} has a name of {len(os.fsencode(out.name))} bytes, and {longest} beside it would"
+            f" be too long for a file; give a shorter --out"
+        )
 
 
 def check_names(*paths: Path | None) -> None:
@@ -132,9 +139,9 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def _remove_leftovers(folder: Path, out: Path) -> None:
-    begun = [f".{out.name}.", f".{_failures_file(out).name}."]
+    ours = tuple(begun(file.name) for file in (out, _failures_file(out)))
     for file in out.parent.iterdir():
-        if file.suffix == ".partial" and file.name.startswith(tuple(begun)):
+        if file.suffix == ".partial" and file.name.startswith(ours):
             file.unlink(missing_ok=True)
     for file in folder.glob(".*.partial"):
         file.unlink(missing_ok=True)

@@ -63,8 +63,8 @@ def print_built(built: Built, index: str, run: Run) -> None:
         notes.print(said, style="yellow", soft_wrap=True)
     print(f"{g.folder}: {len(g):,} vectors of {g.vectors.shape[1]}, {index} index")
     print(f"Encoded {built.computed:,} pictures, kept {built.kept:,}, dropped {built.dropped:,}")
-    if columns := list(g.metadata.columns):
-        print(f"Metadata {', '.join(columns)}")
+    for note in built.notes:
+        print(f"Metadata: {note}")
     text = "" if run.reads_nothing else ' --text "make it red"'
     print(f"Next: cqr search --image {shlex.quote(g.paths[0])}{text}")
 

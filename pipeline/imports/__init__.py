@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cqr.errors import UserError
-from cqr.listing import Failure, find
+from cqr.listing import Failure, look
 from cqr.pipeline import assembly, images
 from cqr.pipeline.assembly import Summary, Task, Times
 from cqr.pipeline.imports.arrays import Arrays
@@ -52,12 +52,14 @@ class Survey:
         kind: of all of them.
         refused: what cannot be used.
         unmatched: ids that name no one picture.
+        loose: ids that are written otherwise than the path that they fit.
     """
 
     entries: dict[str, Entry]
     kind: Kind
     refused: list[Failure]
     unmatched: list[str]
+    loose: list[str]
 
 
 def default_out(source: Path) -> Path:
@@ -85,7 +87,7 @@ def import_features(
     assembly.check_names(job.source, job.images)
     if job.k is not None and job.k < 1:
         raise UserError(f"--k is {job.k}, it must be at least 1")
-    names = None if job.images is None else Names(find(job.images)[0])
+    names = None if job.images is None else Names(look(job.images, exclude=()).paths)
     with closing(open_source(job.source)) as source:
         say(f"Source: {source.format}, {job.source}")
         survey = look_through(source, job.source, names)
@@ -143,7 +145,7 @@ def look_through(source: Source, where: Path, names: Names | None) -> Survey:
             refused.append(_failure(path, f"is there already, in {before}", entry))
         else:
             entries[path] = entry
-    return Survey(entries, kind, refused, unmatched)
+    return Survey(entries, kind, refused, unmatched, names.loose if names else [])
 
 
 def _failure(path: str, reason: str, entry: Entry) -> Failure:
@@ -236,6 +238,11 @@ def _notes(job: ImportJob, survey: Survey, k: int) -> list[str]:
         notes.append(
             f"Cut: {len(more):,} pictures have more than {k} regions, up to {max(more)}; the first"
             f" {k} are kept"
+        )
+    if survey.loose:
+        notes.append(
+            f"Matched loosely: {len(survey.loose):,} ids differ from their pictures in letter case,"
+            f" Unicode form or slashes, first {survey.loose[0]}"
         )
     if survey.unmatched:
         notes.append(
