@@ -10,7 +10,7 @@ import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, ClassVar, Self
 
 import numpy as np
 from numpy.lib import format as npy
@@ -41,6 +41,7 @@ class Npz:
     """
 
     format = "npz"
+    notes: ClassVar[list[str]] = []
 
     def __init__(self, folder: Path):
         self.folder = folder
