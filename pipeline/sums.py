@@ -194,16 +194,20 @@ def _outcomes(paths: Sequence[Path]) -> dict[Path, str]:
     left = [path for path in paths if keys[path] not in _tried]
     ended = 0  # files in which it did not end
     while left and ended < HOPELESS:
-        said = _run(left)
+        said, killed = _run(left)
         for path, line in zip(left, said, strict=False):
             _tried[keys[path]] = "" if line == "good" else "is damaged (HDF5 cannot read it)"
         left = left[len(said) :]
+        if not killed:  # it ended of itself, or could not even begin: nothing is known against them
+            break
         if left:
             ended += 1
             _tried[keys[left[0]]] = "is damaged (opening it does not come to an end)"
             left = left[1:]
     outcomes = {path: _tried.get(key, "") for path, key in keys.items()}
-    return outcomes | dict.fromkeys(left, "is not tried, since others like it are damaged")
+    if ended == HOPELESS:
+        outcomes |= dict.fromkeys(left, "is not tried, since others like it are damaged")
+    return outcomes
 
 
 def _key(path: Path) -> tuple[str, int, int]:
@@ -213,7 +217,10 @@ def _key(path: Path) -> tuple[str, int, int]:
 
 _TRY = f"""
 import os, resource, sys, h5py
-resource.setrlimit(resource.RLIMIT_AS, ({MEMORY}, {MEMORY}))
+def most(kind, wanted):
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (wanted if hard < 0 else min(wanted, hard), hard))
+most(resource.RLIMIT_AS, {MEMORY})
 def look(name, item):
     dict(item.attrs)
     if isinstance(item, h5py.Dataset) and not item.is_virtual:
@@ -224,7 +231,7 @@ for path in sys.stdin.read().split(chr(0)):
     used = resource.getrusage(resource.RUSAGE_SELF)
     more = os.path.getsize(path) // {BYTES}
     limit = int(used.ru_utime + used.ru_stime) + 1 + {SECONDS} + more
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+    most(resource.RLIMIT_CPU, limit)
     try:
         with h5py.File(path, "r") as file:
             dict(file.attrs)
@@ -235,8 +242,8 @@ for path in sys.stdin.read().split(chr(0)):
 """
 
 
-def _run(paths: Sequence[Path]) -> list[str]:
-    """A word for each file until one in which it did not end."""
+def _run(paths: Sequence[Path]) -> tuple[list[str], bool]:
+    """A word for each file until one in which it was killed, and whether it was."""
     done = subprocess.run(
         [sys.executable, "-c", _TRY],
         input="\0".join(str(path) for path in paths).encode("utf-8", "surrogateescape"),
@@ -245,4 +252,4 @@ def _run(paths: Sequence[Path]) -> list[str]:
         env={**os.environ, "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:surrogateescape"},
         check=False,
     )
-    return done.stdout.decode().split()
+    return done.stdout.decode().split(), done.returncode < 0
