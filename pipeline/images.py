@@ -184,10 +184,11 @@ def _eight_bits(image: Image.Image, stated: int) -> Decoded:
     if values.min() < 0 or largest > 65535:
         raise Refused("has 32-bit pixels; save it with 8 or 16 bits a channel")
     fitting = next(2**bits - 1 for bits in _BITS if largest < 2**bits)
-    end = stated if stated >= largest else fitting
+    states = stated > 0 and stated >= largest
+    end = stated if states else fitting
     scaled = (values.astype(np.uint32) * 510 + end) // (2 * end)
     grey = Image.fromarray(scaled.clip(0, 255).astype(np.uint8)).convert("RGB")
-    return Decoded(np.array(grey), guessed=stated < largest and end < 65535)
+    return Decoded(np.array(grey), guessed=not states and largest > 0 and end < 65535)
 
 
 def _stated(image: Image.Image, source: Path | bytes) -> int:
