@@ -78,7 +78,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path_factory, values):
     for name in ("a.png", "a.tif"):
         found, guessed = images.decoded(folder / name)
         assert (found == expected[..., None]).all()
-        assert guessed == (0 < max(values) and bits < 16)
+        assert guessed == (max(values) > 0 and bits < 16)
     full = np.round(grey / 65535 * 255)  # a PGM says its range
     assert (images.decode(folder / "a.pgm") == full[..., None]).all()
 
