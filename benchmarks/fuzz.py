@@ -201,7 +201,8 @@ def read_table(path: Path) -> None:
 
     table, _ = read_metadata(path, ["a.png", "b.png", "c.png"])
     for name in table.columns[:3]:
-        matching(f'{name} != "red" or {name} in ["red"]', table)
+        value = '"red"' if table[name].dtype == "string" else "1"
+        matching(f"{name} != {value} or {name} in [{value}]", table)
 
 
 def make_list(folder: Path) -> Path:
