@@ -138,7 +138,7 @@ def _kind(name: str) -> str:
 def _advice(kinds: Mapping[str, int]) -> str:
     advice = []
     if kinds.keys() & set(HEIF):
-        advice.append("HEIC needs `pip install pillow-heif`")
+        advice.append("HEIC needs `pip install 'cqr[heic]'`")
     if kinds.keys() & set(RAW):
         advice.append("save raw pictures as JPEG or TIFF")
     if any(kind.endswith("?") or kind == "without a suffix" for kind in kinds):

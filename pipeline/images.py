@@ -154,7 +154,7 @@ def _codec(source: Path | bytes) -> str:
     if b"avif" in head or b"avis" in head:
         return "" if features.check("avif") else " (AVIF needs a Pillow that was built with it)"
     heic = any(brand in head for brand in (b"heic", b"heix", b"mif1", b"hevc"))
-    return " (HEIC needs `pip install pillow-heif`)" if heic and "HEIF" not in Image.OPEN else ""
+    return " (HEIC needs `pip install 'cqr[heic]'`)" if heic and "HEIF" not in Image.OPEN else ""
 
 
 def _turn(image: Image.Image) -> None:

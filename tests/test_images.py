@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from cqr import listing
 from cqr.pipeline import images
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's, of damaged metadata
@@ -122,11 +123,21 @@ def test_colour_of_16_bits_that_hold_8_is_refused(tmp_path):
         images.decode(content)
 
 
+def test_heic_is_read_where_its_codec_is(tmp_path):
+    pytest.importorskip("pillow_heif", reason="the next test shows what is said without it")
+    red = Image.fromarray(np.full((20, 30, 3), (200, 30, 40), np.uint8))
+    red.save(tmp_path / "a.heic", "HEIF")
+    found = images.decode(tmp_path / "a.heic")
+    assert found.shape == (20, 30, 3)
+    assert np.abs(found.astype(int) - (200, 30, 40)).max() < 12
+    assert listing.find(tmp_path)[0] == ["a.heic"]
+
+
 def test_the_codec_that_is_missing_is_named():
     head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
     if "HEIF" in Image.OPEN:
         pytest.skip("pillow-heif is installed: the file is then merely damaged")
-    with pytest.raises(images.Refused, match="HEIC needs `pip install pillow-heif`"):
+    with pytest.raises(images.Refused, match="HEIC needs `pip install 'cqr[heic]'`"):
         images.decode(head)
 
 
