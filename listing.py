@@ -224,7 +224,9 @@ def _walk(root: Path, skip: Path | None, exclude: Collection[str]) -> _Walked:
     ours = None
     if skip is not None and skip.is_dir() and _place(skip) not in seen:
         ours = _place(skip)
-    found, unreadable, excluded, again = [], [], Counter[str](), 0
+    found: list[str] = []
+    unreadable: list[Failure] = []
+    excluded, again = Counter[str](), 0
     folders, links = [""], deque[str]()
     while folders or links:
         linked = not folders

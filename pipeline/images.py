@@ -94,7 +94,7 @@ def decoded(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
     """
     with _opened(source, max_pixels) as image:
         try:
-            deep = any(";16" in str(tile[3]) for tile in image.tile)
+            deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", []))
             stated = _stated(image, source)
             image.load()
             _turn(image)
@@ -146,7 +146,8 @@ def _opened(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def _codec(source: Path | bytes) -> str:
     """What is to be installed for a picture that begins as HEIF or AVIF does, or ""."""
     try:
-        head = source[:32] if isinstance(source, bytes) else source.open("rb").read(32)
+        with _bytes_of(source) as file:
+            head = file.read(32)
     except OSError:
         return ""
     if head[4:8] != b"ftyp":
@@ -198,10 +199,14 @@ def _stated(image: Image.Image, source: Path | bytes) -> int:
         value = value[0] if isinstance(value, tuple) and value else value
         return int(value) if isinstance(value, int) and 0 < value < 65535 else 0
     if image.format == "PNG":
-        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        with _bytes_of(source) as file:
             bits = _significant_bits(file)
         return 2**bits - 1 if 0 < bits < 16 else 0
     return 65535 if image.format == "PPM" else 0  # scaled by Pillow
+
+
+def _bytes_of(source: Path | bytes) -> IO[bytes]:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
 def _significant_bits(file: IO[bytes]) -> int:

@@ -99,7 +99,10 @@ class Sums:
         content: dict[str, Any] = json.loads(text)
         if content["size"] != whole - _TAIL - length:
             raise Damaged("is damaged (it has another size than it was written with)")
-        arrays = {name: tuple(span) for name, span in content["arrays"].items()}
+        arrays = {
+            name: (int(first), int(size), str(digest))
+            for name, (first, size, digest) in content["arrays"].items()
+        }
         return cls(content["size"], content["rest"], arrays)
 
     def check_rest(self, path: Path) -> None:

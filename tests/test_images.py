@@ -137,7 +137,7 @@ def test_the_codec_that_is_missing_is_named():
     head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
     if "HEIF" in Image.OPEN:
         pytest.skip("pillow-heif is installed: the file is then merely damaged")
-    with pytest.raises(images.Refused, match="HEIC needs `pip install 'cqr[heic]'`"):
+    with pytest.raises(images.Refused, match=r"HEIC needs `pip install 'cqr\[heic\]'`"):
         images.decode(head)
 
 

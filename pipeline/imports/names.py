@@ -28,7 +28,7 @@ class Names:
 
     def find(self, id: str) -> str | None:
         """The one picture of that name; None if there is none, or more than one."""
-        for number, form in enumerate((str, plain, folded)):
+        for number, form in enumerate(_FORMS):
             if number == len(self._forms):
                 self._forms.append(_known(self._paths, form))
             for names in self._forms[number]:
@@ -48,6 +48,9 @@ def plain(name: str) -> str:
 
 def folded(name: str) -> str:
     return plain(name).casefold()
+
+
+_FORMS: tuple[Callable[[str], str], ...] = (str, plain, folded)
 
 
 def _known(paths: Sequence[str], form: Callable[[str], str]) -> list[dict[str, list[str]]]:
