@@ -221,7 +221,8 @@ def open_features(path: Path, verify: bool = False) -> FeatureFile:
         ) from None
     except sums.Damaged as error:
         raise UserError(
-            f"{path} {error}; make it again with: cqr extract --images DIR --out {path}"
+            f"{path} is truncated or no feature file ({error}); make it again with: cqr extract"
+            f" --images DIR --out {path}"
         ) from None
     except DAMAGE as error:
         raise UserError(

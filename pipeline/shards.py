@@ -286,9 +286,7 @@ def opened(path: Path, header: Header) -> Iterator[tuple[h5py.File, dict[str, in
         file = h5py.File(path, "r")
     except FileNotFoundError:
         raise BadShard(path, "is missing") from None
-    except sums.Damaged as error:
-        raise BadShard(path, str(error)) from None
-    except DAMAGE:
+    except (sums.Damaged, *DAMAGE):
         raise BadShard(path, "is truncated or damaged") from None
     with file:
         try:

@@ -44,7 +44,7 @@ MEMORY = 8 << 30
 
 
 class Damaged(Exception):
-    """The message completes "X ..."."""
+    """The message says in what a file shows that it is."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,14 @@ class Sums:
                 return None
             length = int.from_bytes(tail[_HASH : _HASH + 8], "little")
             if length > whole - _TAIL:
-                raise Damaged("is damaged (its checksums are)")
+                raise Damaged("its checksums are damaged")
             file.seek(whole - _TAIL - length)
             text = file.read(length)
         if hashlib.sha256(text).hexdigest().encode() != tail[:_HASH]:
-            raise Damaged("is damaged (its checksums are)")
+            raise Damaged("its checksums are damaged")
         content: dict[str, Any] = json.loads(text)
         if content["size"] != whole - _TAIL - length:
-            raise Damaged("is damaged (it has another size than it was written with)")
+            raise Damaged("it has another size than it was written with")
         arrays = {
             name: (int(first), int(size), str(digest))
             for name, (first, size, digest) in content["arrays"].items()
@@ -111,7 +111,7 @@ class Sums:
         spans = _between(self.size, [span[:2] for span in self.arrays.values()])
         _feed(rest, path, spans)
         if rest.hexdigest() != self.rest:
-            raise Damaged("is damaged (its checksum is another)")
+            raise Damaged("its checksum is another")
 
     def damaged(self, path: Path) -> list[str]:
         """The arrays that are not as they were written.  Raises OSError."""
@@ -176,8 +176,21 @@ def check(path: Path) -> None:
     if sums is not None:
         sums.check_rest(path)
         return
+    if _is_longer_than_it_says(path):
+        raise Damaged("its checksums are cut off")
     if wrong := _outcomes([path])[path]:
         raise Damaged(wrong)
+
+
+def _is_longer_than_it_says(path: Path) -> bool:
+    """Whether something that is no checksums follows the end that HDF5 knows of."""
+    with path.open("rb") as file:
+        head = file.read(48)
+        whole = file.seek(0, os.SEEK_END)
+    if head[:8] != b"\x89HDF\r\n\x1a\n" or len(head) < 48:
+        return False
+    at = 28 if head[8] >= 2 else 40  # by the version of what the file begins with
+    return int.from_bytes(head[at : at + 8], "little") < whole
 
 
 def try_at_once(paths: Sequence[Path]) -> None:
@@ -199,17 +212,17 @@ def _outcomes(paths: Sequence[Path]) -> dict[Path, str]:
     while left and ended < HOPELESS:
         said, killed = _run(left)
         for path, line in zip(left, said, strict=False):
-            _tried[keys[path]] = "" if line == "good" else "is damaged (HDF5 cannot read it)"
+            _tried[keys[path]] = "" if line == "good" else "HDF5 cannot read it"
         left = left[len(said) :]
         if not killed:  # it ended of itself, or could not even begin: nothing is known against them
             break
         if left:
             ended += 1
-            _tried[keys[left[0]]] = "is damaged (opening it does not come to an end)"
+            _tried[keys[left[0]]] = "opening it does not come to an end"
             left = left[1:]
     outcomes = {path: _tried.get(key, "") for path, key in keys.items()}
     if ended == HOPELESS:
-        outcomes |= dict.fromkeys(left, "is not tried, since others like it are damaged")
+        outcomes |= dict.fromkeys(left, "others beside it are damaged, and it is not tried")
     return outcomes
 
 
