@@ -211,9 +211,9 @@ def test_what_is_no_shard_is_refused(tmp_path):
         shard(path, "a")
         with h5py.File(path, "a") as file:
             file.attrs[attribute] = value
-        assert refused(path) == "is not a cqr-regions-shard file of version 1"
+        assert refused(path) == "is not a cqr-regions-shard file of version 1 or 2"
     h5py.File(path, "w").close()
-    assert refused(path) == "is not a cqr-regions-shard file of version 1"
+    assert refused(path) == "is not a cqr-regions-shard file of version 1 or 2"
 
 
 def test_a_shard_of_other_settings_or_another_set_is_refused(tmp_path):
