@@ -134,6 +134,8 @@ def other_format(path: Path) -> str:
             if (lmdb.exists())
             else ""
         )
+    if not path.is_file():  # to open a pipe is to wait
+        return ""
     try:
         with path.open("rb") as file:
             head = file.read(512)
