@@ -5,6 +5,7 @@
 # make lowest  the tests with the oldest versions that pyproject.toml admits, in .lowest
 # make dist    source distribution and wheel, in dist
 # make mutants small errors in some modules: which do their tests find?
+# make fuzz    20,000 damaged files of every format that is read
 # make demo    scenes -> extract -> train -> evaluate, each step the real command
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := commands pipeline report scenes search trainer
 
-.PHONY: setup gl chromium axe test style links types docs notebook lowest dist mutants demo clean
+.PHONY: setup gl chromium axe test style links types docs notebook lowest dist mutants fuzz demo clean
 .ONESHELL:
 .SHELLFLAGS := -eu -c
 
@@ -86,6 +87,10 @@ dist: setup
 # Some hours on one core; it goes on where it was stopped.
 mutants: setup
 	nice $(BIN)/python benchmarks/mutants.py
+
+# Hours on one core; seeds are printed, and what fails is kept under tests/cases.
+fuzz: setup
+	nice $(BIN)/python benchmarks/fuzz.py --inputs 20000
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh

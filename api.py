@@ -43,6 +43,8 @@ def extract(
     shard: int | None = None,
     workers: int | None = None,
     engine: str = "local",
+    exclude: Iterable[str] = (),
+    max_pixels: int = 100_000_000,
     overwrite: bool = False,
     retry_failed: bool = False,
     progress: bool = True,
@@ -70,6 +72,8 @@ def extract(
         shard: pictures in a shard; None: 16 to 512.
         workers: processes; None: one a core, or one a GPU.
         engine: "local" or "ray".
+        exclude: files and folders of these names or paths are left out, with * and ? as in a shell.
+        max_pixels: a larger picture is refused.
         overwrite: start again, whatever is there.
         retry_failed: try pictures again that could not be used.
 
@@ -106,6 +110,8 @@ def extract(
         shard=shard,
         workers=workers,
         engine=engine,
+        exclude=tuple(exclude),
+        max_pixels=max_pixels,
         overwrite=overwrite,
         retry_failed=retry_failed,
         list=_path(list),
@@ -139,15 +145,18 @@ def next_of(file: "FeatureFile") -> str:
     return f"cqr search --features {features} --image {shlex.quote(file.paths[0])}{text}"
 
 
-def open_features(path: PathLike) -> "FeatureFile":
+def open_features(path: PathLike, verify: bool = False) -> "FeatureFile":
     """Open a feature file; `.regions(path)` reads those of a picture, `.show(path)` draws them.
+
+    Args:
+        verify: hold every array against its checksum first, which reads the whole file.
 
     Raises:
         UserError: it is missing, damaged, or of another version; a shard is missing.
     """
     from cqr.pipeline.feature_file import open_features as opened
 
-    return opened(Path(path))
+    return opened(Path(path), verify)
 
 
 def train(

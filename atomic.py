@@ -1,6 +1,7 @@
 """Files that are either whole or not there, and folders that one process writes at a time."""
 
 import contextlib
+import hashlib
 import os
 import secrets
 import sys
@@ -10,6 +11,16 @@ from pathlib import Path
 from typing import IO
 
 from cqr.errors import UserError
+
+LONGEST = 255
+"""Bytes of a file name, on every file system of today."""
+
+
+def begun(name: str) -> str:
+    """How the temporary names of a file begin; a long name is cut, and then told by its hash."""
+    if len(os.fsencode(name)) <= LONGEST - len("..12345678.partial"):
+        return f".{name}."
+    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}."
 
 
 @contextlib.contextmanager
@@ -24,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
         UserError: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    temporary = path.with_name(f"{begun(path.name)}{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -33,7 +44,8 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
             _flush(path.parent)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what was raised before counts
+                temporary.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
@@ -78,7 +90,7 @@ def in_turn(path: Path) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f".{path.name}.lock").open("w")
+        lock = path.with_name(f"{begun(path.name)}lock").open("w")
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror}; make room or choose another place"

@@ -1,7 +1,10 @@
 """Which files of a folder are wanted: all pictures, by their suffix, or those on a list."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -21,7 +24,18 @@ _OTHERS = (
     ".pbm",
     ".pnm",
 )
-SUFFIXES = frozenset(_JPEG + _OTHERS)
+HEIF = (".heic", ".heif", ".hif")
+"""Pictures where pillow-heif is installed, which reads them."""
+
+RAW = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf")
+
+SUFFIXES = frozenset(_JPEG + _OTHERS + (HEIF if find_spec("pillow_heif") else ()))
+
+BESIDE = frozenset(("@eaDir", "#recycle", "__MACOSX"))
+"""Folders that a NAS, its bin and macOS keep beside pictures: small copies and what was deleted."""
+
+SAID = 8
+"""So many suffixes are counted out loud."""
 
 
 class Failure(NamedTuple):
@@ -45,27 +59,91 @@ class Listed(NamedTuple):
     repeated: int
 
 
-def find(root: Path, skip: Path | None = None) -> tuple[list[str], list[Failure]]:
-    """The picture files under `root`, and those whose name cannot be stored.
+class Looked(NamedTuple):
+    """What lies below a folder.
 
-    Paths are relative to `root`, "/" separated, sorted.  A picture is known by
-    its suffix, in any case.  Hidden files and folders are left out, and so is
-    the folder `skip` (where the program itself writes).  Links are followed,
-    except to a folder that the link lies in.
+    Attributes:
+        paths: the pictures, relative to the folder, "/" separated, sorted.
+        refused: pictures whose name cannot be stored, and folders that cannot be listed.
+        notes: what was passed over, a sentence each.
+    """
+
+    paths: list[str]
+    refused: list[Failure]
+    notes: list[str]
+
+
+def find(root: Path, skip: Path | None = None) -> tuple[list[str], list[Failure]]:
+    """The first two of `look`."""
+    return look(root, skip)[:2]
+
+
+def look(root: Path, skip: Path | None = None, exclude: Collection[str] = ()) -> Looked:
+    """The picture files under `root`, and what is none.
+
+    A picture is known by its suffix, in any case.  Hidden files and folders are left out, and so
+    are the folder `skip` (where the program itself writes), what other programs keep beside
+    pictures (`BESIDE`), and what a pattern of `exclude` fits: a path below `root`, or any part of
+    one, with * ? [] as in a shell.  Links are followed; each real folder is looked into once, under
+    its own name where it has one below `root`.
 
     Raises:
-        UserError: `root` is not a folder, one in it cannot be listed, or there is no picture.
+        UserError: `root` is not a folder, or cannot be listed, or there is no picture.
     """
     _check_folder(root)
-    names = files(root, SUFFIXES, skip)
-    paths = [name for name in names if is_utf8(name)]
-    refused = [Failure(readable(n), "name is not valid UTF-8") for n in names if not is_utf8(n)]
+    walked = _walk(root, skip, exclude)
+    names = sorted(name for name in walked.files if _suffix(name) in SUFFIXES)
+    over = [name for name in walked.files if _suffix(name) not in SUFFIXES]
+    notes = list(_notes(over, walked))
     if not names:
+        passed = f"; {'; '.join(notes)}" if notes else ""
         raise UserError(
             f"no pictures in {root} (looked for {' '.join(sorted(SUFFIXES))}, in any case,"
-            f" in all folders below it); name another folder with --images"
+            f" in all folders below it{passed}); name another folder with --images"
         )
-    return paths, refused
+    refused = [Failure(readable(n), "name is not valid UTF-8") for n in names if not is_utf8(n)]
+    return Looked([n for n in names if is_utf8(n)], refused + sorted(walked.unreadable), notes)
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _notes(over: list[str], walked: "_Walked") -> Iterator[str]:
+    if over:
+        kinds = Counter(_kind(name) for name in over).most_common()
+        said = ", ".join(f"{number:,} {kind}" for kind, number in kinds[:SAID])
+        more = f" and {len(kinds) - SAID} more kinds" if len(kinds) > SAID else ""
+        yield f"Passed over, by their suffix: {said}{more}{_advice(dict(kinds))}"
+    if walked.excluded:
+        names = ", ".join(
+            f"{number:,} {name}" for name, number in walked.excluded.most_common(SAID)
+        )
+        yield f"Left out, with all that is in them: {names}"
+    if walked.again:
+        yield (
+            f"Linked: {walked.again:,} folders that are there under another name too; each is taken"
+            " once"
+        )
+
+
+def _kind(name: str) -> str:
+    """A suffix as it is said: of `a.jpg?w=500` it is ".jpg?"."""
+    suffix = readable(_suffix(name).split("?")[0])
+    if not suffix:
+        return "without a suffix"
+    return f"{suffix}?" if "?" in _suffix(name) else suffix
+
+
+def _advice(kinds: Mapping[str, int]) -> str:
+    advice = []
+    if kinds.keys() & set(HEIF):
+        advice.append("HEIC needs `pip install 'cqr[heic]'`")
+    if kinds.keys() & set(RAW):
+        advice.append("save raw pictures as JPEG or TIFF")
+    if any(kind.endswith("?") or kind == "without a suffix" for kind in kinds):
+        advice.append("--list takes files of any name")
+    return f" ({'; '.join(advice)})" if advice else ""
 
 
 def listed(root: Path, file: Path) -> Listed:
@@ -117,10 +195,11 @@ def lines(file: Path) -> list[str]:
     return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
 
 
-def files(root: Path, suffixes: Collection[str], skip: Path | None = None) -> list[str]:
-    """The files under `root` with such a suffix, as `find` finds pictures, sorted."""
-    left_out = None if skip is None or skip.resolve() == root.resolve() else skip.resolve()
-    return sorted(_walk(root, suffixes, "", (root.resolve(),), left_out))
+def files(root: Path, suffixes: Collection[str]) -> tuple[list[str], list[Failure]]:
+    """The files under `root` with such a suffix, as `look` finds pictures, sorted; and the folders
+    that cannot be listed."""
+    walked = _walk(root, None, ())
+    return sorted(n for n in walked.files if _suffix(n) in suffixes), sorted(walked.unreadable)
 
 
 def _check_folder(root: Path) -> None:
@@ -129,25 +208,74 @@ def _check_folder(root: Path) -> None:
         raise UserError(f"{root} {what}; name a folder of pictures with --images")
 
 
-def _walk(
-    folder: Path, suffixes: Collection[str], prefix: str, above: tuple[Path, ...], skip: Path | None
-) -> Iterator[str]:
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise UserError(
-            f"cannot list {folder}: {error.strerror}; give yourself access or move it away"
-        ) from error
-    for entry in entries:
-        if entry.name.startswith("."):
+class _Walked(NamedTuple):
+    files: list[str]
+    unreadable: list[Failure]
+    excluded: Counter[str]
+    again: int
+
+
+def _walk(root: Path, skip: Path | None, exclude: Collection[str]) -> _Walked:
+    """All files below a folder that are not left out.
+
+    Links to folders wait until all real folders are done, so that these keep their own names.
+    """
+    seen = {_place(root)}
+    ours = None
+    if skip is not None and skip.is_dir() and _place(skip) not in seen:
+        ours = _place(skip)
+    found: list[str] = []
+    unreadable: list[Failure] = []
+    excluded, again = Counter[str](), 0
+    folders, links = [""], deque[str]()
+    while folders or links:
+        linked = not folders
+        prefix = links.popleft() if linked else folders.pop()
+        try:
+            if linked:
+                place = _place(root / prefix)
+                if place in seen or place == ours:
+                    again += place in seen
+                    continue
+                seen.add(place)
+            entries = list(os.scandir(root / prefix))
+        except OSError as error:
+            if not prefix:
+                raise UserError(
+                    f"cannot list {root}: {error.strerror}; give yourself access or move it away"
+                ) from error
+            why = f"the folder cannot be listed ({error.strerror})"
+            unreadable.append(Failure(readable(prefix.rstrip("/")), why))
             continue
-        path = Path(entry.path)
-        if _is_folder(entry):
-            real = path.resolve()
-            if real != skip and real not in above:
-                yield from _walk(path, suffixes, f"{prefix}{entry.name}/", (*above, real), skip)
-        elif os.path.splitext(entry.name)[1].lower() in suffixes:
-            yield prefix + entry.name
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            name = prefix + entry.name
+            if entry.name.startswith("."):
+                continue
+            if fitting := _excluding(entry.name, name, exclude):
+                excluded[fitting] += 1
+            elif not _is_folder(entry):
+                found.append(name)
+            elif entry.is_symlink():
+                links.append(f"{name}/")
+            elif (place := _place(Path(entry.path))) != ours and place not in seen:
+                seen.add(place)
+                folders.append(f"{name}/")
+    return _Walked(found, unreadable, excluded, again)
+
+
+def _place(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _excluding(name: str, path: str, patterns: Collection[str]) -> str:
+    """What a file or folder is left out for, or ""."""
+    if name in BESIDE:
+        return name
+    for pattern in patterns:
+        if fnmatchcase(name, pattern.rstrip("/")) or fnmatchcase(path, pattern.rstrip("/")):
+            return pattern
+    return ""
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

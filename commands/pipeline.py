@@ -100,6 +100,18 @@ def extract(
             " picks the GPUs.",
         ),
     ] = "local",
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Leave out files and folders of that name or path, with * and ? as in a shell;"
+            " repeatable.  @eaDir, #recycle and __MACOSX always are.",
+            show_default=False,
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Refuse larger pictures; each pixel takes 3 bytes and more.")
+    ] = 100_000_000,
     overwrite: options.Overwrite = False,
     retry_failed: options.RetryFailed = False,
 ) -> None:
@@ -129,6 +141,8 @@ def extract(
         shard=shard,
         workers=workers,
         engine=engine,
+        exclude=exclude or (),
+        max_pixels=max_pixels,
         overwrite=overwrite,
         retry_failed=retry_failed,
     )

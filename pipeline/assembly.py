@@ -7,14 +7,16 @@ whole shards and nothing else, so that a kill at any instant costs one shard.
 import contextlib
 import csv
 import dataclasses
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cqr.atomic import alone, replacing
+from cqr.atomic import LONGEST, alone, begun, replacing
 from cqr.errors import UserError
 from cqr.listing import Failure, is_utf8, readable
+from cqr.pipeline import sums
 from cqr.pipeline.feature_file import join, shards_folder
 from cqr.pipeline.plan import Plan, shard_name
 from cqr.pipeline.shards import BadShard, Header, Rows, read_shard, shard_contents, write_shard
@@ -22,11 +24,15 @@ from cqr.pipeline.shards import BadShard, Header, Rows, read_shard, shard_conten
 
 @dataclass
 class Times:
-    """Seconds waited for pictures, spent in the detector, and spent writing."""
+    """Seconds waited for pictures, spent in the detector, and spent writing.
+
+    And how many pictures of 16-bit grey did not say their range, which was `guessed`.
+    """
 
     read: float = 0.0
     detect: float = 0.0
     write: float = 0.0
+    guessed: int = 0
 
     @contextlib.contextmanager
     def spent(self, on: str) -> Iterator[None]:
@@ -40,6 +46,7 @@ class Times:
         self.read += other.read
         self.detect += other.detect
         self.write += other.write
+        self.guessed += other.guessed
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,12 @@ def check_out(out: Path) -> None:
     """Raises UserError if `out` cannot be the name of a feature file."""
     if out.suffix != ".h5" or out.is_dir():
         raise UserError(f"{out} cannot be a feature file; give --out a name that ends in .h5")
+    longest = _failures_file(out).name  # of all names that stand beside it
+    if len(os.fsencode(longest)) > LONGEST:
+        raise UserError(
+            f"{out} has a name of {len(os.fsencode(out.name))} bytes, and {longest} beside it would"
+            f" be too long for a file; give a shorter --out"
+        )
 
 
 def check_names(*paths: Path | None) -> None:
@@ -126,9 +139,9 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def _remove_leftovers(folder: Path, out: Path) -> None:
-    begun = [f".{out.name}.", f".{_failures_file(out).name}."]
+    ours = tuple(begun(file.name) for file in (out, _failures_file(out)))
     for file in out.parent.iterdir():
-        if file.suffix == ".partial" and file.name.startswith(tuple(begun)):
+        if file.suffix == ".partial" and file.name.startswith(ours):
             file.unlink(missing_ok=True)
     for file in folder.glob(".*.partial"):
         file.unlink(missing_ok=True)
@@ -195,6 +208,8 @@ def _check_same(out: Path, old: Header, new: Header) -> None:
 def unfinished(out: Path, plan: Plan, retry_failed: bool = False) -> list[Task]:
     """What is left to compute."""
     tasks = []
+    there = [shards_folder(out) / shard_name(index) for index in range(len(plan.shards))]
+    sums.try_at_once(there)
     for index, paths in enumerate(plan.shards):
         file = shards_folder(out) / shard_name(index)
         try:

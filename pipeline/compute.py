@@ -26,10 +26,17 @@ HOPELESS = 16
 
 @dataclass(frozen=True)
 class Pace:
-    """What changes speed and memory, and no number: pictures in a batch, threads that decode."""
+    """What changes speed and memory, and no number.
+
+    Attributes:
+        batch: pictures in a batch.
+        readers: threads that decode.
+        max_pixels: a larger picture is refused.
+    """
 
     batch: int
     readers: int
+    max_pixels: int = images.MAX_PIXELS
 
 
 @contextlib.contextmanager
@@ -89,12 +96,16 @@ def _rows(
         sizes = list(pool.map(images.size, [root / path for path in paths]))
         batches = full_batches(sizes, detector.network_size, pace.batch)
 
-    for batch, futures in _read_ahead(pool, [root / path for path in paths], batches):
+    files = [root / path for path in paths]
+    for batch, futures in _read_ahead(pool, files, batches, pace.max_pixels):
         pictures: dict[int, Picture] = {}
         with times.spent("read"):
             for i, future in zip(batch, futures, strict=True):
                 try:
-                    pictures[i] = future.result()
+                    pictures[i], guessed = future.result()
+                    times.guessed += guessed
+                except images.TooLarge as error:
+                    reasons[i] = f"{error}; --max-pixels N allows it, then --retry-failed"
                 except images.Refused as error:
                     reasons[i] = str(error)
         with times.spent("detect"):
@@ -151,12 +162,15 @@ def full_batches(
 
 
 def _read_ahead(
-    pool: ThreadPoolExecutor, files: Sequence[Path], batches: Sequence[list[int]]
-) -> Iterator[tuple[list[int], list[Future[Picture]]]]:
+    pool: ThreadPoolExecutor,
+    files: Sequence[Path],
+    batches: Sequence[list[int]],
+    max_pixels: int,
+) -> Iterator[tuple[list[int], list[Future[images.Decoded]]]]:
     """Each batch with its pictures, while those of the next one are being decoded."""
 
-    def start(batch: list[int]) -> list[Future[Picture]]:
-        return [pool.submit(images.decode, files[i]) for i in batch]
+    def start(batch: list[int]) -> list[Future[images.Decoded]]:
+        return [pool.submit(images.decoded, files[i], max_pixels) for i in batch]
 
     ahead = start(batches[0]) if batches else []
     for i, batch in enumerate(batches):

@@ -122,7 +122,10 @@ def run_inspect(path: Path, show: int, save: Path | None) -> None:
             f" {findings.problems[0]}; make it again with: {file.header.command}"
             f" --out {shlex.quote(str(path))} --overwrite"
         )
-    print("All is well: shapes, finite values, boxes inside pictures, counts, every shard there")
+    print(
+        "All is well: checksums, shapes, finite values, boxes inside pictures, counts, every shard"
+        " there"
+    )
 
 
 def _table(file: FeatureFile, findings: Findings) -> Table:

@@ -35,6 +35,7 @@ def examine(file: FeatureFile) -> Findings:
     findings = Findings()
     if len(set(file.paths)) != len(file.paths):
         findings.problems.append("a path is there more than once")
+    findings.problems += file.damage()
     with h5py.File(file.path, "r") as joined:
         for shard in file.shards:
             findings.problems += _against_joined(file, shard, joined)

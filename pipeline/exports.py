@@ -52,7 +52,7 @@ def _write_npz(file: FeatureFile, folder: Path, progress: Progress) -> None:
     if folder.is_file():
         raise UserError(f"{folder} is a file; npz needs a folder, name another with --out")
     names = iter(_names(file, folder))
-    for leftover in folder.rglob(".*.npz.*.partial"):  # of an export that was killed
+    for leftover in folder.rglob(".*.partial"):  # of an export that was killed
         leftover.unlink()
     done = 0
     progress(done, len(file.paths))

@@ -9,12 +9,13 @@ from typing import Any
 
 from cqr import machine
 from cqr.errors import UserError
-from cqr.listing import Failure, Listed, find, listed
+from cqr.listing import Failure, Listed, listed, look
 from cqr.machine import find_device
 from cqr.pipeline import assembly, ray_engine, workers
 from cqr.pipeline.assembly import Summary, Task, Times
 from cqr.pipeline.compute import Pace, compute, one_thread
 from cqr.pipeline.detectors import BACKBONES, Choice, Detector, DetectorSpec, choose
+from cqr.pipeline.images import MAX_PIXELS
 from cqr.pipeline.plan import Plan, shard_size
 from cqr.pipeline.shards import Header
 
@@ -55,6 +56,8 @@ class Job:
         overwrite: start again, whatever is there.
         retry_failed: try the pictures again that could not be used.
         list: a text file that names the pictures to take; None: all.
+        exclude: patterns of files and folders that are left out; see `listing.look`.
+        max_pixels: a larger picture is refused.
     """
 
     folder: Path
@@ -69,6 +72,8 @@ class Job:
     overwrite: bool = False
     retry_failed: bool = False
     list: Path | None = None
+    exclude: tuple[str, ...] = ()
+    max_pixels: int = MAX_PIXELS
 
 
 def default_out(folder: Path) -> Path:
@@ -89,7 +94,7 @@ def extract(job: Job, watcher: Watcher | None = None) -> Summary:
             the device gave out, no picture usable; finished shards stay.
     """
     _check(job)
-    wanted = _wanted(job)
+    wanted, passed = _wanted(job)
     watcher = watcher or Watcher()
     if job.detector is None:
         choice = choose(job.folder, job.device)
@@ -109,6 +114,12 @@ def extract(job: Job, watcher: Watcher | None = None) -> Summary:
         tasks = assembly.unfinished(job.out, plan, job.retry_failed)
         times = _run(tasks, job, choice.spec, detector, watcher)
         there, refused, notes = _compared(job, plan, wanted)
+        notes += passed
+        if times.guessed:
+            notes.append(
+                f"Scaled: {times.guessed:,} pictures of 16-bit grey that do not say their range, by"
+                f" the fewest bits that hold it"
+            )
         return assembly.finished(job.out, job.folder, plan, tasks, there, refused, notes, times)
 
 
@@ -123,10 +134,12 @@ def _check(job: Job) -> None:
         ray_engine.import_ray()
 
 
-def _wanted(job: Job) -> Listed:
-    if job.list is None:
-        return Listed(*find(job.folder, skip=job.out.parent), repeated=0)
-    return listed(job.folder, job.list)
+def _wanted(job: Job) -> tuple[Listed, list[str]]:
+    """The pictures, and what to say of files that are none."""
+    if job.list is not None:
+        return listed(job.folder, job.list), []
+    paths, refused, notes = look(job.folder, job.out.parent, job.exclude)
+    return Listed(paths, refused, repeated=0), notes
 
 
 def _compared(job: Job, plan: Plan, wanted: Listed) -> tuple[list[str], list[Failure], list[str]]:
@@ -164,6 +177,10 @@ def _command(job: Job, spec: DetectorSpec) -> str:
     words = ["cqr", "extract", "--images", str(job.folder.resolve()), "--k", str(job.k)]
     if job.list is not None:
         words += ["--list", str(job.list.resolve())]
+    for pattern in job.exclude:
+        words += ["--exclude", pattern]
+    if job.max_pixels != MAX_PIXELS:
+        words += ["--max-pixels", str(job.max_pixels)]
     words += ["--detector", spec.name]
     if spec.config is not None:
         words += ["--config", spec.config]
@@ -197,11 +214,11 @@ def _run(
 
     specs, on_gpu = _specs(job, spec, tasks)
     readers = max(1, min(8, machine.cores() // len(specs)))
-    pace = Pace(batch=job.batch or (16 if on_gpu else 4), readers=readers)
+    pace = Pace(job.batch or (16 if on_gpu else 4), readers, job.max_pixels)
     watcher.progress(0, total)
     if job.engine == "ray" and tasks:
         anywhere = dataclasses.replace(spec, device="cuda" if on_gpu else "cpu")
-        return ray_engine.run(tasks, anywhere, pace.batch, job.workers, count)
+        return ray_engine.run(tasks, anywhere, pace.batch, job.workers, count, job.max_pixels)
     if len(specs) > 1:
         return workers.run(tasks, specs, pace, count)
     times = Times()

@@ -20,11 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cqr.errors import UserError
+from cqr.pipeline import sums
 from cqr.pipeline.regions import Regions
 from cqr.pipeline.shards import (
+    DAMAGE,
     FORMAT,
+    READ,
     TEXT,
-    VERSION,
     BadShard,
     Header,
     Rows,
@@ -112,6 +114,25 @@ class FeatureFile:
 
         return drawn(self, path)
 
+    def damage(self) -> list[str]:
+        """What is not as it was written, a sentence each, by the checksums of all arrays.
+
+        Files of version 1 have none.
+        """
+        wrong = []
+        for file in (self.path, *(shard.path for shard in self.shards)):
+            checksums = sums.Sums.read(file)
+            if checksums is None:
+                with h5py.File(file, "r") as content:
+                    if content.attrs.get("version") != 1:
+                        wrong.append(f"{file.name} has lost its checksums: it was written to since")
+                continue
+            wrong += [
+                f"{name} of {file.name} is damaged (its checksum is another)"
+                for name in checksums.damaged(file)
+            ]
+        return wrong
+
     def blocks(self) -> Iterator[Rows]:
         """All rows in their order, at most BLOCK pictures at a time, none across two shards."""
         for shard in self.shards:
@@ -178,10 +199,13 @@ def _virtual(
     return whole
 
 
-def open_features(path: Path) -> FeatureFile:
+def open_features(path: Path, verify: bool = False) -> FeatureFile:
     """Open a feature file, having checked that every shard is there, whole, and of this set.
 
-    Values are not read: `cqr inspect` does that.
+    Values are not read, unless asked for: `cqr inspect` does that.
+
+    Args:
+        verify: also hold every array against its checksum, which reads them all.
 
     Raises:
         UserError: the file or one of its shards is missing, truncated, of another
@@ -189,12 +213,18 @@ def open_features(path: Path) -> FeatureFile:
     """
     path = Path(path)
     try:
+        sums.check(path)
         file = h5py.File(path, "r")
     except FileNotFoundError:
         raise UserError(
             f"no feature file {path}; make it with: cqr extract --images DIR --out {path}"
         ) from None
-    except OSError as error:
+    except sums.Damaged as error:
+        raise UserError(
+            f"{path} is truncated or no feature file ({error}); make it again with: cqr extract"
+            f" --images DIR --out {path}"
+        ) from None
+    except DAMAGE as error:
         raise UserError(
             f"{path} is truncated or no feature file ({_first_line(error)}); make it again with:"
             f" cqr extract --images DIR --out {path}"
@@ -207,8 +237,9 @@ def open_features(path: Path) -> FeatureFile:
             sizes = file["images/size"][:]
             folder = path.parent / str(file.attrs["shards"])
             table = list(zip(strings(file["shards/file"]), file["shards/rows"][:], strict=True))
-        except (KeyError, OSError, ValueError) as error:
+        except DAMAGE as error:
             raise UserError(f"{path} is damaged ({_first_line(error)}); {mend}") from None
+    sums.try_at_once([folder / name for name, _ in table])
     shards = []
     bad = []
     first = 0
@@ -225,31 +256,37 @@ def open_features(path: Path) -> FeatureFile:
         )
     if not len(paths) == len(sizes) == first:
         raise UserError(f"{path} names {len(paths)} pictures, its shards hold {first}; {mend}")
-    return FeatureFile(path, header, paths, sizes, shards)
+    opened_file = FeatureFile(path, header, paths, sizes, shards)
+    if verify and (wrong := opened_file.damage()):
+        raise UserError(f"{wrong[0]}; {mend} --overwrite")
+    return opened_file
 
 
 def _shard(path: Path, header: Header, first: int, rows: int) -> Shard:
     with opened(path, header) as (file, offsets):
-        found = len(file["images/path"])
+        found: int = len(file["images/path"])
     if found != rows:
         raise BadShard(path, f"has {found} rows, not {rows}")
     return Shard(path, first, rows, offsets)
 
 
 def _header(path: Path, file: h5py.File) -> Header:
-    if file.attrs.get("format") != FORMAT:
+    try:
+        format, version = file.attrs.get("format"), file.attrs.get("version")
+    except DAMAGE:
+        format = version = None
+    if format != FORMAT:
         raise UserError(
             f"{path} is not a feature file; make one with: cqr extract --images DIR --out FILE"
         )
-    version = file.attrs.get("version")
-    if version != VERSION:
+    if version not in READ:
         raise UserError(
-            f"{path} is of version {version}, this cqr reads {VERSION}: update cqr, or extract"
-            f" again with --overwrite"
+            f"{path} is of version {version}, this cqr reads {' and '.join(map(str, READ))}: update"
+            f" cqr, or extract again with --overwrite"
         )
     try:
         return Header.of(file.attrs)
-    except (KeyError, ValueError) as error:
+    except DAMAGE as error:
         raise UserError(
             f"{path} is damaged (attribute {_first_line(error)}); extract again with --overwrite"
         ) from None

@@ -4,24 +4,53 @@ import contextlib
 import io
 import os
 import stat
+from importlib.util import find_spec
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 MAX_PIXELS = 100_000_000
 """A larger picture is refused: 100 million pixels are 300 MB once decoded."""
 
-FORMATS = ("JPEG", "JPEG2000", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
+Image.MAX_IMAGE_PIXELS = None
+"""Pillow's own limit, whose words do not say the size; ours is held in its place."""
+
+FORMATS = ("JPEG", "JPEG2000", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "HEIF")
 """Pillow reads more: EPS among it, whose file is a program that it lets Ghostscript run."""
 
+if find_spec("pillow_heif"):
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
 _ORIENTATION = 0x0112
+_MAX_SAMPLE_VALUE = 281
+_BITS = (8, 10, 12, 14, 16)
+"""Of grey values that cameras and scanners write into 16."""
 _WHITE = (255, 255, 255, 255)
+
+
+class Decoded(NamedTuple):
+    """An upright picture.
+
+    Attributes:
+        pixels: H x W x 3 uint8, RGB.
+        guessed: whether its range was taken from its largest value, since the file says none.
+    """
+
+    pixels: NDArray[np.uint8]
+    guessed: bool
 
 
 class Refused(Exception):
     """A picture that cannot be used; the message says why, without its name."""
+
+
+class TooLarge(Refused):
+    """It has more pixels than are allowed."""
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -45,10 +74,16 @@ def size(path: Path) -> tuple[int, int]:
 
 
 def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """The pixels of `decoded`."""
+    return decoded(source, max_pixels).pixels
+
+
+def decoded(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
     """The upright picture, H x W x 3, RGB.
 
-    EXIF orientation is applied, transparency lies on white, 16 bits are scaled
-    to 8, CMYK is converted, an animation gives its first frame.
+    EXIF orientation is applied, transparency lies on white, CMYK is converted, an animation
+    gives its first frame.  Grey of 16 bits is scaled to 8 by the range that the file states (sBIT
+    of PNG, MaxSampleValue of TIFF), else by the fewest of 8, 10, 12, 14 and 16 bits that hold it.
 
     Args:
         source: a file, or what is in one.
@@ -59,9 +94,19 @@ def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     """
     with _opened(source, max_pixels) as image:
         try:
+            deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", []))
+            stated = _stated(image, source)
             image.load()
             _turn(image)
-            return np.array(_rgb(image))
+            if image.mode.startswith("I"):
+                return _eight_bits(image, stated)
+            pixels = np.array(_rgb(image))
+            if deep and pixels.max() < 16:  # Pillow keeps the upper eight of 16 bits
+                raise Refused(
+                    "has 16 bits a channel that hold 12 or fewer, and would be black; save it"
+                    " with 8"
+                )
+            return Decoded(pixels, guessed=False)
         except (MemoryError, Refused):
             raise
         except Exception as error:  # decoders raise nearly anything on damaged data
@@ -80,11 +125,10 @@ def _opened(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         if length == 0:
             raise Refused("is empty")
         file = io.BytesIO(source) if isinstance(source, bytes) else source
-        image = Image.open(file, formats=FORMATS)
+        Image.init()
+        image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
     except UnidentifiedImageError:
-        raise Refused("is not a picture of a known format") from None
-    except Image.DecompressionBombError:
-        raise Refused(f"has more than {max_pixels:,} pixels") from None
+        raise Refused(f"is not a picture of a known format{_codec(source)}") from None
     except (Refused, MemoryError):
         raise
     except Exception as error:
@@ -93,10 +137,25 @@ def _opened(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise Refused(f"{what} ({sentence(error)})") from error
     if image.width * image.height > max_pixels:
         image.close()
-        raise Refused(
+        raise TooLarge(
             f"has {image.width} x {image.height} pixels, more than the limit of {max_pixels:,}"
         )
     return image
+
+
+def _codec(source: Path | bytes) -> str:
+    """What is to be installed for a picture that begins as HEIF or AVIF does, or ""."""
+    try:
+        with _bytes_of(source) as file:
+            head = file.read(32)
+    except OSError:
+        return ""
+    if head[4:8] != b"ftyp":
+        return ""
+    if b"avif" in head or b"avis" in head:
+        return "" if features.check("avif") else " (AVIF needs a Pillow that was built with it)"
+    heic = any(brand in head for brand in (b"heic", b"heix", b"mif1", b"hevc"))
+    return " (HEIC needs `pip install 'cqr[heic]'`)" if heic and "HEIF" not in Image.OPEN else ""
 
 
 def _turn(image: Image.Image) -> None:
@@ -106,8 +165,6 @@ def _turn(image: Image.Image) -> None:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        return _eight_bits(image)
     if image.mode == "F":
         raise Refused("has floating-point pixels; save it with 8 or 16 bits a channel")
     if image.has_transparency_data:
@@ -117,13 +174,52 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey as 8-bit RGB: 0 to 0, 65535 to 255, the rest to the nearest."""
+def _eight_bits(image: Image.Image, stated: int) -> Decoded:
+    """Grey of more than 8 bits as 8-bit RGB: 0 to 0, the end of the range to 255, to the nearest.
+
+    Args:
+        stated: the largest value that the file says there may be; 0 for none.
+    """
     values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
+    largest = int(values.max())
+    if values.min() < 0 or largest > 65535:
         raise Refused("has 32-bit pixels; save it with 8 or 16 bits a channel")
-    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
+    fitting = next(2**bits - 1 for bits in _BITS if largest < 2**bits)
+    states = stated > 0 and stated >= largest
+    end = stated if states else fitting
+    scaled = (values.astype(np.uint32) * 510 + end) // (2 * end)
+    grey = Image.fromarray(scaled.clip(0, 255).astype(np.uint8)).convert("RGB")
+    return Decoded(np.array(grey), guessed=not states and largest > 0 and end < 65535)
+
+
+def _stated(image: Image.Image, source: Path | bytes) -> int:
+    """The largest grey value that the file says there may be; 0 where it says none."""
+    if image.format == "TIFF":
+        value = getattr(image, "tag_v2", {}).get(_MAX_SAMPLE_VALUE, 0)
+        value = value[0] if isinstance(value, tuple) and value else value
+        return int(value) if isinstance(value, int) and 0 < value < 65535 else 0
+    if image.format == "PNG":
+        with _bytes_of(source) as file:
+            bits = _significant_bits(file)
+        return 2**bits - 1 if 0 < bits < 16 else 0
+    return 65535 if image.format == "PPM" else 0  # scaled by Pillow
+
+
+def _bytes_of(source: Path | bytes) -> IO[bytes]:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
+def _significant_bits(file: IO[bytes]) -> int:
+    """What the chunk sBIT of a PNG says of its first channel; 0 where there is none."""
+    file.seek(8)
+    for _ in range(100):
+        head = file.read(8)
+        if len(head) < 8 or head[4:] == b"IDAT":
+            return 0
+        if head[4:] == b"sBIT":
+            return file.read(1)[0]
+        file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return 0
 
 
 def sentence(error: Exception) -> str:

@@ -46,6 +46,7 @@ def run(
     batch: int,
     workers: int | None,
     report: Callable[[int], None],
+    max_pixels: int,
 ) -> Times:
     """Compute all tasks on the cluster at RAY_ADDRESS, or on a Ray of our own on this machine.
 
@@ -69,7 +70,7 @@ def run(
                 f" that has, or choose another --device"
             )
         number = min(len(tasks), workers or room)
-        pace = Pace(batch, readers=max(1, min(8, cores // number)))
+        pace = Pace(batch, max(1, min(8, cores // number)), max_pixels)
         create = ray.remote(
             num_cpus=1, num_gpus=int(on_gpu), max_restarts=RETRIES, max_task_retries=RETRIES
         )(_Worker).remote

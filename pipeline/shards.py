@@ -22,11 +22,17 @@ from numpy.typing import NDArray
 
 from cqr.atomic import replacing
 from cqr.listing import Failure
+from cqr.pipeline import sums
 from cqr.pipeline.regions import Regions
 
 FORMAT = "cqr-regions"
 SHARD_FORMAT = "cqr-regions-shard"
-VERSION = 1
+VERSION = 2
+READ = (1, 2)
+"""Versions that are read: the first has no checksums."""
+
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+"""What h5py raises on damaged bytes."""
 
 TEXT = h5py.string_dtype("utf-8")
 
@@ -208,7 +214,7 @@ class Shard(NamedTuple):
 
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file that is put to `path` when the block ends well.
+    """An HDF5 file that is put to `path` when the block ends well, with its checksums.
 
     It is made in memory and written by us: when the disk is full, HDF5 2.0 ends
     the process by a segmentation fault while it closes the file.
@@ -219,8 +225,10 @@ def written(path: Path) -> Iterator[h5py.File]:
         yield file
         file.flush()
         image = file.id.get_file_image()
-    with replacing(path) as temporary:
-        temporary.write_bytes(image)
+        trailer = sums.Sums.of(memoryview(image), file).trailer
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        stream.write(image)
+        stream.write(trailer)
 
 
 def write_shard(path: Path, header: Header, rows: Rows, failures: Sequence[Failure] = ()) -> None:
@@ -249,9 +257,12 @@ def read_shard(path: Path, header: Header) -> tuple[Rows, list[Failure]]:
         BadShard: it is missing, damaged, or of another set.
     """
     with opened(path, header) as (file, _):
-        paths = strings(file["images/path"])
-        rows = Rows(paths, {name: file[name][:] for name in header.layout})
-        return rows, _failures(file)
+        try:
+            paths = strings(file["images/path"])
+            rows = Rows(paths, {name: file[name][:] for name in header.layout})
+            return rows, _failures(file)
+        except DAMAGE:
+            raise BadShard(path, "is truncated or damaged") from None
 
 
 def shard_contents(path: Path, header: Header) -> tuple[list[str], list[Failure]]:
@@ -261,31 +272,44 @@ def shard_contents(path: Path, header: Header) -> tuple[list[str], list[Failure]
         BadShard: it is missing, damaged, or of another set.
     """
     with opened(path, header) as (file, _):
-        return strings(file["images/path"]), _failures(file)
+        try:
+            return strings(file["images/path"]), _failures(file)
+        except DAMAGE:
+            raise BadShard(path, "is truncated or damaged") from None
 
 
 @contextlib.contextmanager
 def opened(path: Path, header: Header) -> Iterator[tuple[h5py.File, dict[str, int]]]:
     """A shard open for reading, and its offsets, after checking all that can be wrong with it."""
     try:
+        sums.check(path)
         file = h5py.File(path, "r")
     except FileNotFoundError:
         raise BadShard(path, "is missing") from None
-    except OSError:
+    except (sums.Damaged, *DAMAGE):
         raise BadShard(path, "is truncated or damaged") from None
     with file:
-        if file.attrs.get("format") != SHARD_FORMAT or file.attrs.get("version") != VERSION:
-            raise BadShard(path, f"is not a {SHARD_FORMAT} file of version {VERSION}")
-        if (file.attrs.get("set"), file.attrs.get("settings")) != (header.set_id, header.settings):
-            raise BadShard(path, "belongs to another set")
-        paths = file.get("images/path")
-        if not isinstance(paths, h5py.Dataset) or paths.ndim != 1:
-            raise BadShard(path, "has no images/path")
-        offsets = {
-            name: _offset(path, file.get(name), name, (len(paths), *shape), dtype)
-            for name, (shape, dtype) in header.layout.items()
-        }
+        try:
+            offsets = _checked(path, file, header)
+        except DAMAGE:
+            raise BadShard(path, "is truncated or damaged") from None
         yield file, offsets
+
+
+def _checked(path: Path, file: h5py.File, header: Header) -> dict[str, int]:
+    """Where each array begins, once the file is found to be a shard of that set."""
+    if file.attrs.get("format") != SHARD_FORMAT or file.attrs.get("version") not in READ:
+        versions = " or ".join(map(str, READ))
+        raise BadShard(path, f"is not a {SHARD_FORMAT} file of version {versions}")
+    if (file.attrs.get("set"), file.attrs.get("settings")) != (header.set_id, header.settings):
+        raise BadShard(path, "belongs to another set")
+    paths = file.get("images/path")
+    if not isinstance(paths, h5py.Dataset) or paths.ndim != 1:
+        raise BadShard(path, "has no images/path")
+    return {
+        name: _offset(path, file.get(name), name, (len(paths), *shape), dtype)
+        for name, (shape, dtype) in header.layout.items()
+    }
 
 
 def _offset(path: Path, data: Any, name: str, shape: tuple[int, ...], dtype: np.dtype) -> int:

@@ -45,6 +45,7 @@ class Built:
         dropped: pictures that were in the gallery before and are no longer.
         absent: pictures that have regions, but whose file is not there.
         anew: why nothing of an older gallery could be kept, or "".
+        notes: how the metadata was read.
     """
 
     gallery: Gallery
@@ -53,6 +54,7 @@ class Built:
     dropped: int
     absent: int
     anew: str
+    notes: list[str]
 
 
 def source(run: Run, reader: RegionReader) -> dict[str, Any]:
@@ -109,8 +111,10 @@ def build(
     paths = _there(reader)
     described_by = metadata.resolve() if metadata else old.described_by if old else None
     table = pd.DataFrame({"path": paths})
+    notes: list[str] = []
     if described_by is not None:
-        table = table.join(read_metadata(described_by, paths))
+        described = read_metadata(described_by, paths)
+        table, notes = table.join(described.table), described.notes
 
     known = [g for g in (old, _read(folder / PARTIAL)) if g and g.source == made_of]
     vectors, lacking = _kept(paths, known)
@@ -141,6 +145,7 @@ def build(
         dropped=len(set(old.paths) - set(paths)) if old else 0,
         absent=len(reader) - len(paths),
         anew=difference(old.source, made_of) if old else "",
+        notes=notes,
     )
 
 

@@ -93,8 +93,8 @@ def print_built(built: Built, index: str, first: tuple[str, str]) -> None:
         notes.print(said, style="yellow", soft_wrap=True)
     print(f"{g.folder}: {len(g):,} vectors of {g.vectors.shape[1]}, {index} index")
     print(f"Encoded {built.computed:,} pictures, kept {built.kept:,}, dropped {built.dropped:,}")
-    if columns := list(g.metadata.columns):
-        print(f"Metadata {', '.join(columns)}")
+    for note in built.notes:
+        print(f"Metadata: {note}")
     path, text = first
     asked = f" --text {quoted(text)}" if text else ""
     print(f"Next: cqr search --image {shlex.quote(path)}{asked}")

@@ -11,14 +11,17 @@ Nothing in it is ever run.
 import ast
 import keyword
 import operator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from cqr.errors import UserError, reason
+from cqr.pipeline.imports.names import Names
+from cqr.trainer.datasets import tabular
 
 _COMPARE: dict[type[ast.cmpop], Any] = {
     ast.Eq: operator.eq,
@@ -28,49 +31,123 @@ _COMPARE: dict[type[ast.cmpop], Any] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
+_INTEGER = r"-?(0|[1-9][0-9]*)"
+_DECIMAL = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?"
 _HOW = 'write comparisons such as colour == "red" and price < 20, joined by and, or, not, ()'
 
 
-def read_metadata(file: Path, paths: list[str]) -> pd.DataFrame:
-    """A row for each path, NA where the table has none; columns have pandas' nullable types.
+class Metadata(NamedTuple):
+    """What a table says of the pictures.
+
+    Attributes:
+        table: a row for each path, NA where the table has none; columns have pandas' nullable
+            types.
+        notes: how it was read, a sentence each.
+    """
+
+    table: pd.DataFrame
+    notes: list[str]
+
+
+def read_metadata(file: Path, paths: list[str]) -> Metadata:
+    """What is known of each path.
+
+    The cells of a CSV are text, and only an empty one is unknown.  A column all of whose cells
+    are numbers as numbers are written (no leading zero, no exponent) is one of numbers, and one of
+    True and False is that.
 
     Args:
-        file: CSV or Parquet, with a column `path` that names each picture once, as the
-            feature file does.
+        file: CSV (also with ";") or Parquet, with a column `path`, `file`, `image` or `id` that
+            names each picture once: as the feature file does, by file name, or without suffix.
 
     Raises:
         UserError: it cannot be read, or has no such column, a path twice, or not one of the
             paths.
     """
-    try:
-        table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
-    except FileNotFoundError:
-        raise UserError(f"there is no {file}; name the table of metadata with --metadata") from None
-    except Exception as error:  # the readers of damaged bytes raise what they like
+    if not file.exists():
+        raise UserError(f"there is no {file}; name the table of metadata with --metadata")
+    table = tabular.load(file)
+    column = tabular.path_column(list(table.columns))
+    if column is None:
         raise UserError(
-            f"cannot read {file} ({reason(error)}): give a CSV or Parquet table"
-        ) from error
-    if "path" not in table:
-        raise UserError(f"{file} has no column `path` that names the pictures")
-    table = table.set_index("path")
-    if not table.index.is_unique:
-        twice = table.index[table.index.duplicated()][0]
-        raise UserError(f"{file} names {twice} twice: a picture has one row")
-    if not table.index.isin(paths).any():
-        raise UserError(
-            f"{file} names none of the pictures: its first path is {table.index[0]!r}, "
-            f"the features' is {paths[0]!r}"
-            if len(table)
-            else f"{file} has no row"
+            f"{file} has no column `path` that names the pictures, nor one named file, image or id"
         )
-    for name in table.columns:
-        if not str(name).isidentifier() or keyword.iskeyword(str(name)):
+    _check_columns(file, [name for name in table.columns if name != column])
+    if not len(table):
+        raise UserError(f"{file} has no row")
+    names = tabular.strings(table[column])
+    known = Names(paths)
+    found = pd.Series([known.find(name) if name else None for name in names], names.index)
+    there = found.notna()
+    if not there.any():
+        raise UserError(
+            f"{file} names none of the pictures: its first path is {names.iloc[0]!r}, "
+            f"the features' is {paths[0]!r}"
+        )
+    if (twice := found[there].duplicated()).any():
+        raise UserError(f"{file} names {found[there][twice].iloc[0]} twice: a picture has one row")
+    rest = table.drop(columns=column)
+    if file.suffix.lower() == ".parquet":
+        typed = rest.convert_dtypes()
+    else:
+        typed = pd.DataFrame({name: _typed(rest[name]) for name in rest}, rest.index)
+    typed = typed[there].set_axis(found[there].tolist(), axis=0).reindex(paths)
+    notes = list(_said(file, names, there, known.loose, len(paths), typed))
+    return Metadata(typed.reset_index(drop=True), notes)
+
+
+def _check_columns(file: Path, columns: list[str]) -> None:
+    for name in columns:
+        if not name.isidentifier() or keyword.iskeyword(name):
             raise UserError(
                 f"the column {name!r} of {file} cannot be named in a --where: rename it"
             )
         if name == "vector":
             raise UserError(f"the column 'vector' of {file} is a name of cqr's: rename it")
-    return table.convert_dtypes().reindex(paths).reset_index(drop=True)
+        if name == "path":
+            raise UserError(f"the column 'path' of {file} is there twice: rename one")
+
+
+def _typed(column: "pd.Series[str]") -> "pd.Series[Any]":
+    """A column of text as what all of its cells are."""
+    cells = column[column != ""]
+    if len(cells):
+        if cells.str.fullmatch(_INTEGER).all() and cells.str.len().max() < 19:
+            return column.where(column != "", None).map(int, na_action="ignore").astype("Int64")
+        if cells.str.fullmatch(_DECIMAL).all():
+            return column.where(column != "", None).map(float, na_action="ignore").astype("Float64")
+        if cells.isin(("True", "False")).all():
+            truth = {"True": True, "False": False}
+            return column.map(truth.get).astype("boolean")
+    return column.where(column != "", None).astype("string")
+
+
+def _said(
+    file: Path,
+    names: "pd.Series[str]",
+    there: "pd.Series[bool]",
+    loose: list[str],
+    pictures: int,
+    table: pd.DataFrame,
+) -> Iterator[str]:
+    types = ", ".join(f"{name} {_kind(table[name])}" for name in table)
+    described = int(there.sum())
+    yield f"{file.name} describes {described:,} of {pictures:,} pictures: {types}"
+    if lost := len(names) - described:
+        first = names[~there].iloc[0]
+        yield f"{lost:,} rows of {file.name} fit no picture, or more than one, first {first!r}"
+    if loose:
+        yield (
+            f"{len(loose):,} rows of {file.name} are written in other letter case, Unicode form or "
+            f"slashes than their pictures, first {loose[0]!r}"
+        )
+
+
+def _kind(column: "pd.Series[Any]") -> str:
+    kind = column.dtype
+    if pd.api.types.is_bool_dtype(kind):
+        return "(True or False)"
+    return "(number)" if pd.api.types.is_numeric_dtype(kind) else "(text)"
 
 
 def matching(where: str, metadata: pd.DataFrame) -> NDArray[np.bool_]:
@@ -165,9 +242,19 @@ def _value(node: ast.expr, metadata: pd.DataFrame) -> "pd.Series[bool]":
             return ~_value(operand, metadata)
         case ast.Compare(left=ast.Name(id=name), ops=[op], comparators=[right]):
             column, value = metadata[name], ast.literal_eval(right)
+            _check_comparable(name, column, value if isinstance(value, list) else [value])
             if type(op) in _COMPARE:
                 compared: pd.Series[bool] = _COMPARE[type(op)](column, value).astype("boolean")
                 return compared
             within = column.isin(list(value)).astype("boolean").mask(column.isna())
             return within if isinstance(op, ast.In) else ~within
     raise AssertionError(ast.dump(node))
+
+
+def _check_comparable(name: str, column: "pd.Series[Any]", values: list[Any]) -> None:
+    """Raises TypeError for a number held against text, which no row can equal."""
+    kind = _kind(column)
+    wrong = [value for value in values if isinstance(value, str) != (kind == "(text)")]
+    if wrong:
+        what = "text: write it in quotes" if kind == "(text)" else f"no text but {kind}"
+        raise TypeError(f"{wrong[0]!r}, and {name} holds {what}")

@@ -10,6 +10,7 @@ import pytest
 
 from cqr import atomic
 from cqr.errors import UserError
+from cqr.pipeline import assembly
 
 
 def entries(folder):
@@ -154,3 +155,22 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path, otherwise, advice):
         assert re.fullmatch(
             rf"cannot write {folder}: (File exists|Not a directory); {advice}", str(caught.value)
         )
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".txt", "ä" * 127])
+def test_the_longest_names_are_written(tmp_path, name):
+    with atomic.replacing(tmp_path / name) as temporary:
+        temporary.write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with atomic.in_turn(tmp_path / name):
+        pass
+
+
+def test_a_name_that_is_too_long_is_one_sentence(tmp_path):
+    path = tmp_path / ("a" * 256)
+    said = "File name too long; make room or choose another place"
+    with pytest.raises(UserError, match=said), atomic.replacing(path) as temporary:
+        temporary.write_text("x")
+    with pytest.raises(UserError, match="too long for a file; give a shorter --out"):
+        assembly.check_out(tmp_path / ("a" * 240 + ".h5"))
+    assembly.check_out(tmp_path / ("a" * 230 + ".h5"))

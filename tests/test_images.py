@@ -2,6 +2,7 @@
 
 import io
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from cqr import listing
 from cqr.pipeline import images
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's, of damaged metadata
@@ -68,14 +70,81 @@ def test_exif_turns(tmp_path, format, orientation):
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path_factory, values):
     folder = tmp_path_factory.mktemp("grey")
     grey = np.array([values], np.uint16)
-    expected = np.round(grey / 65535 * 255)
+    bits = next(b for b in (8, 10, 12, 14, 16) if max(values) < 2**b)
+    expected = np.round(grey / (2**bits - 1) * 255)
     (folder / "a.png").write_bytes(encoded("PNG", Image.fromarray(grey)))
     (folder / "a.tif").write_bytes(encoded("TIFF", Image.fromarray(grey)))
     raw = grey.astype(">u2").tobytes()
     (folder / "a.pgm").write_bytes(b"P5 %d 1 65535\n" % len(values) + raw)
-    for name in ("a.png", "a.tif", "a.pgm"):
-        found = images.decode(folder / name)
+    for name in ("a.png", "a.tif"):
+        found, guessed = images.decoded(folder / name)
         assert (found == expected[..., None]).all()
+        assert guessed == (max(values) > 0 and bits < 16)
+    full = np.round(grey / 65535 * 255)  # a PGM says its range
+    assert (images.decode(folder / "a.pgm") == full[..., None]).all()
+
+
+def with_sbit(content, bits):
+    """A PNG with a chunk sBIT after its header."""
+    chunk = b"sBIT" + bytes([bits])
+    return content[:33] + b"\0\0\0\1" + chunk + zlib.crc32(chunk).to_bytes(4, "big") + content[33:]
+
+
+def test_the_range_that_a_file_states(tmp_path):
+    grey = Image.fromarray(np.array([[0, 100, 1000]], np.uint16))
+    (tmp_path / "a.png").write_bytes(with_sbit(encoded("PNG", grey), 12))
+    grey.save(tmp_path / "b.tif", tiffinfo={281: 2000})
+    for name, expected in (("a.png", [0, 6, 62]), ("b.tif", [0, 13, 128])):
+        found, guessed = images.decoded(tmp_path / name)
+        assert found[0, :, 0].tolist() == expected
+        assert not guessed
+
+
+@pytest.mark.parametrize("largest", [200, 900, 4000, 9000])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_grey_of_few_bits_is_never_black(tmp_path, largest, dtype):
+    """8 bits in 16, 12 bits, depth in millimetres, 32-bit integers."""
+    ramp = np.linspace(0, largest, 64).astype(dtype).reshape(8, 8)
+    (tmp_path / "a.tif").write_bytes(encoded("TIFF", Image.fromarray(ramp)))
+    found, guessed = images.decoded(tmp_path / "a.tif")
+    assert found.max() > 127
+    assert guessed
+
+
+def test_colour_of_16_bits_that_hold_8_is_refused(tmp_path):
+    """Pillow keeps the upper eight bits, which are all 0."""
+    rows = b"".join(b"\0" + (b"\0\xff\0\x80\0\x01" * 4) for _ in range(4))
+    head = (4).to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0])
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        crc = zlib.crc32(kind + data).to_bytes(4, "big")
+        content += len(data).to_bytes(4, "big") + kind + data + crc
+    with pytest.raises(images.Refused, match="would be black"):
+        images.decode(content)
+
+
+def test_heic_is_read_where_its_codec_is(tmp_path):
+    pytest.importorskip("pillow_heif", reason="the next test shows what is said without it")
+    red = Image.fromarray(np.full((20, 30, 3), (200, 30, 40), np.uint8))
+    red.save(tmp_path / "a.heic", "HEIF")
+    found = images.decode(tmp_path / "a.heic")
+    assert found.shape == (20, 30, 3)
+    assert np.abs(found.astype(int) - (200, 30, 40)).max() < 12
+    assert listing.find(tmp_path)[0] == ["a.heic"]
+
+
+def test_the_codec_that_is_missing_is_named():
+    head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
+    if "HEIF" in Image.OPEN:
+        pytest.skip("pillow-heif is installed: the file is then merely damaged")
+    with pytest.raises(images.Refused, match=r"HEIC needs `pip install 'cqr\[heic\]'`"):
+        images.decode(head)
+
+
+def test_the_size_of_the_largest_pictures_is_said(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded("PNG", Image.new("1", (20_000, 20_000))))
+    with pytest.raises(images.TooLarge, match="has 20000 x 20000 pixels"):
+        images.decode(tmp_path / "a.png")
 
 
 def test_transparency_lies_on_white(tmp_path):

@@ -152,3 +152,97 @@ def test_every_line_is_there_or_missing(tmp_path_factory, names, crlf):
     assert set(found.paths) == set(names[::2])
     assert {failure.path for failure in found.missing} == set(names) - set(names[::2])
     assert found.repeated == len(names) - len(set(names))
+
+
+def made(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_folders_that_link_to_one_another_are_each_taken_once(tmp_path):
+    albums = [f"album{i}" for i in range(5)]
+    made(tmp_path, *(f"{name}/{name}.png" for name in albums))
+    for one in albums:
+        for other in albums:
+            (tmp_path / one / f"to-{other}").symlink_to(tmp_path / other)
+    looked = listing.look(tmp_path)
+    assert looked.paths == [f"{name}/{name}.png" for name in albums]
+    assert looked.notes == [
+        "Linked: 25 folders that are there under another name too; each is taken once"
+    ]
+
+
+def test_folders_in_folders_to_any_depth(tmp_path):
+    here = os.getcwd()
+    os.chdir(tmp_path)
+    try:
+        for _ in range(1200):
+            os.mkdir("d")
+            os.chdir("d")
+        open("a.png", "w").close()
+        found, _ = listing.find(tmp_path)
+        os.remove("a.png")
+    finally:  # by hand: what clears away after a test goes into itself for each folder
+        while os.getcwd() != str(tmp_path):
+            os.chdir("..")
+            os.rmdir("d")
+        os.chdir(here)
+    assert found == ["d/" * 1200 + "a.png"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder; see the next test")
+def test_a_folder_without_access_is_a_failure(tmp_path):
+    made(tmp_path, "a.png", "b/c.png")
+    (tmp_path / "b").chmod(0)
+    try:
+        check_unreadable(tmp_path)
+    finally:
+        (tmp_path / "b").chmod(0o700)
+
+
+def test_a_folder_that_cannot_be_listed_is_a_failure(tmp_path, monkeypatch):
+    made(tmp_path, "a.png", "b/c.png")
+    scandir = os.scandir
+
+    def refusing(folder):
+        if str(folder).rstrip("/").endswith("/b"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    check_unreadable(tmp_path)
+
+
+def check_unreadable(root):
+    assert listing.find(root) == (
+        ["a.png"],
+        [("b", "the folder cannot be listed (Permission denied)")],
+    )
+
+
+def test_what_is_passed_over_is_counted_by_suffix(tmp_path):
+    made(tmp_path, "a.png", "b.dng", "c.DNG", "d.jpg?w=500", "e.jpg?w=20", "README", "f.zip")
+    (note,) = listing.look(tmp_path).notes
+    assert note == (
+        "Passed over, by their suffix: 2 .dng, 2 .jpg?, 1 without a suffix, 1 .zip (save raw "
+        "pictures as JPEG or TIFF; --list takes files of any name)"
+    )
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UserError, match=r"no pictures in .*: 2 .dng, 2 .jpg\?, .*--images"):
+        listing.look(tmp_path)
+
+
+def test_what_other_programs_keep_and_what_is_excluded(tmp_path):
+    made(tmp_path, "a.png", "@eaDir/a.png", "x/#recycle/b.png", "__MACOSX/c.png", "x/d.png")
+    made(tmp_path, "thumbs/e.png", "x/thumbs/f.png", "x/g_small.png")
+    assert listing.find(tmp_path)[0] == [
+        "a.png", "thumbs/e.png", "x/d.png", "x/g_small.png", "x/thumbs/f.png"
+    ]  # fmt: skip
+    looked = listing.look(tmp_path, exclude=("thumbs", "x/*_small.*"))
+    assert looked.paths == ["a.png", "x/d.png"]
+    (note,) = looked.notes
+    assert note.startswith("Left out, with all that is in them: 2 thumbs, ")
+    assert set(note.split(": ")[1].split(", ")) == {
+        "2 thumbs", "1 #recycle", "1 @eaDir", "1 __MACOSX", "1 x/*_small.*"
+    }  # fmt: skip

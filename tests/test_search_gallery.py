@@ -18,6 +18,7 @@ from cqr.errors import UserError
 from cqr.search import build as building
 from cqr.search import gallery as galleries
 from cqr.search.build import build
+from cqr.search.metadata import matching, read_metadata
 from cqr.trainer.features import RegionReader
 from cqr.trainer.ranking import encode
 from cqr.trainer.text.vocabulary import Vocabulary
@@ -273,6 +274,47 @@ def test_a_table_that_cannot_be_used_is_refused(run, tmp_path, text, sentence):
     table.write_text(text)
     with pytest.raises(UserError, match=sentence):
         built(run, metadata=table)
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_metadata_is_text_as_it_stands(tmp_path, separator):
+    lines = [
+        "id,code,name,size,price,ok",
+        "1,007,NA,1E5,1.50,True",
+        "2,012,None,2E5,,False",
+        "3,,,3E5,-2,",
+        "9,1,x,y,3,True",
+    ]
+    table = tmp_path / "about.csv"
+    table.write_text("\n".join(lines).replace(",", separator))
+    found, notes = read_metadata(table, ["1.png", "2.png", "3.png", "4.png"])
+    unknown = found.astype(object).where(found.notna(), None)
+    assert unknown["code"].tolist() == ["007", "012", None, None]
+    assert unknown["name"].tolist() == ["NA", "None", None, None]
+    assert unknown["size"].tolist() == ["1E5", "2E5", "3E5", None]
+    assert unknown["price"].tolist() == [1.5, None, -2, None]
+    assert unknown["ok"].tolist() == [True, False, None, None]
+    types = "code (text), name (text), size (text), price (number), ok (True or False)"
+    assert notes == [
+        f"about.csv describes 3 of 4 pictures: {types}",
+        "1 rows of about.csv fit no picture, or more than one, first '9'",
+    ]
+    assert matching('name == "NA"', found).tolist() == [True, False, False, False]
+    for where, sentence in (
+        ("code == 7", "7, and code holds text: write it in quotes"),
+        ('price == "2"', "'2', and price holds no text but"),
+        ("code in [7, 8]", "write it in quotes"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            matching(where, found)
+
+
+def test_metadata_of_other_systems_names_is_matched_and_said(tmp_path):
+    table = tmp_path / "about.csv"
+    table.write_text("path,colour\ncafe\u0301.png,red\nsub\\B.PNG,blue\n")
+    found, notes = read_metadata(table, ["caf\u00e9.png", "sub/b.png"])
+    assert found["colour"].tolist() == ["red", "blue"]
+    assert "2 rows of about.csv are written in other letter case, Unicode form or" in notes[1]
 
 
 def test_a_damaged_gallery_is_said_and_built_again(run):

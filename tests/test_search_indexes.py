@@ -191,18 +191,58 @@ def test_an_interrupted_build_goes_on(write, hnsw, monkeypatch):
     assert open_index(None, g).name == "exact"  # a half one is not taken
     build_index("hnsw", g, lambda done, total: seen.append(done))
     assert seen == [0, 500, 1000, 1500, 1500, 2000, 2500, 3000]
-    assert len(list(g.folder.glob("hnsw-*"))) == 1
+    assert {file.name for file in g.folder.glob("hnsw-*")} == {
+        f"hnsw-{g.id}.usearch",
+        f"hnsw-{g.id}.usearch.sha256",
+    }
     assert open_index(None, g).name == "hnsw"
 
 
-def test_a_damaged_graph_is_said(write, hnsw):
-    (vectors,) = clustered(500, 16, 5, seed=7)
+def flipped(file, at):
+    content = bytearray(file.read_bytes())
+    content[at % len(content)] ^= 0x40
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[:1000]),
+        lambda file: flipped(file, 3000),  # usearch opens it; a search may end the process
+        lambda file: flipped(file, -1),
+        lambda file: file.with_name(f"{file.name}.sha256").unlink(),
+        lambda file: file.with_name(f"{file.name}.sha256").write_bytes(b"\xff"),
+    ],
+)
+def test_a_damaged_graph_is_said_and_not_opened(write, hnsw, spoil, caplog):
+    vectors, queries = clustered(500, 16, 5, seed=7, number=2)
     g = write(vectors)
     build(g)
-    file = hnsw.file_of(g)
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"is damaged .*: delete it and run `cqr index"):
+    spoil(hnsw.file_of(g))
+    with pytest.raises(UserError, match=r"is damaged .*: build it again with `cqr index"):
         open_index("hnsw", g)
+    meanwhile = open_index(None, g)
+    assert meanwhile.name == "exact"
+    assert "is damaged" in caplog.text
+    assert "the exact search answers" in caplog.text
+    rows, _ = meanwhile.search(queries[:3], 5, [NONE] * 3)
+    assert (rows >= 0).all()
+    build(g)
+    assert open_index(None, g).name == "hnsw"
+
+
+def test_a_graph_of_rows_that_are_not_there_is_asked_no_more(write, hnsw, caplog):
+    vectors, queries = clustered(500, 16, 5, seed=7, number=2)
+    g = write(vectors)
+    graph = hnsw._begun(hnsw.import_usearch(), g)
+    graph.add(np.arange(500) + 100, g.vectors.astype(np.float32))  # as a damaged file may say
+    hnsw._save(graph, hnsw.file_of(g))
+    index = open_index("hnsw", g)
+    right = exact.Exact(g).search(queries[:20], 5, [NONE] * 20)
+    for _ in range(2):
+        found = index.search(queries[:20], 5, [NONE] * 20)
+        np.testing.assert_array_equal(found[0], right[0])
+    assert caplog.text.count("names rows that are not there") == 1
 
 
 @pytest.fixture

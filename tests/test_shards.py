@@ -103,7 +103,7 @@ def test_attributes_are_as_documented(tmp_path):
         assert file["regions/features"].dtype == np.float16
         assert file["regions/features"].is_virtual
     assert attributes["format"] == "cqr-regions"
-    assert attributes["version"] == 1
+    assert attributes["version"] == 2
     assert attributes["detector"] == '{"name": "fake"}'
     assert (attributes["k"], attributes["dim"], attributes["image_root"]) == (3, 2, "/pictures")
 
@@ -190,9 +190,10 @@ def test_another_format_and_another_version(tmp_path):
     )
     written(out, ["p"])
     with h5py.File(out, "a") as file:
-        file.attrs["version"] = 2
+        file.attrs["version"] = 3
     assert refusal(out) == (
-        f"{out} is of version 2, this cqr reads 1: update cqr, or extract again with --overwrite"
+        f"{out} is of version 3, this cqr reads 1 and 2: update cqr, or extract again with"
+        f" --overwrite"
     )
 
 

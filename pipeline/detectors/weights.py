@@ -4,13 +4,12 @@ import zipfile
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from cqr import unpickle
 from cqr.errors import UserError
-from cqr.pipeline import unpickle
 
 State = dict[str, Tensor]
 
@@ -19,8 +18,9 @@ def read(path: Path) -> State:
     """The tensors of a .safetensors, .pth, .pt or .pkl file, by name, on the CPU.
 
     Plain tables of tensors and tables below "model" or "state_dict" are read.
-    Pickles may hold tensors, arrays and plain containers; nothing else is
-    admitted, so a file from a stranger cannot run code.
+    Files of torch are read as `weights_only`, and pickles of arrays (detectron2's model zoo) by
+    `unpickle`: neither admits more than numbers and plain containers, so a file from a stranger
+    cannot run code.
 
     Raises:
         UserError: the file is absent, damaged, or holds something else.
@@ -28,26 +28,23 @@ def read(path: Path) -> State:
     if not path.is_file():
         raise UserError(f"the weights file {path} does not exist; check --weights")
     try:
-        content = _parse(path)
+        content = _table(_parse(path))
     except Exception as error:  # readers of hostile bytes raise whatever they meet
         raise UserError(
             f"cannot read weights from {path}: it is damaged, of another format, or holds more "
             "than tensors; give a whole .safetensors, .pth, .pt or .pkl file with --weights"
         ) from error
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path} holds no table of tensors; give another file with --weights")
     state = {}
     for name, value in content.items():
-        if not isinstance(value, Tensor | np.ndarray):
+        if not isinstance(value, Tensor):
             raise UserError(
                 f"{path} holds {type(value).__name__} where the tensor {name} is expected; "
                 "give another file with --weights"
             )
         name = str(name).removeprefix("module.")  # as DistributedDataParallel saves it
-        state[name] = torch.tensor(value) if isinstance(value, np.ndarray) else value
+        state[name] = value
     return state
 
 
@@ -70,6 +67,23 @@ def fit(network: nn.Module, state: State, path: Path, config: str) -> None:
             f"the weights in {path} are not those of {config}: {len(wrong or missing)} of "
             f"{len(wanted)} tensors do not fit ({name} is {problem}); choose --config or --weights"
         )
+
+
+def _table(content: Any) -> Any:
+    """What may be a table of tensors, arrays having become some.
+
+    Raises:
+        ValueError: an array is none of numbers.
+    """
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        return content
+    return {
+        name: torch.from_numpy(value.numbers()) if isinstance(value, unpickle.Array) else value
+        for name, value in content.items()
+    }
 
 
 def _parse(path: Path) -> Any:

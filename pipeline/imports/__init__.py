@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cqr.errors import UserError
-from cqr.listing import Failure, find
+from cqr.listing import Failure, look
 from cqr.pipeline import assembly, images
 from cqr.pipeline.assembly import Summary, Task, Times
 from cqr.pipeline.imports.arrays import Arrays
+from cqr.pipeline.imports.mmf import Mmf
 from cqr.pipeline.imports.names import Names
 from cqr.pipeline.imports.npz import Npz
 from cqr.pipeline.imports.source import EXTRAS, Broken, Entry, Kind, Source, regions
@@ -52,12 +53,14 @@ class Survey:
         kind: of all of them.
         refused: what cannot be used.
         unmatched: ids that name no one picture.
+        loose: ids that are written otherwise than the path that they fit.
     """
 
     entries: dict[str, Entry]
     kind: Kind
     refused: list[Failure]
     unmatched: list[str]
+    loose: list[str]
 
 
 def default_out(source: Path) -> Path:
@@ -85,10 +88,14 @@ def import_features(
     assembly.check_names(job.source, job.images)
     if job.k is not None and job.k < 1:
         raise UserError(f"--k is {job.k}, it must be at least 1")
-    names = None if job.images is None else Names(find(job.images)[0])
+    names = None if job.images is None else Names(look(job.images, exclude=()).paths)
     with closing(open_source(job.source)) as source:
         say(f"Source: {source.format}, {job.source}")
         survey = look_through(source, job.source, names)
+        most = max(entry.regions for entry in survey.entries.values())
+        say(f"Found: {len(survey.entries):,} pictures of up to {most} regions, {survey.kind}")
+        for note in source.notes:
+            say(note)
         header = _header(job, source, survey)
         with assembly.locked(job.out):
             paths = list(survey.entries)
@@ -106,9 +113,49 @@ def open_source(path: Path) -> Source:
     """Raises UserError if it is none of the formats."""
     if not path.exists():
         raise UserError(f"{path} does not exist; name a TSV file or a folder of features")
+    if what := other_format(path):
+        raise UserError(f"{path} is {what}")
     if not path.is_dir():
         return Tsv(path)
-    return Arrays(path) if (path / "features.npy").exists() else Npz(path)
+    if (path / "features.npy").exists():
+        return Arrays(path)
+    return Mmf(path) if Mmf.fits(path) else Npz(path)
+
+
+_ARRAYS = "save it as features.npy, boxes.npy and paths.txt (docs/features.md)"
+
+
+def other_format(path: Path) -> str:
+    """What a file is that is none of the formats, and the way in, by its first bytes; or ""."""
+    if path.is_dir():
+        lmdb = path / "data.mdb"
+        return (
+            f"an LMDB database: read it with the package lmdb, and {_ARRAYS}"
+            if (lmdb.exists())
+            else ""
+        )
+    if not path.is_file():  # to open a pipe is to wait
+        return ""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError:
+        return ""  # whoever reads it says so
+    if head.startswith(b"\x89HDF"):
+        return f"an HDF5 file, whose layout nothing fixes: read it with h5py, and {_ARRAYS}"
+    if head[16:20] == b"\xde\xc0\xef\xbe":
+        return f"an LMDB database: read it with the package lmdb, and {_ARRAYS}"
+    if head.startswith(b"\x93NUMPY"):
+        return "one array: name its folder, with features.npy, boxes.npy and paths.txt in it"
+    if head.startswith(b"PK"):
+        return "a zip or npz archive: name the folder of .npz files, one a picture"
+    first = head.split(b"\t", 2)
+    if len(first) == 2 and first[1].lstrip().startswith(b"{"):
+        return (
+            "a TSV of JSON, as VinVL's predictions are: write it as image_id, num_boxes and"
+            " features in base64, a line a picture"
+        )
+    return ""
 
 
 def look_through(source: Source, where: Path, names: Names | None) -> Survey:
@@ -143,7 +190,7 @@ def look_through(source: Source, where: Path, names: Names | None) -> Survey:
             refused.append(_failure(path, f"is there already, in {before}", entry))
         else:
             entries[path] = entry
-    return Survey(entries, kind, refused, unmatched)
+    return Survey(entries, kind, refused, unmatched, names.loose if names else [])
 
 
 def _failure(path: str, reason: str, entry: Entry) -> Failure:
@@ -236,6 +283,11 @@ def _notes(job: ImportJob, survey: Survey, k: int) -> list[str]:
         notes.append(
             f"Cut: {len(more):,} pictures have more than {k} regions, up to {max(more)}; the first"
             f" {k} are kept"
+        )
+    if survey.loose:
+        notes.append(
+            f"Matched loosely: {len(survey.loose):,} ids differ from their pictures in letter case,"
+            f" Unicode form or slashes, first {survey.loose[0]}"
         )
     if survey.unmatched:
         notes.append(

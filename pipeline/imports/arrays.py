@@ -13,7 +13,7 @@ paths.txt, features.npy and, unless a region is the whole picture, boxes.npy mus
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ class Arrays:
     """
 
     format = "arrays"
+    notes: ClassVar[list[str]] = []
 
     def __init__(self, folder: Path):
         self.folder = folder

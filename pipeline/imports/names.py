@@ -2,8 +2,8 @@
 
 import posixpath
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 
 _COCO = re.compile(r"(?:^|_)(\d{12})$")
 """The end of COCO_train2014_000000132417, or all of 000000132417: the picture of id 132417."""
@@ -13,21 +13,52 @@ class Names:
     """The pictures of a folder, by every name that a source may have for them.
 
     The whole path goes before the path without its suffix, before the file's
-    name, before that without its suffix, before the number in a name of COCO's.
+    name, before that without its suffix, before the number in a name of COCO's.  Where nothing
+    fits so, names are held together in one Unicode form and with "/" for a backslash, and then
+    without regard to case.
+
+    Attributes:
+        loose: the ids that were found in that way only.
     """
 
     def __init__(self, paths: Sequence[str]):
-        self.known: list[defaultdict[str, list[str]]] = [defaultdict(list) for _ in range(5)]
-        for path in paths:
-            for names, name in zip(self.known, _names(path), strict=False):
-                names[name].append(path)
+        self.loose: list[str] = []
+        self._paths = paths
+        self._forms: list[list[dict[str, list[str]]]] = [_known(paths, str)]
 
     def find(self, id: str) -> str | None:
         """The one picture of that name; None if there is none, or more than one."""
-        for names in self.known:
-            if id in names:
-                return names[id][0] if len(names[id]) == 1 else None
+        for number, form in enumerate(_FORMS):
+            if number == len(self._forms):
+                self._forms.append(_known(self._paths, form))
+            for names in self._forms[number]:
+                if fitting := names.get(form(id)):
+                    if len(fitting) > 1:
+                        return None
+                    if number:
+                        self.loose.append(id)
+                    return fitting[0]
         return None
+
+
+def plain(name: str) -> str:
+    """A name in the one form that systems differ in: composed letters, "/", no "./" in front."""
+    return unicodedata.normalize("NFC", name).replace("\\", "/").removeprefix("./")
+
+
+def folded(name: str) -> str:
+    return plain(name).casefold()
+
+
+_FORMS: tuple[Callable[[str], str], ...] = (str, plain, folded)
+
+
+def _known(paths: Sequence[str], form: Callable[[str], str]) -> list[dict[str, list[str]]]:
+    known: list[dict[str, list[str]]] = [{} for _ in range(5)]
+    for path in paths:
+        for names, name in zip(known, _names(form(path)), strict=False):
+            names.setdefault(name, []).append(path)
+    return known
 
 
 def _names(path: str) -> Iterator[str]:

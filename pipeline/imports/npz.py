@@ -6,24 +6,28 @@ and attrs_conf.  Others store x as D x n (openvqa reads that), or no info.
 """
 
 import contextlib
+import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, ClassVar, Self
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from cqr import unpickle
 from cqr.errors import UserError
 from cqr.listing import Failure, files, is_utf8, readable
-from cqr.pipeline import unpickle
 from cqr.pipeline.imports.source import Broken, Entry, Found, Kind
 
 EXTRAS = {"classes": "objects_id", "attributes": "attrs_id", "attribute_scores": "attrs_conf"}
 """What cqr names its extras, and what holds them in `info`."""
 
 COLUMNS = ("objects_conf", *EXTRAS.values())
+
+LIMIT = 2**28
+"""Bytes of an array: 100 regions of 2048 values take 0.8 million."""
 
 IN_ORDER = "in_order"
 """Set in `info` by `cqr export`: rows are in order already, though not of confidence alone."""
@@ -37,10 +41,11 @@ class Npz:
     """
 
     format = "npz"
+    notes: ClassVar[list[str]] = []
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.names = files(folder, {".npz"})
+        self.names, self.unreadable = files(folder, {".npz"})
         if not self.names:
             raise UserError(
                 f"{folder} holds no features that cqr knows: neither .npz files, one a picture, nor"
@@ -50,6 +55,7 @@ class Npz:
     def close(self) -> None: ...
 
     def entries(self) -> Iterator[Entry | Failure]:
+        yield from self.unreadable
         for name in self.names:
             if not is_utf8(name):
                 yield Failure(readable(name), "name is not valid UTF-8")
@@ -84,7 +90,7 @@ class _Archive:
         n, boxes = self._boxes()
         info = self._info()
         with self._member("x") as stream:
-            shape = _header(stream)
+            shape, _ = _header(stream)
         dim = shape[0 if _is_across(shape, {n, len(boxes)}) else 1]
         extras = tuple(ours for ours, theirs in EXTRAS.items() if theirs in info)
         ranked = "objects_conf" in info and not info.get(IN_ORDER)
@@ -119,17 +125,25 @@ class _Archive:
         with _damage_said(), self._member("info") as stream:
             _header(stream)
             found = unpickle.load(stream)
-            info = found.item() if isinstance(found, np.ndarray) and found.ndim == 0 else None
-        return info if isinstance(info, dict) else {}
+            info = found.values if isinstance(found, unpickle.Array) else []
+        return info[0] if len(info) == 1 and isinstance(info[0], dict) else {}
 
     def _integer(self, name: str, otherwise: Mapping[str, Any]) -> int:
-        value = self._array(name) if name in self.members else otherwise.get(name)
-        value = np.asarray(value)
+        try:
+            given = name in self.members
+            value = self._array(name) if given else unpickle.as_numbers(otherwise.get(name))
+        except ValueError:
+            raise Broken(f"has no number in {name}") from None
         if value.size != 1 or value.dtype.kind not in "iu":
             raise Broken(f"has no number in {name}")
         return int(value.item())
 
     def _array(self, name: str) -> NDArray[Any]:
+        with _damage_said(), self._member(name) as stream:
+            shape, dtype = _header(stream)
+            needed = math.prod(shape) * dtype.itemsize
+            if needed > self.zip.getinfo(f"{name}.npy").file_size:  # else numpy makes room for it
+                raise Broken(f"is truncated or damaged ({name} says that it has {needed:,} bytes)")
         with _damage_said(), self._member(name) as stream:
             array = npy.read_array(stream, allow_pickle=False)
         if array.dtype.kind not in "iuf":
@@ -140,6 +154,9 @@ class _Archive:
         if name not in self.members:
             raise Broken(f"has no {name}")
         with _damage_said():
+            size = self.zip.getinfo(f"{name}.npy").file_size
+            if size > LIMIT:
+                raise Broken(f"has {size:,} bytes of {name}, more than features of a picture take")
             return self.zip.open(f"{name}.npy")
 
 
@@ -153,12 +170,13 @@ def _damage_said() -> Iterator[None]:
         raise Broken(f"is truncated or damaged ({' '.join(str(error).split())})") from error
 
 
-def _header(stream: IO[bytes]) -> tuple[int, ...]:
-    """The shape that a .npy stream begins with."""
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """The shape and dtype that a .npy stream begins with."""
     with _damage_said():
         old = npy.read_magic(stream) == (1, 0)
         read = npy.read_array_header_1_0 if old else npy.read_array_header_2_0
-        return read(stream)[0]
+        shape, _, dtype = read(stream)
+        return shape, dtype
 
 
 def _is_across(shape: tuple[int, ...], rows: set[int]) -> bool:
@@ -169,7 +187,10 @@ def _is_across(shape: tuple[int, ...], rows: set[int]) -> bool:
 
 
 def _column(info: Mapping[str, Any], name: str, n: int) -> NDArray[Any]:
-    values = np.asarray(info[name])
+    try:
+        values = unpickle.as_numbers(info[name])
+    except ValueError:
+        values = np.zeros((0, 0))
     if values.ndim != 1 or len(values) < n or values.dtype.kind not in "iuf":
         raise Broken(f"has an {name} in its info that is no array of {n} numbers")
     return values[:n]

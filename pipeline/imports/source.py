@@ -68,6 +68,7 @@ class Found:
         confidence: n, or None.
         extras: name in EXTRAS to n values.
         size: width and height of the picture; None: the source does not say.
+        fractions: boxes are fractions of the picture's width and height, not pixels.
     """
 
     features: NDArray[Any]
@@ -75,6 +76,7 @@ class Found:
     confidence: NDArray[Any] | None
     extras: Mapping[str, NDArray[Any]]
     size: tuple[int, int] | None
+    fractions: bool = False
 
 
 class Source(Protocol):
@@ -82,9 +84,13 @@ class Source(Protocol):
 
     Attributes:
         format: for people.
+        notes: what the user should know of how it is read, a sentence each.
     """
 
     format: str
+
+    @property
+    def notes(self) -> list[str]: ...
 
     def entries(self) -> Iterator[Entry | Failure]:
         """Every picture that it holds, or why that cannot be used; values are not read."""
@@ -113,7 +119,10 @@ def regions(
         features = found.features.astype(np.float32)
     if not np.isfinite(features).all():
         raise Broken("has features that are not finite")
-    boxes = _inside(found.boxes, n, size)
+    boxes = found.boxes
+    if boxes is not None and found.fractions:
+        boxes = boxes.astype(np.float32) * np.tile(np.array(size, np.float32), 2)
+    boxes = _inside(boxes, n, size)
     scores = np.zeros(n, np.float32)
     order = np.arange(n)
     if found.confidence is not None:

@@ -1,12 +1,18 @@
-"""A line a picture, arrays in base64: bottom-up-attention's 6 columns, LXMERT's 10.
+"""A line a picture, arrays in base64: bottom-up-attention's 6 columns, LXMERT's 10, VinVL's 3.
 
 Columns after tools/generate_tsv.py and tools/read_tsv.py of
 peteanderson80/bottom-up-attention, and src/utils.py of airsplay/lxmert, which
-py-bottom-up-attention shares.  The file may be compressed by gzip.
+py-bottom-up-attention shares; VinVL's as oscar/run_vqa.py of microsoft/Oscar reads them, whose
+features end in their box (x1, y1, x2, y2, width, height, as fractions of a picture whose size the
+file does not say).  The file may be compressed by gzip.
+
+How wide a number is, the columns do not say: of boxes and the like the count of bytes does, of
+features their values.  Those of float16 read as float32 are noise, of half the width.
 """
 
 import binascii
 import codecs
+import contextlib
 import csv
 import gzip
 import zlib
@@ -35,16 +41,26 @@ LXMERT = (
     "boxes",
     "features",
 )
-LAYOUTS = {"bottom-up-attention TSV": BOTTOM_UP, "LXMERT TSV": LXMERT}
+VINVL = ("image_id", "num_boxes", "features")
+LAYOUTS = {"bottom-up-attention TSV": BOTTOM_UP, "LXMERT TSV": LXMERT, "VinVL TSV": VINVL}
 
 ARRAYS = {
-    "objects_id": ("<i8", 1),
-    "objects_conf": ("<f4", 1),
-    "attrs_id": ("<i8", 1),
-    "attrs_conf": ("<f4", 1),
-    "boxes": ("<f4", 4),
+    "objects_id": ("i", 1),
+    "objects_conf": ("f", 1),
+    "attrs_id": ("i", 1),
+    "attrs_conf": ("f", 1),
+    "boxes": ("f", 4),
 }
-"""Dtype, and values a region; features are float32 of any width."""
+"""Kind of number, and values a region."""
+
+WIDTHS = {"i": (8, 4), "f": (4, 2, 8)}
+"""Bytes that a number of a kind may have, the usual first."""
+
+ENOUGH = 1024
+"""Bytes of features in which their width shows."""
+
+BOX = 6
+"""Values of a box at the end of VinVL's features."""
 
 EXTRAS = {"classes": "objects_id", "attributes": "attrs_id", "attribute_scores": "attrs_conf"}
 """What cqr names its extras, and the column that holds them."""
@@ -67,9 +83,10 @@ class _Look(NamedTuple):
 
     id: str
     columns: dict[str, bytes]
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     regions: int
     dim: int
+    dtypes: dict[str, str]
 
 
 class Tsv:
@@ -82,7 +99,9 @@ class Tsv:
     def __init__(self, file: Path):
         self.file = file
         self.stream = _opened(file)
+        self.width = 4
         self.format, self.names = self._layout()
+        self.width = self._feature_width()
         self.extras = {ours: theirs for ours, theirs in EXTRAS.items() if theirs in self.names}
         self.ranked = "objects_conf" in self.names
 
@@ -116,14 +135,17 @@ class Tsv:
         self.stream.seek(entry.place)
         look = self._look(_fields(self.stream.readline(MAX_LINE)))
         columns = look.columns
-        array = {
-            name: _decoded(name, columns[name], dtype)
-            for name, (dtype, _) in ARRAYS.items()
-            if name in columns
-        }
+        array = {name: _decoded(name, columns[name], dtype) for name, dtype in look.dtypes.items()}
+        features = _decoded("features", columns["features"], f"<f{self.width}")
+        features = features.reshape(look.regions, -1)
+        boxes = array["boxes"].reshape(-1, 4) if "boxes" in array else None
+        inside = features.shape[1] - look.dim
+        if inside:
+            boxes = features[:, look.dim : look.dim + 4]
         return Found(
-            features=_decoded("features", columns["features"], "<f4").reshape(-1, look.dim),
-            boxes=array["boxes"].reshape(-1, 4),
+            features=features[:, : look.dim],
+            boxes=boxes,
+            fractions=bool(inside),
             confidence=array.get("objects_conf"),
             extras={ours: array[theirs] for ours, theirs in self.extras.items()},
             size=look.size,
@@ -159,8 +181,8 @@ class Tsv:
             pass
         raise UserError(
             f"{self.file} holds no region features that cqr knows: none of its first {FIRST} lines"
-            f" has the 6 columns of bottom-up-attention ({', '.join(BOTTOM_UP)}) or the 10 of"
-            f" LXMERT ({', '.join(LXMERT)})"
+            f" has the 6 columns of bottom-up-attention ({', '.join(BOTTOM_UP)}), the 10 of"
+            f" LXMERT ({', '.join(LXMERT)}) or the 3 of VinVL ({', '.join(VINVL)})"
         )
 
     def _look(self, fields: list[bytes]) -> _Look:
@@ -168,18 +190,44 @@ class Tsv:
         if len(fields) != len(self.names):
             raise Broken(f"has {len(fields)} columns, not {len(self.names)}")
         columns = dict(zip(self.names, fields, strict=True))
-        width, height, regions = (_number(n, columns[n]) for n in ("img_w", "img_h", "num_boxes"))
-        for name, (dtype, values) in ARRAYS.items():
-            if name in columns:
-                size = _size(name, columns[name])
-                needed = regions * values * np.dtype(dtype).itemsize
-                if size != needed:
-                    raise Broken(f"has {size} bytes of {name}, not {needed} for {regions} regions")
+        regions = _number("num_boxes", columns["num_boxes"])
+        picture = None
+        if "img_w" in columns:
+            picture = _number("img_w", columns["img_w"]), _number("img_h", columns["img_h"])
+        dtypes = {
+            name: _dtype(name, columns[name], kind, regions, values)
+            for name, (kind, values) in ARRAYS.items()
+            if name in columns
+        }
         size = _size("features", columns["features"])
-        dim = size // (4 * regions) if regions else 0
-        if size != 4 * regions * dim or (regions and not dim):
+        dim = size // (self.width * regions) if regions else 0
+        if size != self.width * regions * dim or (regions and not dim):
             raise Broken(f"has {size} bytes of features, which {regions} regions cannot share")
-        return _Look(_id(columns["img_id"]), columns, (width, height), regions, dim)
+        if "boxes" not in columns and dim % 64 == BOX:
+            dim -= BOX
+        return _Look(_id(columns["img_id"]), columns, picture, regions, dim, dtypes)
+
+    def _feature_width(self) -> int:
+        """Bytes of a number of the features, by the values of the first line that can be read."""
+        try:
+            for _, _, line in islice(self._lines(), FIRST):
+                fields = _fields(line)
+                with contextlib.suppress(Broken):
+                    look = self._look(fields) if not _header(fields) else None
+                    if look is not None and look.regions:
+                        content = binascii.a2b_base64(look.columns["features"])
+                        return _width(content)
+        except (*_CUT, ValueError):
+            pass
+        return 4
+
+    @property
+    def notes(self) -> list[str]:
+        """What was guessed, a sentence each."""
+        if self.width == 4:
+            return []
+        kind = f"float{8 * self.width}"
+        return [f"Features: {kind}, by their values; as the usual float32 they would be noise"]
 
     def _label(self, fields: list[bytes], number: int) -> str:
         """The id in a broken line if there is one; else the file's name and the line's number."""
@@ -232,8 +280,42 @@ def _number(name: str, field: bytes) -> int:
     return int(field)
 
 
+def _dtype(name: str, field: bytes, kind: str, regions: int, values: int) -> str:
+    """How wide the numbers of a column are, by its bytes.  Raises Broken if no width fits."""
+    size = _size(name, field)
+    for width in WIDTHS[kind]:
+        if size == regions * values * width:
+            return f"<{kind}{width}"
+    needed = regions * values * WIDTHS[kind][0]
+    raise Broken(f"has {size} bytes of {name}, not {needed} for {regions} regions")
+
+
+def _width(content: bytes) -> int:
+    """Bytes of a number of features.
+
+    Taken apart into halves, the lower ones of float32 are bits of its mantissa, anything at all;
+    those of float16 are features too, and so are of a size.  Likewise for words and float64.
+    """
+    if len(content) < ENOUGH or len(content) % 8:
+        return 4
+    halves = np.frombuffer(content, "<u2")
+    lower, upper = halves[::2], halves[1::2]
+    below_64 = (lower >> 10 & 31) <= 20
+    filled = np.count_nonzero(lower)
+    if filled and 2 * filled > np.count_nonzero(upper) and below_64.mean() > 0.98:
+        return 2
+    words = np.frombuffer(content, "<u4")
+    exponent = words >> 23 & 255
+    usual = (words == 0) | ((exponent > 87) & (exponent < 167))  # 1e-12 to 1e12
+    return 8 if usual[::2].mean() < 0.7 and usual[1::2].mean() > 0.95 else 4
+
+
 def _size(name: str, field: bytes) -> int:
     """How many bytes base64 text stands for."""
+    if field[:2] in (b"b'", b'b"'):
+        raise Broken(
+            f"has {name} written as b'...', as Python 3 prints bytes: write them with .decode()"
+        )
     if len(field) % 4:
         raise Broken(f"has {name} whose base64 is cut off")
     return len(field) // 4 * 3 - field[-2:].count(b"=")

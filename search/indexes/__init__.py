@@ -1,5 +1,6 @@
 """Ways to find the nearest vectors of a gallery: one file each, one interface."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -11,6 +12,8 @@ from cqr.search.gallery import Gallery
 
 LARGE = 50_000
 """From so many vectors on, `cqr index` builds an approximate index if it is not told otherwise."""
+
+_LOG = logging.getLogger(__name__)
 
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -55,7 +58,7 @@ def open_index(name: str | None, gallery: Gallery) -> Index:
 
     Args:
         name: "exact", "hnsw", or milvus://HOST:PORT/COLLECTION; None is "hnsw" where one was
-            built, else "exact".
+            built and is whole, else "exact"; a line of the log says that one is not.
 
     Raises:
         UserError: there is no such index, it was not built for this gallery, or what it
@@ -64,7 +67,12 @@ def open_index(name: str | None, gallery: Gallery) -> Index:
     from cqr.search.indexes import exact, hnsw, milvus
 
     if name is None:
-        name = "hnsw" if hnsw.file_of(gallery).is_file() else "exact"
+        name = "exact"
+        if hnsw.file_of(gallery).is_file():
+            try:
+                return hnsw.Hnsw(gallery)
+            except UserError as error:
+                _LOG.warning("%s; the exact search answers", error)
     if name == "exact":
         return exact.Exact(gallery)
     if name == "hnsw":

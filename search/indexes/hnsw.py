@@ -3,10 +3,13 @@
     hnsw-ID.usearch            the graph over the gallery of that id, with vectors of its own in
                                eight bits a number; mapped
     hnsw-ID.partial.usearch    as far as an interrupted build came
+    *.usearch.sha256           what each of them must be: usearch believes every byte of a graph,
+                               and a damaged one ends the process
 
 The graph proposes; the gallery's own vectors decide the order and the scores.
 """
 
+import logging
 import math
 import threading
 import time
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 
 from cqr import machine
 from cqr.atomic import replacing
+from cqr.digest import sha256
 from cqr.errors import UserError
 from cqr.search.gallery import Gallery
 from cqr.search.indexes import Progress, Rows, Scores
@@ -51,6 +55,9 @@ def _partial(gallery: Gallery) -> Path:
 class Hnsw:
     """See `Index`.  A condition, or a k near the size of the gallery, is searched exactly.
 
+    Its file is read through once, to see that it is as it was written.  A graph that names a row
+    that is not there is asked no more: the exact search answers, and a line of the log says so.
+
     Raises:
         UserError: on construction, if usearch is not installed, or no graph was built for
             this gallery, or it is damaged.
@@ -69,6 +76,9 @@ class Hnsw:
                 f"there is no HNSW index for {gallery.folder} as it is now: build it with "
                 "`cqr index --index hnsw`"
             )
+        if damage := _damage(file):
+            raise UserError(f"{file} is damaged ({damage}): {_AGAIN}")
+        self._sound = True
         try:
             self._graph = usearch.Index.restore(file, view=True)
             size = len(self._graph), self._graph.ndim
@@ -86,33 +96,56 @@ class Hnsw:
         where: str | None = None,
     ) -> tuple[Rows, Scores]:
         wanted = PROPOSED * k + max(map(len, exclude), default=0)
-        if where is not None or 4 * wanted > len(self._gallery):
+        size = len(self._gallery)
+        if not self._sound or where is not None or 4 * wanted > size:
             return self._exact.search(queries, k, exclude, where)
         rows = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), np.nan, np.float32)
         for number, query in enumerate(queries):
             with self._lock:
                 keys = self._graph.search(query, wanted, threads=1).keys
+            if len(keys) and int(keys.max()) >= size:
+                self._sound = False
+                file = file_of(self._gallery)
+                _LOG.warning("%s names rows that are not there; searching exactly", file)
+                return self._exact.search(queries, k, exclude, where)
             proposed = np.setdiff1d(keys.astype(np.int64), exclude[number])
             found, reached = best(query, self._gallery.vectors, proposed, k)
             rows[number, : len(found)], scores[number, : len(found)] = found, reached
         return rows, scores
 
 
-_AGAIN = "delete it and run `cqr index --index hnsw`"
+_AGAIN = "build it again with `cqr index --index hnsw`, or take --index exact meanwhile"
+_LOG = logging.getLogger(__name__)
+
+
+def _sums(file: Path) -> Path:
+    return file.with_name(f"{file.name}.sha256")
+
+
+def _damage(file: Path) -> str:
+    """What is wrong with the bytes of a graph; "" if they are those that were written."""
+    try:
+        written = _sums(file).read_text(encoding="ascii").split()
+        return "" if sha256(file) in written else "it is not what was written"
+    except FileNotFoundError:
+        return f"there is no {_sums(file).name} to hold it against"
+    except (OSError, ValueError) as error:
+        return str(error)
 
 
 def build(gallery: Gallery, progress: Progress) -> Path:
-    """Build the graph of a gallery, unless it is there; one of fewer of its rows is gone on with.
+    """Build the graph of a gallery, unless it is there and whole.
 
-    On several cores the order in which vectors come in, and so the graph, is not always the same.
+    A graph of fewer of its rows is gone on with.  On several cores the order in which vectors
+    come in, and so the graph, is not always the same.
 
     Raises:
         UserError: usearch is not installed, or the disk is full.
     """
     usearch = import_usearch()
     file = file_of(gallery)
-    if not file.is_file():
+    if not file.is_file() or _damage(file):
         graph = _begun(usearch, gallery)
         saved = time.monotonic()
         total = len(gallery)
@@ -128,6 +161,7 @@ def build(gallery: Gallery, progress: Progress) -> Path:
     for other in gallery.folder.glob("hnsw-*.usearch"):
         if other != file:
             other.unlink(missing_ok=True)
+            _sums(other).unlink(missing_ok=True)
     return file
 
 
@@ -136,9 +170,8 @@ def _begun(usearch: Any, gallery: Gallery) -> Any:
     earlier = gallery.folder / f"hnsw-{gallery.extends}.usearch"
     for file in (_partial(gallery), earlier):
         try:
-            graph = (
-                usearch.Index.restore(file, enable_key_lookups=False) if file.is_file() else None
-            )
+            sound = file.is_file() and not _damage(file)
+            graph = usearch.Index.restore(file, enable_key_lookups=False) if sound else None
         except (RuntimeError, ValueError, TypeError):
             continue  # damaged: it is built anew
         if graph is not None and graph.ndim == gallery.vectors.shape[1]:
@@ -155,8 +188,13 @@ def _begun(usearch: Any, gallery: Gallery) -> Any:
 
 
 def _save(graph: Any, file: Path) -> None:
+    """The sums are put there before the graph, the old one's among them: a kill between costs
+    nothing."""
     with replacing(file) as temporary:
         graph.save(temporary)
+        sums = [sha256(temporary), *([sha256(file)] if file.is_file() else [])]
+        with replacing(_sums(file)) as beside:
+            beside.write_text("\n".join(sums) + "\n", encoding="ascii")
 
 
 def import_usearch() -> Any:

@@ -5,11 +5,13 @@ without folder or suffix; the pictures may lie in other folders than its
 authors', or have another suffix.  One rule for all: a name and a path are of
 the same image if one is the end of the other, component by component, the last
 without the suffix of a picture.  An exact path wins, then the one that agrees in
-the most components.  Case is ignored only where nothing fits otherwise, and said.
+the most components.  The Unicode form, backslashes and then case are ignored only where nothing
+fits otherwise, and said.
 Names of different images never share a picture: 1,111 images of MIT-States have a
 file name that another one has in another folder.
 """
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -95,8 +97,11 @@ def _notes(
             "the first of each is used"
         )
     if other_case:
+        pairs = [(name, fitting[name][0]) for name in other_case]
+        only_case = all(_plain(one) == one for pair in pairs for one in pair)
+        what = "letter case" if only_case else "letter case, Unicode form or slashes"
         yield (
-            f"{len(other_case)} images are named in other letter case than their files, first "
+            f"{len(other_case)} images are named in other {what} than their files, first "
             f"{other_case[0]} ({fitting[other_case[0]][0]}): they are taken to be the same"
         )
 
@@ -105,7 +110,8 @@ def locate(names: list[str], paths: Sequence[str]) -> tuple[dict[str, list[str]]
     """The paths that fit best of each name that has a picture, and the names in other case.
 
     Returns:
-        Name to paths, sorted; and those of the names that fit only in other letter case.
+        Name to paths, sorted; and those of the names that fit only in other letter case, Unicode
+        form (NFC, NFD) or slashes.
     """
     there = set(paths)
     found = {name: [name] for name in names if name in there}
@@ -114,9 +120,21 @@ def locate(names: list[str], paths: Sequence[str]) -> tuple[dict[str, list[str]]
     stems = [_stem(path) for path in paths]
     wanted = {name: _stem(name) for name in names if name not in found}
     found |= _fitting(wanted, stems, paths)
-    folded = {name: stem.lower() for name, stem in wanted.items() if name not in found}
-    other_case = _fitting(folded, [stem.lower() for stem in stems], paths) if folded else {}
-    return found | other_case, list(other_case)
+    loose: dict[str, list[str]] = {}
+    for form in (_plain, _folded):
+        left = {n: form(stem) for n, stem in wanted.items() if n not in found | loose}
+        if left:
+            loose |= _fitting(left, [form(stem) for stem in stems], paths)
+    return found | loose, list(loose)
+
+
+def _plain(stem: str) -> str:
+    """Composed letters, as macOS does not write them, and "/" as Windows does not."""
+    return unicodedata.normalize("NFC", stem).replace("\\", "/")
+
+
+def _folded(stem: str) -> str:
+    return _plain(stem).lower()
 
 
 def _fitting(

@@ -74,7 +74,7 @@ def survey(
     if not data.exists():
         raise UserError(f"{data} does not exist: name the folder of a data set, or a table")
     root = images or _pictures_of(data)
-    pictures = Pictures(root, [path for path in files(root, SUFFIXES) if is_utf8(path)])
+    pictures = Pictures(root, [path for path in files(root, SUFFIXES)[0] if is_utf8(path)])
     # a folder of pictures may have its queries beside it, as for training
     found = recognise.find(pictures, None if root == data else data, name)
     dataset = recognise.read(found, pictures, given=tuple(chosen))

@@ -96,9 +96,22 @@ def columns_of(path: Path) -> list[str]:
     try:
         if path.suffix.lower() == ".parquet":
             return [str(name) for name in pq.read_schema(path).names]
-        return pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns.tolist()
-    except (OSError, ValueError):
+        return pd.read_csv(
+            path, nrows=0, encoding="utf-8-sig", sep=separator(path)
+        ).columns.tolist()
+    except Exception:  # the readers of damaged bytes raise what they like
         return []
+
+
+def separator(path: Path) -> str:
+    """What stands between the cells of a CSV: ";" where its first line has that and no comma.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        header = file.readline(1 << 16)
+    return ";" if b";" in header and b"," not in header else ","
 
 
 def load(path: Path) -> pd.DataFrame:
@@ -111,8 +124,10 @@ def load(path: Path) -> pd.DataFrame:
         if path.suffix.lower() == ".parquet":
             frame = pd.read_parquet(path).reset_index(drop=True)
             return frame.set_axis([str(name) for name in frame.columns], axis=1)
-        return pd.read_csv(path, dtype=object, encoding="utf-8-sig", keep_default_na=False)
-    except (OSError, ValueError) as error:
+        return pd.read_csv(
+            path, dtype=object, encoding="utf-8-sig", keep_default_na=False, sep=separator(path)
+        )
+    except Exception as error:  # the readers of damaged bytes raise what they like
         raise UserError(
             f"cannot read the table {path} ({reason(error)}): save it as UTF-8 CSV or Parquet"
         ) from error

@@ -14,7 +14,8 @@ import pandas as pd
 from cqr.errors import UserError
 from cqr.trainer.datasets.groups import Groups
 from cqr.trainer.datasets.pairs import Drawn
-from cqr.trainer.datasets.readers.css_npy import Array, load
+from cqr.trainer.datasets.readers.css_npy import load
+from cqr.unpickle import Array
 
 FILE = "css_toy_dataset_novel2_small.dup.npy"
 PUBLISHED = {
@@ -38,8 +39,8 @@ def read(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         raise _broken(folder, f"a {type(content).__name__}, not a dict")
     try:
         parts = [_split(folder, split, content.get(split)) for split in ("train", "test")]
-    except RecursionError:  # of a label as text
-        raise _broken(folder, "lists in lists beyond any depth") from None
+    except (ValueError, AttributeError):  # of an array
+        raise _broken(folder, "an array that is damaged") from None
     queries, images = zip(*parts, strict=True)
     return pd.concat(queries, ignore_index=True), pd.concat(images, ignore_index=True)
 
@@ -98,6 +99,9 @@ class Modifications:
         return self.mods.draw(rng, rng.integers(0, max(len(self.mods.size), 1), number))
 
 
+MOST_PARTS = 900
+"""Of a label: lists in lists, and what is in them."""
+
 Row = tuple[int, str, int, str | None, int]
 """Reference, text, target, kind and modification of a query; images by their number."""
 
@@ -123,7 +127,7 @@ def _split(folder: Path, split: str, content: Any) -> tuple[pd.DataFrame, pd.Dat
         "kind": [row[3] for row in rows],
         "mod": [row[4] for row in rows],
     }
-    images = {"path": paths, "caption": [str(label) for label in labels], "split": split}
+    images = {"path": paths, "caption": [_text(folder, label) for label in labels], "split": split}
     return pd.DataFrame(queries, dtype=object), pd.DataFrame(images, dtype=object)
 
 
@@ -137,10 +141,28 @@ def _rows(folder: Path, split: str, number: int, mod: Any, images: int) -> Itera
         raise _broken(folder, f"{len(sources)} images from, {len(targets)} to, in {where}")
     for image in (*sources, *targets):
         if type(image) is not int or not 0 <= image < images:
-            raise _broken(folder, f"image {reprlib.repr(image)} of {images} in {where}")
+            plain = isinstance(image, int | float | str)  # a list may hold itself many times over
+            said = reprlib.repr(image) if plain else f"a {type(image).__name__}"
+            raise _broken(folder, f"image {said} of {images} in {where}")
     kind = mod.get("type") if isinstance(mod.get("type"), str) else None
     for source, target in zip(sources, targets, strict=True):
         yield source, mod["to_str"], target, kind, number
+
+
+def _text(folder: Path, label: Any) -> str:
+    """A label as text.  Lists may stand in lists many times over: what is too long is refused."""
+    left, parts = MOST_PARTS, [label]
+    while parts:
+        part = parts.pop()
+        inner = part.values if isinstance(part, Array) else part
+        if isinstance(inner, dict):
+            inner = [*inner.keys(), *inner.values()]
+        if isinstance(inner, list | tuple):
+            parts += inner
+            left -= len(inner)
+        if left < 0:
+            raise _broken(folder, "a label of too many parts")
+    return str(label)
 
 
 def _list(folder: Path, where: str, value: Any) -> list[Any]:
