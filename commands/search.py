@@ -135,6 +135,13 @@ def serve(
             show_default="none are kept",
         ),
     ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to which a line of JSON is added for each request; - prints them.",
+            show_default="none is kept",
+        ),
+    ] = None,
     device: options.Device = "auto",
 ) -> None:
     """Answer questions over HTTP, with a page to ask them on.
@@ -145,7 +152,7 @@ def serve(
 
     Reads a run, its features, and the pictures themselves.  Where nothing was trained on the
     features, makes a run that needs no training, as `cqr search` does.  Writes what `cqr index`
-    writes, and the file of --collect; uploaded pictures are kept in memory alone.
+    writes, and the files of --collect and --log; uploaded pictures are kept in memory alone.
 
     Example: `cqr serve --run artifacts/runs/fashion-lbf-001`
     """
@@ -159,10 +166,13 @@ def serve(
     from cqr.search.server.suggestions import suggestions
 
     needed()  # said before anything is computed
+    from cqr.search.server.journal import Journal
+
+    journal = None if log is None else Journal.at(log)
     collected = None if collect is None else Collected.at(collect)
     used = run_for(run, features, text_encoder, device, console.say)
     with console.bars() as progress:
         bring_up_to_date(used, features, index, None, device, progress)
     engine = Engine.open(used, features, index, device, weights=weights)
     texts = suggestions(engine.run, features)
-    answer(engine, texts, host, port, show=open_, collected=collected)
+    answer(engine, texts, host, port, show=open_, collected=collected, journal=journal)

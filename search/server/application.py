@@ -14,6 +14,7 @@ from cqr.errors import UserError
 from cqr.search.engine import Engine
 from cqr.search.server.collected import Collected
 from cqr.search.server.guard import Guard, Refusal
+from cqr.search.server.journal import Journal
 from cqr.search.server.limits import Limits
 from cqr.search.server.routes import UPLOADS, problems, router
 from cqr.search.server.service import Service, tagged
@@ -40,12 +41,14 @@ def application(
     limits: Limits,
     hosts: frozenset[str] | None,
     collected: Collected | None = None,
+    journal: Journal | None = None,
 ) -> Guard:
     """The service, as an ASGI application.
 
     Args:
         hosts: see `Guard`.
         collected: the table of answers that are kept; None keeps none.
+        journal: is told of each request.
     """
     app = FastAPI(
         title="cqr",
@@ -60,7 +63,9 @@ def application(
     app.include_router(router)
     _serve_page(app)
     _speak_in_sentences(app)
-    return Guard(app, limits, hosts, frozenset({UPLOADS}))
+    guard = Guard(app, limits, hosts, frozenset({UPLOADS}), journal)
+    app.state.guard = guard
+    return guard
 
 
 def _serve_page(app: FastAPI) -> None:
