@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from cqr.errors import UserError
 
@@ -66,6 +67,21 @@ def alone(folder: Path, doing: str, otherwise: str = "") -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def alone_at(path: Path, doing: str) -> Iterator[None]:
+    """Keep other processes of ours from a file, by a lock beside it.
+
+    Raises:
+        UserError: another is at it, or the folder cannot be written.
+    """
+    with _locked(path) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another cqr is {doing}; wait for it") from None
+        yield
+
+
+@contextlib.contextmanager
 def in_turn(path: Path) -> Iterator[None]:
     """Wait until nobody else of ours, thread or process, is at a file; then keep them waiting.
 
@@ -74,16 +90,20 @@ def in_turn(path: Path) -> Iterator[None]:
     Raises:
         UserError: the folder cannot be written.
     """
+    with _locked(path) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _locked(path: Path) -> TextIO:
+    """The file beside `path` that its lock is on."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f".{path.name}.lock").open("w")
+        return path.with_name(f".{path.name}.lock").open("w")
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror}; make room or choose another place"
         ) from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _flush(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from cqr.commands import pipeline, scenes, search, trainer
-from cqr.errors import UserError
+from cqr.errors import UserError, scarcity
 
 # Idle OpenMP threads that spin steal the processor from their neighbours.
 # Set before anything imports torch, which the commands do when they run.
@@ -38,11 +38,17 @@ def _register(function: Callable[..., None]) -> None:
             print(f"Error: {error}", file=sys.stderr)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            print(
-                "Interrupted: what was finished is kept; run the same command to go on.",
-                file=sys.stderr,
-            )
+            _say_interrupted()
             raise typer.Exit(130) from None
+        except Exception as error:
+            if _asked_to_stop:  # an import that is interrupted fails in any way
+                _say_interrupted()
+                raise typer.Exit(130) from None
+            why = scarcity(error)
+            if why is None:
+                raise
+            print(f"Error: {why}", file=sys.stderr)
+            raise typer.Exit(1) from None
 
     app.command(function.__name__.rstrip("_"))(run)  # `import_`: a word of Python's
 
@@ -80,13 +86,26 @@ for _function in (
     _register(_function)
 
 
+_asked_to_stop: list[int] = []
+"""The signals that asked for it."""
+
+
 def _interrupt(signum: int, frame: FrameType | None) -> None:
+    _asked_to_stop.append(signum)
     raise KeyboardInterrupt
+
+
+def _say_interrupted() -> None:
+    print("Interrupted: what was finished is kept; run the same command to go on.", file=sys.stderr)
 
 
 def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # before a command has begun, or as it ends
+        _say_interrupted()
+        sys.exit(130)
 
 
 if __name__ == "__main__":

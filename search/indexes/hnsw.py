@@ -156,7 +156,10 @@ def _begun(usearch: Any, gallery: Gallery) -> Any:
 
 def _save(graph: Any, file: Path) -> None:
     with replacing(file) as temporary:
-        graph.save(temporary)
+        try:
+            graph.save(temporary)
+        except RuntimeError as error:  # usearch's of a write that failed, without its number
+            raise OSError(f"{error} (is the disk full?)") from error
 
 
 def import_usearch() -> Any:

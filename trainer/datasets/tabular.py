@@ -97,7 +97,7 @@ def columns_of(path: Path) -> list[str]:
         if path.suffix.lower() == ".parquet":
             return [str(name) for name in pq.read_schema(path).names]
         return pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns.tolist()
-    except (OSError, ValueError):
+    except Exception:  # the readers of damaged bytes raise what they like
         return []
 
 
@@ -112,7 +112,7 @@ def load(path: Path) -> pd.DataFrame:
             frame = pd.read_parquet(path).reset_index(drop=True)
             return frame.set_axis([str(name) for name in frame.columns], axis=1)
         return pd.read_csv(path, dtype=object, encoding="utf-8-sig", keep_default_na=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the readers of damaged bytes raise what they like
         raise UserError(
             f"cannot read the table {path} ({reason(error)}): save it as UTF-8 CSV or Parquet"
         ) from error
