@@ -27,8 +27,8 @@ app = typer.Typer(
 )
 
 
-def _register(function: Callable[..., None]) -> None:
-    """Make a command of a function; what a user caused ends as one sentence, not a traceback."""
+def _in_sentences(function: Callable[..., None]) -> Callable[..., None]:
+    """A function that ends with a sentence, not a traceback, on all that a user can cause."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -50,7 +50,12 @@ def _register(function: Callable[..., None]) -> None:
             print(f"Error: {why}", file=sys.stderr)
             raise typer.Exit(1) from None
 
-    app.command(function.__name__.rstrip("_"))(run)  # `import_`: a word of Python's
+    return run
+
+
+def _register(function: Callable[..., None]) -> None:
+    """Make a command of a function."""
+    app.command(function.__name__.rstrip("_"))(_in_sentences(function))  # `import_`: a word
 
 
 def _print_version(wanted: bool) -> None:

@@ -72,7 +72,8 @@ def ask(connect, request=WHOLE):
 
 
 def post(body, length=None, path="/api/search"):
-    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: "
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: "
     return f"{head}{len(body) if length is None else length}\r\n\r\n".encode() + body
 
 

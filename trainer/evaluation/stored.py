@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -18,6 +18,9 @@ from cqr.atomic import replacing
 from cqr.errors import UserError, reason, scarcity
 from cqr.trainer.evaluation.evaluate import Evaluation
 from cqr.typed import parsed
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,14 @@ class Stored:
 
     def read_queries(self, columns: Sequence[str]) -> pd.DataFrame:
         """Some columns of queries.parquet.  Raises UserError where it is damaged."""
+        return self.read_table(columns).to_pandas()
+
+    def read_table(self, columns: Sequence[str]) -> "pyarrow.Table":
+        """The same, as Arrow has it."""
+        import pyarrow.parquet
+
         with _readable(self.queries):
-            return pd.read_parquet(self.queries, columns=list(columns))
+            return pyarrow.parquet.read_table(self.queries, columns=list(columns))
 
 
 @contextlib.contextmanager
