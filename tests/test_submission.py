@@ -74,7 +74,7 @@ def test_what_is_right_passes():
         ({}, 'does not say "version": "rc2"'),
         (content(version="rc1"), 'does not say "version": "rc2"'),
         ({"version": "rc2", "1": ["B", "C", "D"]}, "lacks 1 of 2 test queries, first 2"),
-        (content(**{"3": ["B", "C", "D"]}), "answers 1 queries that are not asked, first 3"),
+        (content(**{"3": ["B", "C", "D"]}), "answers 1 query not asked, first 3"),
         (content(**{"1": ["B", "C"]}), "first that query 1 names 2 images, not 3"),
         (content(**{"1": ["B", "C", "D", "E"]}), "first that query 1 names 4 images, not 3"),
         (content(**{"2": "ABC"}), "first that query 2 names no list of images, not 3"),
@@ -82,7 +82,7 @@ def test_what_is_right_passes():
         (content(**{"2": ["A", "B", "F"]}), "first that query 2 names F, its own reference"),
         (content(**{"2": ["A", "B", "X"]}), 'query 2 names "X", which is no image of the gallery'),
         (content(**{"2": ["A", "B", ["C"]]}), 'query 2 names ["C"], which is no image of the'),
-        (content(**{"1": [], "2": []}), "has 2 wrong answers, first that query 1 names 0 images"),
+        (content(**{"1": [], "2": []}), "has 2 wrong answers: query 1 names 0 images"),
         ('{"version": "rc2", "1": [], "1": []}', "has a key twice"),
     ],
 )

@@ -9,6 +9,7 @@ submission/           what `cqr submit` writes
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -80,10 +81,16 @@ class Run:
     def log(self) -> Path:
         return self.path / "log.jsonl"
 
-    def evaluation(self, dataset: str | None = None) -> Path:
-        """Where the results on a data set are kept, its own if none is named."""
+    def evaluation(self, dataset: str | None = None, choices: Mapping[str, Any] = {}) -> Path:
+        """Where the results on a data set are kept, its own if none is named.
+
+        Args:
+            choices: of its protocol, those that are not what is usual with the run.
+        """
         own = dataset is None or dataset == self.dataset
-        return self.path / (EVALUATION if own else f"{EVALUATION}-{dataset}")
+        parts = [EVALUATION, *([] if own else [dataset]), *(f"{n}={v}" for n, v in choices.items())]
+        name = "-".join(re.sub(r"[^\w.,=+-]+", "_", str(part)) for part in parts)
+        return self.path / name[:200]
 
     @property
     def reads_nothing(self) -> bool:
