@@ -130,6 +130,8 @@ class Guard:
                 more = True
                 while more:
                     message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Refusal(400, "the request ended before its body did")
                     part = message.get("body", b"")
                     self.arriving.hold(len(part))
                     body += part
