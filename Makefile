@@ -5,6 +5,7 @@
 # make lowest  the tests with the oldest versions that pyproject.toml admits, in .lowest
 # make dist    source distribution and wheel, in dist
 # make mutants small errors in some modules: which do their tests find?
+# make torture  kills and failing writes in every command: is anything lost?
 # make demo    scenes -> extract -> train -> evaluate, each step the real command
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := commands pipeline report scenes search trainer
 
-.PHONY: setup gl chromium test style links types docs notebook lowest dist mutants demo clean
+.PHONY: setup gl chromium test style links types docs notebook lowest dist mutants torture demo clean
 .ONESHELL:
 .SHELLFLAGS := -eu -c
 
@@ -81,6 +82,10 @@ dist: setup
 # Some hours on one core; it goes on where it was stopped.
 mutants: setup
 	nice $(BIN)/python benchmarks/mutants.py
+
+# Some hours on one core.
+torture: setup
+	nice $(BIN)/python benchmarks/torture.py
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh
