@@ -20,6 +20,8 @@ def parsed(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("it nests too deep") from None
+    except UnicodeDecodeError as error:  # which else holds the whole of it
+        raise ValueError(f"its byte {error.start + 1} is not UTF-8") from None
 
 
 def built(kind: type[T], content: Any) -> T:

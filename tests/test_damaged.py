@@ -51,9 +51,9 @@ def damaged(content, seed):
     rng = random.Random(seed)
     bytes_ = bytearray(content)
     for _ in range(rng.randrange(1, 6)):
-        at = rng.randrange(len(bytes_) - 2)
+        at = rng.randrange(max(1, len(bytes_) - 2))
         match rng.randrange(5):
-            case 0:
+            case 0 if bytes_:
                 bytes_[at] = rng.randrange(256)
             case 1:
                 del bytes_[at : at + rng.randrange(1, 9)]

@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cqr.pipeline.exports import export
@@ -22,7 +23,9 @@ def places(tmp_path, write_features):
     base.mkdir()
     scratch.mkdir()
     paths = [f"{i}.png" for i in range(6)]
-    file = open_features(write_features(tmp_path / "x.h5", paths))
+    numbers = np.random.default_rng(0).random((6, 9, 8), np.float32)
+    boxes = np.concatenate([numbers[..., :2], 100 + numbers[..., 2:4]], -1)
+    file = open_features(write_features(tmp_path / "x.h5", paths, numbers, boxes))
     export(file, base / "exported", "npz", lambda *_: None)
     return base, scratch
 

@@ -226,7 +226,8 @@ class Run:
             content = parsed(file.read_bytes())
             if (content["format"], content["version"]) != (FORMAT, VERSION):
                 raise UserError(
-                    f"{file} is {content['format']!r} version {content['version']!r}, this cqr "
+                    f"{file} is {repr(content['format'])[:50]} version "
+                    f"{repr(content['version'])[:50]}, this cqr "
                     f"reads {FORMAT!r} version {VERSION}: update cqr or train again"
                 )
             words, encoder = content["vocabulary"], content.get("text_encoder")
@@ -245,7 +246,7 @@ class Run:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{file} is damaged ({error!r}): choose another run with --run"
+                f"{file} is damaged ({repr(error)[:200]}): choose another run with --run"
             ) from error
         except OSError as error:
             why = scarcity(error) or f"{reason(error)}: choose another run with --run"
