@@ -1,5 +1,6 @@
 """Damaged files, and two processes at one thing: a sentence each, never a traceback."""
 
+import dataclasses
 import json
 import random
 
@@ -18,11 +19,12 @@ from cqr.search.indexes import hnsw
 from cqr.trainer.comparing import plan as comparing
 from cqr.trainer.datasets.readers import css
 from cqr.trainer.evaluation.stored import Stored
+from cqr.trainer.models import ALL
 from cqr.trainer.text.vocabulary import Vocabulary
 from cqr.trainer.training import checkpoint, train
 from cqr.trainer.training.checkpoint import Progress, save_tensors
 from cqr.trainer.training.runs import Run
-from cqr.trainer.training.settings import Settings
+from cqr.trainer.training.settings import Settings, settle
 
 TIMES = 150
 
@@ -267,3 +269,21 @@ def test_what_a_stop_breaks_ends_as_a_stop(monkeypatch, capsys):
     cli._asked_to_stop.clear()
     with pytest.raises(OSError, match="No such file"):
         cli._in_sentences(wrong)()
+
+
+@pytest.mark.parametrize("model", sorted(ALL))
+def test_what_each_model_chooses_is_read_back(run, model):
+    settings = settle({}, {"model": model}, [])
+    kept = dataclasses.replace(run, settings=settings)
+    kept.save()
+    assert Run.load(run.path).settings == settings
+
+
+@pytest.mark.parametrize("wrong", [{"width": "\0"}, {"pool": "../../etc/passwd"}, {"more": 1}])
+def test_a_run_whose_model_has_no_such_choice(run, wrong):
+    file = run.path / "run.json"
+    content = json.loads(file.read_text())
+    content["settings"]["options"] |= wrong
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"run.json is damaged .*{next(iter(wrong))}"):
+        Run.load(run.path)

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from cqr.atomic import replacing
 from cqr.errors import UserError, reason, scarcity
-from cqr.trainer.models import build
+from cqr.trainer.models import ALL, build
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.learners import Learners
 from cqr.trainer.models.snr import SNR
@@ -263,7 +263,9 @@ def _is(content: dict[str, Any], name: str, kind: type) -> Any:
 
 def _settings(content: Any) -> Settings:
     try:
-        return built(Settings, content)
+        settings = built(Settings, content)
+        built(ALL[settings.model].config, settings.options)
+        return settings
     except UserError as error:  # they say what is wrong in words of the command line
         raise ValueError(str(error)) from error
 
