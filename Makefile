@@ -6,6 +6,7 @@
 # make dist    source distribution and wheel, in dist
 # make mutants small errors in some modules: which do their tests find?
 # make torture  kills and failing writes in every command: is anything lost?
+# make schemathesis  requests made of the service's description; make load: 5,000 mixed ones
 # make demo    scenes -> extract -> train -> evaluate, each step the real command
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := commands pipeline report scenes search trainer
 
-.PHONY: setup gl chromium test style links types docs notebook lowest dist mutants torture demo clean
+.PHONY: setup gl chromium test style links types docs notebook lowest dist mutants torture schemathesis load demo clean
 .ONESHELL:
 .SHELLFLAGS := -eu -c
 
@@ -86,6 +87,12 @@ mutants: setup
 # Some hours on one core.
 torture: setup
 	nice $(BIN)/python benchmarks/torture.py
+
+schemathesis: setup
+	$(BIN)/python benchmarks/described.py
+
+load: setup
+	$(BIN)/python benchmarks/serve_load.py
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh
