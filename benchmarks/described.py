@@ -40,7 +40,7 @@ def main() -> None:
         try:
             tried = subprocess.run(
                 [
-                    Path(sys.executable).with_name("schemathesis"),
+                    *(sys.executable, "-m", "schemathesis.cli"),
                     *("run", f"{line.split()[1]}api/openapi.json"),
                     *("--checks", ",".join(CHECKS), "--seed", str(options.seed)),
                     *("--max-examples", str(options.examples), "--generation-deterministic"),
