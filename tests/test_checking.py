@@ -75,7 +75,7 @@ def test_what_is_wrong_is_said_once(tmp_path, root, change, said):
 
 @pytest.mark.parametrize("content", ["{", "[" * 50_000, "[]", "null", '{"7": 1, "7": 1}'])
 def test_what_is_no_submission_is_said(tmp_path, root, content):
-    with pytest.raises(UserError, match="would be refused: it is n"):
+    with pytest.raises(UserError, match=r"would be refused: it (is n|has a key twice)"):
         checked(tmp_path, root, content)
 
 
@@ -91,7 +91,7 @@ def test_an_image_that_comes_twice_in_a_set_is_named(root):
     entries = json.loads(file.read_text())
     entries[1]["img_set"]["members"][1] = NAMES[8]
     file.write_text(json.dumps(entries))
-    with pytest.raises(UserError, match=f"entry 1 names {NAMES[8]} twice in its image set"):
+    with pytest.raises(UserError, match=rf"entry 1 .from 0. names {NAMES[8]} twice in its image"):
         cirr._queries(root, "test1")
 
 

@@ -169,7 +169,8 @@ def _queries(root: Path, split: str) -> pd.DataFrame:
         some = values_in(members, "members", str, file, place)
         if twice := [name for name in some if some.count(name) > 1]:
             raise UserError(
-                f"{file} entry {place} names {twice[0]} twice in its image set: download it again"
+                f"{file}: entry {place} (from 0) names {twice[0]} twice in its image set: "
+                "download it again"
             )
         rows.append(
             (
