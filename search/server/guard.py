@@ -121,12 +121,10 @@ class Guard:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > most:
             raise too_large
-        if length == "0" and "transfer-encoding" not in headers:
-            yield b""
-            return
+        awaited = length != "0" or "transfer-encoding" in headers
         body = bytearray()
         try:
-            async with self.arriving.one():
+            async with self.arriving.one(awaited):
                 more = True
                 while more:
                     message = await receive()
@@ -155,13 +153,21 @@ class Arriving:
         self._began: dict[asyncio.Timeout, float] = {}  # the oldest first
 
     @contextlib.asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        """Raises Refusal: there is no room, or the block was not done in time."""
-        if len(self._began) >= self.limits.arriving and not self._give_way():
+    async def one(self, awaited: bool) -> AsyncIterator[None]:
+        """The time that a request has to arrive.
+
+        Args:
+            awaited: whether it has said that there is a body, so that it is one of them.
+
+        Raises:
+            Refusal: there is no room, or the block was not done in time.
+        """
+        if awaited and len(self._began) >= self.limits.arriving and not self._give_way():
             raise Refusal(503, BUSY)
         try:
             async with asyncio.timeout(self.limits.seconds) as limit:
-                self._began[limit] = asyncio.get_running_loop().time()
+                if awaited:
+                    self._began[limit] = asyncio.get_running_loop().time()
                 try:
                     yield
                 finally:
