@@ -36,7 +36,7 @@ class Connection(H11Protocol):
         closing = self.transport.is_closing()  # what its caller does not take may be still there
         return self.cycle is None or self.cycle.response_complete or closing
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: Any) -> None:
         full = len(self.connections) >= self.limits.connections
         super().connection_made(transport)
         if full and not self._make_room():

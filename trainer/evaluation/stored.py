@@ -58,7 +58,8 @@ class Stored:
 
     def read_queries(self, columns: Sequence[str]) -> pd.DataFrame:
         """Some columns of queries.parquet.  Raises UserError where it is damaged."""
-        return self.read_table(columns).to_pandas()
+        frame: pd.DataFrame = self.read_table(columns).to_pandas()
+        return frame
 
     def read_table(self, columns: Sequence[str]) -> "pyarrow.Table":
         """The same, as Arrow has it."""
