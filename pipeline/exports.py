@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cqr.atomic import alone, alone_at, replacing
+from cqr.atomic import alone_at, replacing
 from cqr.errors import UserError
 from cqr.pipeline.feature_file import FeatureFile
 from cqr.pipeline.imports.npz import EXTRAS, IN_ORDER
@@ -44,7 +44,7 @@ def export(file: FeatureFile, out: Path, format: str, progress: Progress) -> Non
     if format == "npz":
         if out.is_file():
             raise UserError(f"{out} is a file; npz needs a folder, name another with --out")
-        with alone(out, f"exporting into {out}", "choose another --out"):
+        with alone_at(out, f"exporting into {out}"):
             _write_npz(file, out, progress)
     else:
         if out.is_dir():

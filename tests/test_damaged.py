@@ -229,7 +229,7 @@ def test_two_trainings_are_not_at_one_run(run, monkeypatch):
 
 def test_two_exports_are_not_at_one_place(tmp_path, monkeypatch):
     out = tmp_path / "out"
-    with alone(out, "x"), pytest.raises(UserError, match="another cqr is exporting into"):
+    with alone_at(out, "x"), pytest.raises(UserError, match="another cqr is exporting into"):
         exports.export(None, out, "npz", None)
     table = tmp_path / "out.parquet"
     with alone_at(table, "x"), pytest.raises(UserError, match="another cqr is exporting into"):

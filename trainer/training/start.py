@@ -39,7 +39,7 @@ def start(
     """
     if os.environ.get("RANK", "0") != "0":  # of processes that train together, one makes the run
         return _chosen(material, settings, data, folder, fresh)
-    with in_turn(folder / "runs"):  # or two that begin at once would take one name
+    with in_turn(folder):  # or two that begin at once would take one name
         run = _chosen(material, settings, data, folder, fresh)
         if not (run.path / "run.json").exists():
             run.save()
