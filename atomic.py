@@ -99,7 +99,8 @@ def _locked(path: Path) -> TextIO:
     """The file beside `path` that its lock is on."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.with_name(f".{path.name}.lock").open("w")
+        whole = path.absolute()  # "." has no name
+        return whole.with_name(f".{whole.name}.lock").open("w")
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror}; make room or choose another place"
