@@ -6,6 +6,8 @@
 # make dist    source distribution and wheel, in dist
 # make mutants small errors in some modules: which do their tests find?
 # make fuzz    20,000 damaged files of every format that is read
+# make torture  kills and failing writes in every command: is anything lost?
+# make schemathesis  requests made of the service's description; make load: 5,000 mixed ones
 # make demo    scenes -> extract -> train -> evaluate, each step the real command
 
 PYTHON ?= python3
@@ -13,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := commands pipeline report scenes search trainer
 
-.PHONY: setup gl chromium axe test style links types docs notebook lowest dist mutants fuzz demo clean
+.PHONY: setup gl chromium axe test style links types docs notebook lowest dist mutants fuzz torture schemathesis load demo clean
 .ONESHELL:
 .SHELLFLAGS := -eu -c
 
@@ -91,6 +93,16 @@ mutants: setup
 # Hours on one core; seeds are printed, and what fails is kept under tests/cases.
 fuzz: setup
 	nice $(BIN)/python benchmarks/fuzz.py --inputs 20000
+
+# Some hours on one core.
+torture: setup
+	nice $(BIN)/python benchmarks/torture.py
+
+schemathesis: setup
+	$(BIN)/python benchmarks/described.py
+
+load: setup
+	$(BIN)/python benchmarks/serve_load.py
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh

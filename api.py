@@ -263,7 +263,8 @@ def evaluate(
     """Score a run under its data set's protocol, as `cqr evaluate` does.
 
     Writes metrics.json, queries.parquet and report.html to the run's folder evaluation/, or
-    evaluation-NAME/ for another data set than its own.
+    evaluation-NAME/ for another data set than its own; where a choice of the protocol is another
+    than the run's, evaluation-CHOICE=VALUE/.
 
     Args:
         run: the run or its folder; None is the newest in artifacts/runs.
@@ -287,6 +288,7 @@ def evaluate(
     from cqr.machine import find_device
     from cqr.report import evaluation as report
     from cqr.trainer import console
+    from cqr.trainer.datasets.recognise import unusual
     from cqr.trainer.evaluation.evaluate import evaluate as score
     from cqr.trainer.evaluation.published import read as read_published
     from cqr.trainer.evaluation.stored import Stored
@@ -300,7 +302,8 @@ def evaluate(
     if progress:
         console.announce(used, material, verbose=verbose)
     evaluation = score(used, material, find_device(device))
-    stored = Stored(used.evaluation(material.dataset.name))
+    dataset = material.dataset
+    stored = Stored(used.evaluation(dataset.name, unusual(dataset, used.dataset, used.protocol)))
     stored.write(evaluation)
     if progress:
         console.recall_table(evaluation.metrics, said)

@@ -80,6 +80,21 @@ def alone(folder: Path, doing: str, otherwise: str = "") -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def alone_at(path: Path, doing: str) -> Iterator[None]:
+    """Keep other processes of ours from a file, by a lock beside it.
+
+    Raises:
+        UserError: another is at it, or the folder cannot be written.
+    """
+    with _locked(path) as lock:
+        try:
+            _lock(lock)
+        except OSError:
+            raise UserError(f"another cqr is {doing}; wait for it") from None
+        yield
+
+
+@contextlib.contextmanager
 def in_turn(path: Path) -> Iterator[None]:
     """Wait until nobody else of ours, thread or process, is at a file; then keep them waiting.
 
@@ -88,16 +103,21 @@ def in_turn(path: Path) -> Iterator[None]:
     Raises:
         UserError: the folder cannot be written.
     """
+    with _locked(path) as lock:
+        _wait_for(lock)
+        yield
+
+
+def _locked(path: Path) -> IO[str]:
+    """The file beside `path` that its lock is on."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f"{begun(path.name)}lock").open("w")
+        whole = path.absolute()  # "." has no name
+        return whole.with_name(f"{begun(whole.name)}lock").open("w")
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror}; make room or choose another place"
         ) from error
-    with lock:
-        _wait_for(lock)
-        yield
 
 
 if sys.platform == "win32":  # by reading: it was not run there

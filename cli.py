@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from cqr.commands import pipeline, scenes, search, trainer
-from cqr.errors import UserError
+from cqr.errors import UserError, scarcity
 
 # Idle OpenMP threads that spin steal the processor from their neighbours.
 # Set before anything imports torch, which the commands do when they run.
@@ -27,8 +27,8 @@ app = typer.Typer(
 )
 
 
-def _register(function: Callable[..., None], group: str) -> None:
-    """Make a command of a function; what a user caused ends as one sentence, not a traceback."""
+def _in_sentences(function: Callable[..., None]) -> Callable[..., None]:
+    """A function that ends with a sentence, not a traceback, on all that a user can cause."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -38,13 +38,25 @@ def _register(function: Callable[..., None], group: str) -> None:
             print(f"Error: {error}", file=sys.stderr)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            print(
-                "Interrupted: what was finished is kept; run the same command to go on.",
-                file=sys.stderr,
-            )
+            _say_interrupted()
             raise typer.Exit(130) from None
+        except Exception as error:
+            if _asked_to_stop:  # an import that is interrupted fails in any way
+                _say_interrupted()
+                raise typer.Exit(130) from None
+            why = scarcity(error)
+            if why is None:
+                raise
+            print(f"Error: {why}", file=sys.stderr)
+            raise typer.Exit(1) from None
 
-    app.command(function.__name__.rstrip("_"), rich_help_panel=group)(run)  # `import_`, of Python
+    return run
+
+
+def _register(function: Callable[..., None], group: str) -> None:
+    """Make a command of a function."""
+    name = function.__name__.rstrip("_")  # `import_`: a word of Python
+    app.command(name, rich_help_panel=group)(_in_sentences(function))
 
 
 def _print_version(wanted: bool) -> None:
@@ -77,13 +89,26 @@ for _group, _functions in _GROUPS.items():
         _register(_function, _group)
 
 
+_asked_to_stop: list[int] = []
+"""The signals that asked for it."""
+
+
 def _interrupt(signum: int, frame: FrameType | None) -> None:
+    _asked_to_stop.append(signum)
     raise KeyboardInterrupt
+
+
+def _say_interrupted() -> None:
+    print("Interrupted: what was finished is kept; run the same command to go on.", file=sys.stderr)
 
 
 def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # before a command has begun, or as it ends
+        _say_interrupted()
+        sys.exit(130)
 
 
 if __name__ == "__main__":

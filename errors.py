@@ -1,5 +1,8 @@
 """The one error type for what a user can cause and mend, and the words of other errors in it."""
 
+import errno
+import re
+
 
 class UserError(Exception):
     """What is wrong, where, and what to do about it, in one sentence.
@@ -7,6 +10,31 @@ class UserError(Exception):
     The command line prints the sentence and exits with status 1, without a
     traceback.  Anything else that is raised is a defect of the program.
     """
+
+
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What is the machine's fault and not that of a file."""
+
+
+def scarcity(error: BaseException) -> str | None:
+    """What the machine is out of, where that is why something failed, in a sentence's words.
+
+    Libraries hand on the system's error as a number in a text, so that is looked for too.
+    """
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "there is not enough memory: end other programs, or ask for less at a time"
+    number = error.errno if isinstance(error, OSError) else None
+    said = re.search(r"(?:errno|os error)\s*(?:=\s*)?(\d+)", str(error), re.IGNORECASE)
+    number = number or (int(said[1]) if said else None)
+    why = {
+        errno.EMFILE: "too many files are open: raise the limit with `ulimit -n`",
+        errno.ENFILE: "the machine has too many files open: end other programs",
+        errno.ENOMEM: "there is not enough memory: end other programs, or ask for less at a time",
+        errno.ENOSPC: "the disk is full: make room or choose another place",
+        errno.EDQUOT: "the disk quota is used up: make room or choose another place",
+        errno.EIO: "the disk failed (input/output error)",
+    }
+    return why[number] if number in _SCARCE and number is not None else None
 
 
 def reason(error: BaseException) -> str:

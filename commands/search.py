@@ -165,6 +165,13 @@ def serve(
             show_default="none",
         ),
     ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to which a line of JSON is added for each request; - prints them.",
+            show_default="none is kept",
+        ),
+    ] = None,
     device: options.Device = "auto",
 ) -> None:
     """Answer questions over HTTP, with a page to ask them on.
@@ -177,7 +184,7 @@ def serve(
     Reads a run, its features, and the pictures themselves; with --images, artifacts/FOLDER.h5,
     which is made if it is not there.  Where nothing was trained on the
     features, makes a run that needs no training, as `cqr search` does.  Writes what `cqr index`
-    writes, and the file of --collect; uploaded pictures are kept in memory alone.
+    writes, and the files of --collect and --log; uploaded pictures are kept in memory alone.
 
     Example: `cqr serve --images photos`
     """
@@ -192,6 +199,9 @@ def serve(
     from cqr.trainer.training.runs import Run
 
     needed()  # said before anything is computed
+    from cqr.search.server.journal import Journal
+
+    journal = None if log is None else Journal.at(log)
     collected = None if collect is None else Collected.at(collect)
     if images is not None:
         if features is not None:
@@ -209,7 +219,16 @@ def serve(
     engine = opened(used)
     second = None if other is None else opened(other)
     texts = suggestions(engine.run, features)
-    answer(engine, texts, host, port, show=open_, collected=collected, beside=second)
+    answer(
+        engine,
+        texts,
+        host,
+        port,
+        show=open_,
+        collected=collected,
+        beside=second,
+        journal=journal,
+    )
 
 
 def _extracted(images: Path, device: str) -> Path:

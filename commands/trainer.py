@@ -45,10 +45,14 @@ def data(
     found = survey(place, images, value(as_), protocol, compare)
     console.survey(found)
     if list_ is not None:
-        write_list(found.there, list_)
+        there = found.there or found.missing
+        write_list(there, list_)
         folder, file = (shlex.quote(str(path)) for path in (found.pictures, list_))
-        print(f"Wrote {list_}: {len(found.there):,} pictures")
-        print(f"Next: cqr extract --images {folder} --list {file} --k 36")
+        print(f"Wrote {list_}: {len(there):,} pictures")
+        if found.there:
+            print(f"Next: cqr extract --images {folder} --list {file} --k 36")
+        else:
+            print(f"None of them is in {folder}: put them there, then write the list again")
 
 
 @options.takes_settings
@@ -120,7 +124,7 @@ def evaluate(
     feature file may be of another data set.  Prints Recall@K beside the
     chance level; writes metrics.json, queries.parquet (what each query found) and report.html
     (one file, with pictures) to the run's folder evaluation/, or evaluation-NAME/ for another
-    data set than its own.
+    data set than its own, evaluation-CHOICE=VALUE/ for another choice of --protocol.
 
     Example: `cqr evaluate`
     """
@@ -251,16 +255,34 @@ def submit(
     protocol: options.Protocol = [],  # noqa: B006
     text_encoder: options.MovedEncoder = None,
     max_missing: options.MaxMissing = 0.01,
+    check: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="FILE",
+            help="Check a file that any program made, of the data set at --data, and write nothing;"
+            " repeatable.",
+            show_default="none",
+        ),
+    ] = [],  # noqa: B006
     device: options.Device = "auto",
 ) -> None:
-    """Write the files that a data set's own server scores.
+    """Write the files that a data set's own server scores, or check such files.
 
     Reads a run, and features and queries as `cqr evaluate` does; ranks the split whose truth
     only the server has.  Writes the files to the run's folder submission/, all of them or
     none: each is checked first against what the server refuses.
 
+    With --check it reads the file and the data set alone, and needs no run.
+
     Example: `cqr submit --features artifacts/cirr.h5`
     """
+    if check:
+        from cqr.trainer.evaluation.checking import check_files
+
+        for path, form in check_files(check, data, as_, tuple(protocol)).items():
+            sent = f": send it to {form.server}" if form.server else ""
+            print(f"{path} is as {form.file} must be{sent}")
+        return
     from cqr.machine import find_device
     from cqr.trainer import console
     from cqr.trainer.evaluation.submission import forms_of

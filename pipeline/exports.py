@@ -1,5 +1,6 @@
 """A feature file's regions for other programs: .npz a picture, or one Parquet table."""
 
+import glob
 import json
 import posixpath
 import zipfile
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cqr.atomic import replacing
+from cqr.atomic import alone_at, replacing
 from cqr.errors import UserError
 from cqr.pipeline.feature_file import FeatureFile
 from cqr.pipeline.imports.npz import EXTRAS, IN_ORDER
@@ -35,22 +36,27 @@ def export(file: FeatureFile, out: Path, format: str, progress: Progress) -> Non
     file `out`, a row a region, `path` and `region` first; it is whole or absent.
 
     Raises:
-        UserError: no such format, a path that leads out of the folder, or no room.
+        UserError: no such format, a path that leads out of the folder, or no room, or
+            another process is at `out`.
     """
     if format not in FORMATS:
         raise UserError(f"no format is named {format}; choose --format from {', '.join(FORMATS)}")
     if format == "npz":
-        _write_npz(file, out, progress)
+        if out.is_file():
+            raise UserError(f"{out} is a file; npz needs a folder, name another with --out")
+        with alone_at(out, f"exporting into {out}"):
+            _write_npz(file, out, progress)
     else:
-        _write_parquet(file, out, progress)
+        if out.is_dir():
+            raise UserError(f"{out} is a folder; parquet needs a file, name another with --out")
+        with alone_at(out, f"exporting into {out}"):
+            _write_parquet(file, out, progress)
 
 
 # --- npz -----------------------------------------------------------------------------------------
 
 
 def _write_npz(file: FeatureFile, folder: Path, progress: Progress) -> None:
-    if folder.is_file():
-        raise UserError(f"{folder} is a file; npz needs a folder, name another with --out")
     names = iter(_names(file, folder))
     for leftover in folder.rglob(".*.partial"):  # of an export that was killed
         leftover.unlink()
@@ -115,8 +121,8 @@ def _write_picture(path: Path, rows: Rows, i: int) -> None:
 def _write_parquet(file: FeatureFile, out: Path, progress: Progress) -> None:
     import pyarrow.parquet
 
-    if out.is_dir():
-        raise UserError(f"{out} is a folder; parquet needs a file, name another with --out")
+    for leftover in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):  # of a killed export
+        leftover.unlink()
     schema = _schema(file.header)
     done = 0
     progress(done, len(file.paths))

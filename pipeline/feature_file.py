@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from cqr.errors import UserError
+from cqr.errors import UserError, scarcity
 from cqr.pipeline import sums
 from cqr.pipeline.regions import Regions
 from cqr.pipeline.shards import (
@@ -225,6 +225,8 @@ def open_features(path: Path, verify: bool = False) -> FeatureFile:
             f" --images DIR --out {path}"
         ) from None
     except DAMAGE as error:
+        if why := scarcity(error):
+            raise UserError(f"cannot read {path}: {why}") from None
         raise UserError(
             f"{path} is truncated or no feature file ({_first_line(error)}); make it again with:"
             f" cqr extract --images DIR --out {path}"

@@ -10,6 +10,7 @@ from typing import Self
 from cqr.atomic import replacing
 from cqr.errors import UserError
 from cqr.pipeline.shards import Header
+from cqr.typed import built, parsed
 
 FORMAT = "cqr-plan"
 VERSION = 1
@@ -52,14 +53,20 @@ class Plan:
         """
         file = folder / "plan.json"
         try:
-            content = json.loads(file.read_text())
+            content = parsed(file.read_bytes())
             if content["format"] == FORMAT and content["version"] != VERSION:
                 raise UserError(
                     f"{file} is of version {content['version']}, this cqr reads {VERSION}:"
                     f" update cqr, or start again with --overwrite"
                 )
-            shards = tuple(tuple(shard) for shard in content["shards"])
-            return cls(Header(**content["header"]), shards)
+            header = built(Header, content["header"])
+            if header.k < 1 or header.dim < 1:
+                raise ValueError(f"k {header.k}, dim {header.dim}")
+            header.layout  # noqa: B018  raises where an extra is no dtype
+            shards = tuple(map(tuple, content["shards"]))
+            if not all(isinstance(path, str) for shard in shards for path in shard):
+                raise ValueError("a path is no text")
+            return cls(header, shards)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:

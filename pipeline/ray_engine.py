@@ -168,7 +168,7 @@ def _start(ray: ModuleType, options: dict[str, Any]) -> None:
     try:
         _check_listening(address)
         ray.init(logging_level="ERROR", **options)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # of grpc, of a process that ends, of a file that it waits for
         raise UserError(
             f"Ray cannot be used on {address or 'this machine'} ({sentence(error)}); start it there"
             f" with `ray start --head`, mend RAY_ADDRESS, or leave out --engine ray"

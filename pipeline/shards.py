@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cqr.atomic import replacing
+from cqr.errors import reason, scarcity
 from cqr.listing import Failure
 from cqr.pipeline import sums
 from cqr.pipeline.regions import Regions
@@ -144,6 +145,9 @@ def _extras(text: str) -> dict[str, str]:
         raise ValueError(f"extras, {text!r}") from error
 
 
+DAMAGED = "is truncated or damaged"
+
+
 class BadShard(Exception):
     """A shard that cannot be used; `reason` completes "shard X ..."."""
 
@@ -260,7 +264,7 @@ def read_shard(path: Path, header: Header) -> tuple[Rows, list[Failure]]:
         try:
             paths = strings(file["images/path"])
             rows = Rows(paths, {name: file[name][:] for name in header.layout})
-            return rows, _failures(file)
+            return rows, _failures(path, file)
         except DAMAGE:
             raise BadShard(path, "is truncated or damaged") from None
 
@@ -273,7 +277,7 @@ def shard_contents(path: Path, header: Header) -> tuple[list[str], list[Failure]
     """
     with opened(path, header) as (file, _):
         try:
-            return strings(file["images/path"]), _failures(file)
+            return strings(file["images/path"]), _failures(path, file)
         except DAMAGE:
             raise BadShard(path, "is truncated or damaged") from None
 
@@ -286,8 +290,9 @@ def opened(path: Path, header: Header) -> Iterator[tuple[h5py.File, dict[str, in
         file = h5py.File(path, "r")
     except FileNotFoundError:
         raise BadShard(path, "is missing") from None
-    except (sums.Damaged, *DAMAGE):
-        raise BadShard(path, "is truncated or damaged") from None
+    except (sums.Damaged, *DAMAGE) as error:
+        why = scarcity(error)
+        raise BadShard(path, f"cannot be read: {why}" if why else DAMAGED) from None
     with file:
         try:
             offsets = _checked(path, file, header)
@@ -324,7 +329,7 @@ def _offset(path: Path, data: Any, name: str, shape: tuple[int, ...], dtype: np.
     if data.chunks is not None or offset is None:
         raise BadShard(path, f"has {name} that is not contiguous")
     if offset + data.nbytes > path.stat().st_size:
-        raise BadShard(path, "is truncated or damaged")
+        raise BadShard(path, DAMAGED)
     return int(offset)
 
 
@@ -332,6 +337,9 @@ def strings(data: h5py.Dataset) -> list[str]:
     return list(data.asstr()[:])
 
 
-def _failures(file: h5py.File) -> list[Failure]:
-    columns = [strings(file[f"failures/{name}"]) for name in Failure._fields]
-    return [Failure(*row) for row in zip(*columns, strict=True)]
+def _failures(path: Path, file: h5py.File) -> list[Failure]:
+    try:
+        columns = [strings(file[f"failures/{name}"]) for name in Failure._fields]
+        return [Failure(*row) for row in zip(*columns, strict=True)]
+    except Exception as error:  # HDF5 and its text raise nearly anything on damage
+        raise BadShard(path, f"{DAMAGED} (its failures: {reason(error)})") from None

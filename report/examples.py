@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
@@ -192,7 +191,7 @@ def _attends(cell: Cell) -> bool:
 
 
 def _read(cell: Cell, columns: Sequence[str]) -> pa.Table:
-    return pq.read_table(cell.evaluation.queries, columns=list(columns))
+    return cell.evaluation.read_table(columns)
 
 
 def _examples(

@@ -30,6 +30,7 @@ from cqr.scenes import camera, draw, protocol
 from cqr.scenes.arrange import Placed, arrange
 from cqr.scenes.protocol import SPLITS, Scene, Split
 from cqr.scenes.render import Renderer, Seen
+from cqr.typed import parsed
 
 DONE = "scenes.json"
 STARTED = "scenes.started.json"
@@ -194,7 +195,7 @@ def _make_room(out: Path, settings: Settings, overwrite: bool) -> None:
 def _read(path: Path) -> dict[str, Any] | None:
     """A manifest that this program wrote, or None."""
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = parsed(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     ours = isinstance(manifest, dict) and manifest.get("format") == "cqr-scenes"

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from cqr.errors import UserError
+from cqr.errors import UserError, scarcity
 from cqr.trainer.training.checkpoint import save_tensors
 from cqr.trainer.training.runs import Run
 
@@ -109,6 +109,8 @@ def read(file: Path) -> Gallery:
     except UserError:
         raise
     except Exception as error:  # the readers of damaged bytes raise what they like
+        if why := scarcity(error):
+            raise UserError(f"cannot read {file}: {why}") from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{file} is damaged ({reason}): delete it and run `cqr index`") from error
 

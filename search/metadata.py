@@ -33,6 +33,9 @@ _COMPARE: dict[type[ast.cmpop], Any] = {
 }
 _INTEGER = r"-?(0|[1-9][0-9]*)"
 _DECIMAL = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?"
+_DEEP = 50
+"""Levels of and, or, not in a condition; each is a level of this interpreter's stack too."""
+
 _HOW = 'write comparisons such as colour == "red" and price < 20, joined by and, or, not, ()'
 
 
@@ -159,9 +162,9 @@ def matching(where: str, metadata: pd.DataFrame) -> NDArray[np.bool_]:
     condition = parsed(where, list(metadata.columns))
     try:
         met = _value(condition, metadata)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise UserError(
-            f"--where {where!r} compares what cannot be compared ({reason(error)})"
+            f"--where {where[:200]!r} compares what cannot be compared ({reason(error)})"
         ) from error
     return met.fillna(False).to_numpy(bool)
 
@@ -199,22 +202,29 @@ def parsed(where: str, columns: list[str]) -> ast.expr:
     try:
         tree = ast.parse(where.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise UserError(f"--where {where!r} cannot be read: {_HOW}") from None
-    _check(tree, where, columns)
+        raise UserError(f"--where {where[:200]!r} cannot be read: {_HOW}") from None
+    _check(tree, where[:200], columns)
     return tree
 
 
-def _check(node: ast.expr, where: str, columns: list[str]) -> None:
+def _check(node: ast.expr, where: str, columns: list[str], depth: int = 0) -> None:
+    if depth > _DEEP:
+        raise UserError(f"--where {where!r} nests more than {_DEEP} deep: write it flatter")
     match node:
         case ast.BoolOp(values=values):
             for value in values:
-                _check(value, where, columns)
+                _check(value, where, columns, depth + 1)
         case ast.UnaryOp(op=ast.Not(), operand=operand):
-            _check(operand, where, columns)
+            _check(operand, where, columns, depth + 1)
         case ast.Compare(left=ast.Name(id=name), ops=[op], comparators=[right]):
             if name not in columns:
                 known = ", ".join(columns) or "none: give `cqr index` a table with --metadata"
                 raise UserError(f"--where: there is no column {name!r}; there are {known}")
+            large = [part for part in ast.walk(right) if _is_too_large(part)]
+            if large:
+                raise UserError(
+                    f"--where {where!r} has a number beyond 64 bits: no column holds such"
+                )
             if type(op) in _COMPARE and _is_value(right):
                 return
             listed = right.elts if isinstance(right, ast.List) else []
@@ -222,6 +232,13 @@ def _check(node: ast.expr, where: str, columns: list[str]) -> None:
                 raise UserError(f"--where {where!r} cannot be read: {_HOW}")
         case _:
             raise UserError(f"--where {where!r} cannot be read: {_HOW}")
+
+
+def _is_too_large(node: ast.AST) -> bool:
+    value = node.value if isinstance(node, ast.Constant) else 0
+    if isinstance(value, float):
+        return not np.isfinite(value)
+    return isinstance(value, int) and abs(value) >= 2**63
 
 
 def _is_value(node: ast.expr) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cqr.search.question import Question, Reference
-from cqr.trainer.text.vocabulary import TextReader, Vocabulary, places_of
+from cqr.trainer.text.vocabulary import TextReader, Vocabulary
 
 How = Literal["read", "unknown", "cut"]
 READ: How = "read"
@@ -90,7 +90,7 @@ def read_of(text: str, words: TextReader, vocabulary: Vocabulary | None) -> Text
     end = _read_to(text, words)
     parts: list[tuple[str, How]] = []
     begin = 0
-    for first, last in places_of(text[:end]) if vocabulary else ():
+    for first, last in vocabulary.places(text[:end]) if vocabulary else ():
         if vocabulary and vocabulary.unknown([text[first:last]]):
             parts += [(text[begin:first], READ), (text[first:last], UNKNOWN)]
             begin = last

@@ -166,8 +166,6 @@ def test_what_is_odd_is_said(tmp_path):
          "top_test_detect_all.txt line 2 is not path, score and description with tabs between: "),
         ("labels/top_test_detect_all.txt", b"\t1.0\tred\n", "line 1 is not path, score"),
         ("labels/top_test_detect_all.txt", b"a.jpeg\t1.0\tr\xe9d\n", "is not UTF-8 (byte 13)"),
-        ("test_queries.txt", None,
-         "is missing: it is no part of Fashion-200k but of TIRG's code; the README of github.com"),
         ("test_queries.txt", b"", "test_queries.txt holds no queries"),
         ("test_queries.txt", TEST[0][0].encode(), "line 1 is not two paths with a space"),
         ("test_queries.txt", f"{TEST[0][0]} {TEST[1][0]}\n{TEST[0][0]} {TRAIN[0][0]}\n".encode(),
@@ -440,3 +438,15 @@ def test_the_three_lines(tmp_path, write_features):
     assert result.metrics["queries"] == 2
     assert result.metrics["gallery"] == 3
     assert result.metrics["options"] == {"rules": "tirg"}
+
+
+def test_without_its_test_queries_it_can_be_counted_and_trained_on(tmp_path):
+    (write(tmp_path) / "test_queries.txt").unlink()
+    dataset = recognise(tmp_path)
+    assert dataset.split("test").empty
+    assert len(dataset.images_of("train")) > 0
+    [note] = [note for note in dataset.notes if "test_queries.txt is missing" in note]
+    assert "the README of github.com/google/tirg says where" in note
+    counted = fashion200k.counts(dataset)
+    assert counted["test queries"] == 0
+    assert counted["training images"] > 0

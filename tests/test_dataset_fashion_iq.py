@@ -17,7 +17,7 @@ from cqr.trainer.datasets.queries import tasks
 from cqr.trainer.datasets.readers import fashion_iq
 from cqr.trainer.evaluation import submission
 from cqr.trainer.evaluation.stored import Stored
-from cqr.trainer.text.vocabulary import words_of
+from cqr.trainer.text.words import spaced as words_of
 from cqr.trainer.training import runs
 from cqr.trainer.training.material import Wanted, collect_for
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from cqr.machine import cores
 from cqr.search.server.guard import Guard
 from cqr.search.server.limits import Limits
 
@@ -108,9 +109,12 @@ def test_what_is_no_request_is_passed_on_as_it_is():
 
 
 def test_the_limits_unless_others_are_said():
+    many = max(2, cores())
     assert Limits() == Limits(
         upload_bytes=20_971_520, upload_pixels=40_000_000, uploads=100, body_bytes=65_536,
-        asking=8, showing=64, seconds=30.0, threads=2, cache_bytes=67_108_864,
+        connections=200, head_seconds=10.0, arriving=64, patience=1.0, held_bytes=268_435_456,
+        asking=16 * many, showing=64, seconds=30.0, ending_seconds=8.0, threads=many,
+        cache_bytes=67_108_864,
     )  # fmt: skip
 
 
@@ -230,3 +234,11 @@ def test_a_service_that_fails_is_no_longer_busy():
         with pytest.raises(ZeroDivisionError):
             ask(guard, scope(method))
     assert guard.busy == {True: 0, False: 0}
+
+
+def test_a_body_that_its_caller_broke_off_is_not_passed_on():
+    app = Echo()
+    messages = [{"type": "http.request", "body": b"ab", "more_body": True}, GONE]
+    status, *rest = ask(guarded(app), scope("POST", content_length="4"), messages)
+    assert (status, *rest) == (400, *refusal("the request ended before its body did"))
+    assert app.received == []

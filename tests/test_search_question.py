@@ -205,6 +205,24 @@ def test_what_is_no_condition_is_refused_and_not_run(where):
         matching(where, TABLE)
 
 
+@pytest.mark.parametrize(
+    ("where", "why"),
+    [
+        ("price < 99999999999999999999", "has a number beyond 64 bits"),
+        ("price == -9223372036854775809", "has a number beyond 64 bits"),
+        ("price in [1, 99999999999999999999]", "has a number beyond 64 bits"),
+        ("price < 1e999", "has a number beyond 64 bits"),
+        ("not " * 60 + "price < 1", "nests more than 50 deep"),
+        ("not " * 500 + "price < 1", "nests more than 50 deep"),
+        ("(" * 300 + "price < 1" + ")" * 300, "cannot be read"),
+    ],
+)
+def test_what_no_column_and_no_stack_holds_is_refused(where, why):
+    with pytest.raises(UserError, match=why) as error:
+        matching(where, TABLE)
+    assert len(str(error.value)) < 500
+
+
 @given(st.text(max_size=40))
 def test_any_text_is_a_condition_or_is_refused(where):
     try:

@@ -178,6 +178,8 @@ def test_a_loopback_service_answers_to_its_own_names(engine, host, status):
         (None, 200),
         ("http://127.0.0.1:8000", 200),
         ("http://127.0.0.1:9000", 403),
+        ("http://[", 403),
+        ("http://[::1", 403),
         ("http://evil.example", 403),
         ("null", 403),
     ],
@@ -335,12 +337,91 @@ def test_a_request_that_does_not_arrive_is_not_waited_for():
         raise AssertionError("the request was passed on")
 
     guard = Guard(never, Limits(seconds=0.05), None, frozenset())
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", b"9")]}
     began = time.monotonic()
     asyncio.run(guard(scope, receive, send))
     assert time.monotonic() - began < 10
     assert sent[0]["status"] == 408
     assert guard.busy == {True: 0, False: 0}
+    assert guard.arriving.held == 0
+
+
+def test_bodies_that_do_not_end_give_way_to_those_that_do():
+    async def whole():
+        return {"type": "http.request", "body": b"9", "more_body": False}
+
+    async def half():
+        await asyncio.sleep(0.01 if sent["half"] else 0)
+        sent["half"] += 1
+        if sent["half"] > 1:
+            await asyncio.sleep(20)
+        return {"type": "http.request", "body": b"1", "more_body": True}
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    def ask(receive):
+        async def send(message):
+            answers.append(message)
+
+        answers = []
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/",
+            "headers": [(b"content-length", b"9")],
+        }
+        return answers, asyncio.create_task(guard(scope, receive, send))
+
+    async def all_of_it():
+        slow = [ask(half) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        assert guard.busy == {True: 0, False: 0}
+        soon, task = ask(whole)
+        await task
+        assert soon[0]["status"] == 503  # both came just now
+        await asyncio.sleep(0.2)
+        later, task = ask(whole)
+        await task
+        assert later[0]["status"] == 200
+        await slow[0][1]
+        assert slow[0][0][0]["status"] == 408
+        assert not slow[1][1].done()
+        slow[1][1].cancel()
+        await slow[1][1]
+
+    sent = {"half": 0}
+    guard = Guard(app, Limits(arriving=2, patience=0.2), None, frozenset())
+    asyncio.run(all_of_it())
+    assert guard.arriving.held == 0
+
+
+def test_no_more_bytes_are_held_than_may_be():
+    async def receive():
+        return {"type": "http.request", "body": b"1" * 6, "more_body": False}
+
+    async def send(message):
+        statuses.append(message.get("status"))
+
+    async def app(scope, receive, send):
+        await guard(scope, receive, send)  # a second, while the first is held
+
+    statuses = []
+    guard = Guard(app, Limits(held_bytes=10), None, frozenset())
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", b"6")]}
+    asyncio.run(guard(scope, receive, send))
+    assert statuses[0] == 503
+    assert guard.arriving.held == 0
+
+
+def test_how_it_is_can_be_asked_however_busy_it_is(engine):
+    asked = client(engine, asking=0, showing=0)
+    assert asked.get("/api/health").json() == {"status": "ok"}
+    ready = asked.get("/api/ready")
+    assert (ready.status_code, ready.headers["retry-after"]) == (503, "1")
+    assert asked.get("/api/info").status_code == 503
+    assert client(engine).get("/api/ready").json() == {"status": "ready"}
 
 
 def test_small_pictures_take_no_more_memory_than_they_may(tmp_path):

@@ -1,7 +1,12 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cqr.trainer.text.vocabulary import TextSpec, Vocabulary, words_of
+from cqr.errors import UserError
+from cqr.trainer.text import words
+from cqr.trainer.text.vocabulary import TextSpec, Vocabulary
+from cqr.trainer.text.words import segmented, splitter_for
+from cqr.trainer.text.words import spaced as words_of
 
 
 def test_words_keep_hyphens_and_apostrophes():
@@ -42,3 +47,55 @@ def test_every_text_has_a_word_and_known_words_have_ids(texts):
     for text, row in zip(texts, batch.tokens.tolist(), strict=True):
         words = words_of(text)[:32]
         assert [vocabulary.words[i - 2] for i in row if i > 1] == words
+
+
+def test_words_without_spaces_are_told_apart():
+    pytest.importorskip("icu4py", reason="pip install icu4py")
+    assert segmented("把它变成红色的大圆, OK") == [
+        "把",
+        "它",
+        "变成",
+        "红色",
+        "的",
+        "大",
+        "圆",
+        "ok",
+    ]
+    assert segmented("赤い円を追加") == ["赤い", "円", "を", "追加"]
+    assert segmented("เป็นสีแดง") == ["เป็น", "สี", "แดง"]
+    texts = ["把它变成红色", "把它变成大圆"]
+    vocabulary = Vocabulary.of(texts)
+    assert vocabulary.splitter == "segmented"
+    assert {"把", "它", "变成", "红色"} <= set(vocabulary.words)
+    assert vocabulary.encode(texts).mask.sum() == sum(len(segmented(text)) for text in texts)
+
+
+def test_combining_marks_are_parts_of_words():
+    assert words_of("हिन्दी") == ["ह", "न", "द"]  # as runs from before read it
+    assert segmented("हिन्दी में") == ["हिन्दी", "में"]
+    assert segmented("cafe\u0301") == segmented("caf\u00e9") == ["caf\u00e9"]
+
+
+def test_texts_that_spaces_part_are_read_as_ever():
+    texts = ["Make top-left it isn't red?", "a_b 3.5 x", "größer", "красный", ""]
+    assert splitter_for(texts) == "spaced"
+    assert [segmented(text) for text in texts] == [words_of(text) for text in texts]
+    assert splitter_for([f"text {i}" for i in range(200)] + ["把它"]) == "spaced"
+    assert splitter_for([f"text {i}" for i in range(20)] + ["把它"]) == "segmented"
+    assert Vocabulary(("a",), 4) == Vocabulary(("a",), 4, "spaced")  # a run from before
+
+
+def test_without_icu_it_is_said_what_is_missing(monkeypatch):
+    def none(name):
+        raise ImportError(name)
+
+    words._icu.cache_clear()
+    monkeypatch.setattr(words, "import_module", none)
+    with pytest.raises(UserError, match=r"pip install 'cqr\[words\]', or .*--text-encoder NAME"):
+        Vocabulary.of(["把它变成红色"])
+    words._icu.cache_clear()
+
+
+def test_words_that_occur_once_are_counted():
+    texts = ["a b", "a c", "a c", "d"]
+    assert Vocabulary.of(texts).once(texts) == 3  # b, c in one text, d

@@ -29,6 +29,9 @@ from cqr.trainer.training.train import OnEpoch, OnStep
 MOST_KINDS = 12
 """Values of a column for which recall is printed; a page has room for more."""
 
+RARE = 20
+"""Words; of fewer nothing is said."""
+
 results = Console(highlight=False)
 notes = Console(stderr=True, highlight=False, markup=False)
 
@@ -56,6 +59,13 @@ def announce(
         more = "" if settings.joint else " (`cqr train --max-words`)"
         limit = f"{words.spec.max_words} {kind} that the model reads{more}"
         _say(f"Note      {cut:,} texts are cut, being longer than the {limit}", style="yellow")
+    if run.vocabulary and not settings.untrained:
+        texts = dataset.queries["text"][dataset.queries["split"] == "train"]
+        once, known = run.vocabulary.once(texts), len(run.vocabulary.words)
+        if 2 * once > known >= RARE:
+            advice = "a pretrained encoder knows more of them (`cqr train --text-encoder`)"
+            said = f"{once:,} of the {known:,} words occur once, and little can be learned of such"
+            _say(f"Note      {said}: {advice}", style="yellow")
     if settings.select == "test":
         flatters = "which flatters the result"
         _say(f"Note      the epoch is chosen on the test queries, {flatters}", style="yellow")

@@ -1,6 +1,5 @@
 """One file a backend.  A detector turns pictures into exactly K regions each."""
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from cqr.errors import UserError
 from cqr.machine import find_device
 from cqr.pipeline.regions import Regions
+from cqr.typed import parsed
 
 if TYPE_CHECKING:  # torch is heavy, and this package is imported for its names alone
     import torch
@@ -271,7 +271,7 @@ def _scenes(folder: Path) -> Path | None:
     folder = folder.resolve()
     for path in (folder / "scenes.json", folder.parent / "scenes.json"):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parsed(path.read_bytes())
         except (OSError, ValueError):
             continue
         if isinstance(content, dict) and content.get("format") == "cqr-scenes":

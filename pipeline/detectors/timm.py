@@ -3,7 +3,6 @@
 timm has no text towers, so there is no joint space, even where the image tower is from one.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from cqr.pipeline.detectors.backbones import joint, licence, source, trunk
 from cqr.pipeline.detectors.backbones.encoder import Backbone
 from cqr.pipeline.detectors.backbones.source import Request
 from cqr.pipeline.detectors.backbones.view import Size, View
+from cqr.typed import parsed
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """What timm looks for first in a folder, in its order."""
@@ -105,7 +105,7 @@ def _published(library: Any, name: str) -> dict[str, Any]:
     if name.startswith("local-dir:"):
         path = Path(name.removeprefix("local-dir:")) / "config.json"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parsed(path.read_bytes())
             settings: dict[str, Any] = content.get("pretrained_cfg", content)
             return settings
         except (OSError, ValueError, AttributeError) as error:

@@ -1,6 +1,5 @@
 """CLIP, SigLIP, DINOv2 and DINOv3 as `transformers` has them, BGE-VL as a plain CLIP."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from cqr.pipeline.detectors.backbones.source import Request
 from cqr.pipeline.detectors.backbones.tokens import Probe, attention, mean
 from cqr.pipeline.detectors.backbones.values import Input
 from cqr.pipeline.detectors.backbones.view import View
+from cqr.typed import parsed
 
 INPUTS = ("preprocessor_config.json", "processor_config.json")
 
@@ -135,7 +135,7 @@ def _quiet() -> Iterator[None]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parsed(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: it is damaged; check --config") from error
     if not isinstance(content, dict):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cqr import unpickle
-from cqr.errors import UserError
+from cqr.errors import UserError, scarcity
 
 State = dict[str, Tensor]
 
@@ -30,6 +30,8 @@ def read(path: Path) -> State:
     try:
         content = _table(_parse(path))
     except Exception as error:  # readers of hostile bytes raise whatever they meet
+        if why := scarcity(error):
+            raise UserError(f"cannot read weights from {path}: {why}") from error
         raise UserError(
             f"cannot read weights from {path}: it is damaged, of another format, or holds more "
             "than tensors; give a whole .safetensors, .pth, .pt or .pkl file with --weights"

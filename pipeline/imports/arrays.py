@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cqr.errors import UserError
+from cqr.errors import UserError, reason, scarcity
 from cqr.listing import Failure, lines
 from cqr.pipeline.imports.source import EXTRAS, Broken, Entry, Found, Kind
 
@@ -90,8 +90,10 @@ class Arrays:
             array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{file} cannot be read ({error}); is it whole?") from None
+        except Exception as error:  # a damaged header makes numpy raise nearly anything
+            raise UserError(
+                f"{file} cannot be read ({scarcity(error) or reason(error)}); is it whole?"
+            ) from None
         if array.dtype.kind not in kinds:
             what = "numbers" if "f" in kinds else "integers"
             raise UserError(f"{file} holds {array.dtype}, not {what}")

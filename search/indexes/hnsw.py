@@ -191,7 +191,10 @@ def _save(graph: Any, file: Path) -> None:
     """The sums are put there before the graph, the old one's among them: a kill between costs
     nothing."""
     with replacing(file) as temporary:
-        graph.save(temporary)
+        try:
+            graph.save(temporary)
+        except RuntimeError as error:  # usearch's of a write that failed, without its number
+            raise OSError(f"{error} (is the disk full?)") from error
         sums = [sha256(temporary), *([sha256(file)] if file.is_file() else [])]
         with replacing(_sums(file)) as beside:
             beside.write_text("\n".join(sums) + "\n", encoding="ascii")

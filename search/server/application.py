@@ -14,6 +14,7 @@ from cqr.errors import UserError
 from cqr.search.engine import Engine
 from cqr.search.server.collected import Collected
 from cqr.search.server.guard import Guard, Refusal
+from cqr.search.server.journal import Journal
 from cqr.search.server.limits import Limits
 from cqr.search.server.routes import UPLOADS, problems, router
 from cqr.search.server.service import Service, tagged
@@ -50,6 +51,7 @@ def application(
     hosts: frozenset[str] | None,
     collected: Collected | None = None,
     beside: Engine | None = None,
+    journal: Journal | None = None,
 ) -> Guard:
     """The service, as an ASGI application.
 
@@ -57,6 +59,7 @@ def application(
         hosts: see `Guard`.
         collected: the table of answers that are kept; None keeps none.
         beside: another run over the same pictures, whose answers can be seen beside.
+        journal: is told of each request.
     """
     app = FastAPI(
         title="cqr",
@@ -71,7 +74,9 @@ def application(
     app.include_router(router)
     _serve_page(app)
     _speak_in_sentences(app)
-    return Guard(app, limits, hosts, frozenset({UPLOADS}))
+    guard = Guard(app, limits, hosts, frozenset({UPLOADS}), journal)
+    app.state.guard = guard
+    return guard
 
 
 def _serve_page(app: FastAPI) -> None:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi import Path as InPath
 
 from cqr.search.server import messages as say
+from cqr.search.server.guard import BUSY, Guard, Refusal
 from cqr.search.server.service import Service
 from cqr.search.shown import LARGE, THUMB
 from cqr.search.understood import SCENES
@@ -54,6 +55,15 @@ asked = problems(403, 404, 408, 413, 422)
 async def health() -> say.Health:
     """That the service answers."""
     return say.Health(status="ok")
+
+
+@router.get("/ready")
+async def ready(request: Request) -> say.Health:
+    """That a question would be taken now; 503 where it would be asked to come again."""
+    guard: Guard = request.app.state.guard
+    if not guard.ready:
+        raise Refusal(503, BUSY)
+    return say.Health(status="ready")
 
 
 @router.get("/info")

@@ -6,7 +6,9 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Iterable, Iterator
+from functools import partial
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from cqr.errors import UserError
 from cqr.search.engine import Engine
@@ -14,10 +16,11 @@ from cqr.search.server.collected import Collected
 from cqr.search.server.limits import Limits
 from cqr.search.server.suggestions import Suggestions
 
+if TYPE_CHECKING:  # known without the packages that the service runs on
+    from cqr.search.server.journal import Journal
+
 NAMES = frozenset({"127.0.0.1", "::1", "localhost"})
 """What this machine calls itself."""
-
-CONNECTIONS = 200
 
 
 def needed() -> None:
@@ -35,6 +38,8 @@ def serve(
     show: bool = False,
     collected: Collected | None = None,
     beside: Engine | None = None,
+    journal: "Journal | None" = None,
+    limits: Limits | None = None,
 ) -> None:
     """Answer until interrupted.
 
@@ -45,6 +50,8 @@ def serve(
         show: also open the page in the user's browser.
         collected: the table that answers are kept in; None keeps none.
         beside: another run over the same pictures, to be asked beside; None for none.
+        journal: gets a line for each request; None keeps none.
+        limits: on what callers may ask; None is those that a service has.
 
     Raises:
         UserError: nobody may listen there, or somebody does already.
@@ -52,21 +59,24 @@ def serve(
     import uvicorn
 
     from cqr.search.server.application import application
+    from cqr.search.server.connections import Connection
 
+    limits = limits or Limits()
+    connection: Any = partial(Connection, limits=limits, journal=journal)
     private = loopback(host)
     hosts = NAMES | {host.lower()} if private else None
     server = uvicorn.Server(
         uvicorn.Config(
-            application(engine, suggestions, Limits(), hosts, collected, beside),
+            application(engine, suggestions, limits, hosts, collected, beside, journal),
+            http=connection,
             lifespan="off",
             ws="none",
             log_level="warning",
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=CONNECTIONS,
             timeout_keep_alive=10,
-            timeout_graceful_shutdown=2,
+            timeout_graceful_shutdown=round(limits.ending_seconds),
         )
     )
     with listening(host, port) as listener:

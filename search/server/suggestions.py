@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cqr.errors import UserError
 from cqr.search.world import Sight
-from cqr.trainer.text.vocabulary import words_of
+from cqr.trainer.text.words import spaced as words_of
 from cqr.trainer.training.material import Wanted, collect_for
 from cqr.trainer.training.runs import Run
 

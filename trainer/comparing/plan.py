@@ -23,6 +23,7 @@ from cqr.trainer.evaluation.stored import Stored
 from cqr.trainer.training.material import Material, Wanted, collect
 from cqr.trainer.training.runs import EVALUATION
 from cqr.trainer.training.settings import Settings
+from cqr.typed import parsed
 
 FORMAT, VERSION = "cqr-comparison", 1
 COMPARISONS = Path("artifacts/comparisons")
@@ -248,11 +249,11 @@ def begin(comparison: Comparison) -> None:
     file, plan = comparison.folder / "plan.json", comparison.plan()
     if file.exists():
         try:
-            old = json.loads(file.read_text(encoding="utf-8"))
+            old = parsed(file.read_bytes())
             if (old["format"], old["version"]) != (FORMAT, VERSION):
                 raise ValueError(f"{old['format']} version {old['version']}")
             found = _difference(old, plan)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise UserError(f"cannot read {file} ({error}): choose another --out") from error
         if found:
             raise UserError(

@@ -4,7 +4,7 @@ A data set's reader lists its forms as `SUBMISSION`; `submission.submit` fills t
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -107,7 +107,7 @@ def check_file(form: Form, path: Path, dataset: Dataset) -> None:
     try:
         check_text(form, text_of(path), dataset)
     except ValueError as error:
-        raise UserError(f"{path} {error}: make it again with `cqr submit`") from error
+        raise UserError(f"{path} would be refused: it {error}") from error
 
 
 def check_text(form: Form, text: str, dataset: Dataset) -> None:
@@ -129,7 +129,7 @@ def check_text(form: Form, text: str, dataset: Dataset) -> None:
         raise ValueError(f"has {size:,} bytes, more than the {form.largest:,} that are taken")
     split = str(dataset.protocol.submitted)
     queries = form.of(dataset, dataset.split(split))
-    answers = form.layout.read(queries, _json(text))
+    answers = form.layout.read(queries, content_of(text))
     missing = [key for key in queries["query_id"] if key not in answers]
     if missing:
         raise ValueError(
@@ -137,11 +137,18 @@ def check_text(form: Form, text: str, dataset: Dataset) -> None:
         )
     unknown = sorted(answers.keys() - set(queries["query_id"]))
     if unknown:
-        raise ValueError(f"answers {len(unknown):,} queries that are not asked, first {unknown[0]}")
+        raise ValueError(
+            f"answers {_of(unknown, 'query', 'queries')} not asked, first {unknown[0]}"
+        )
     faults = _faults(form, dataset, queries, answers)
     if faults:
         first, fault = next(iter(faults.items()))
-        raise ValueError(f"has {len(faults):,} wrong answers, first that query {first} {fault}")
+        wrong = _of(faults, "wrong answer", "wrong answers")
+        raise ValueError(f"has {wrong}: query {first} {fault}")
+
+
+def _of(things: Sized, one: str, more: str) -> str:
+    return f"{len(things):,} {one if len(things) == 1 else more}"
 
 
 def names_of(images: pd.DataFrame) -> dict[str, Any]:
@@ -149,7 +156,8 @@ def names_of(images: pd.DataFrame) -> dict[str, Any]:
     return dict(zip(images["path"], images["name"], strict=True))
 
 
-def _json(text: str) -> Any:
+def content_of(text: str) -> Any:
+    """What a file holds, as JSON.  Raises ValueError where it is none, or says a thing twice."""
     try:
         return json.loads(text, object_pairs_hook=_object)
     except (json.JSONDecodeError, RecursionError) as error:

@@ -1,6 +1,5 @@
 """What the readers share: where to look, and how a file of text is read."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cqr.errors import UserError
+from cqr.typed import parsed
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def text_of(path: Path) -> str:
 def json_of(path: Path, kind: type = dict) -> Any:
     """A JSON file whose top is a `kind`.  Raises UserError when it is not."""
     try:
-        content = json.loads(text_of(path))
+        content = parsed(text_of(path))
     except ValueError as error:
         raise UserError(f"{path} is no JSON ({error}): download it again") from error
     if not isinstance(content, kind):

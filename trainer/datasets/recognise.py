@@ -110,3 +110,15 @@ def read(
     options = choose("--protocol", found.name, reader.Options, base or {}, list(given))
     dataset = reader.read(found.root, pictures, reader.Options(**options))
     return located(replace(dataset, options=options), pictures.paths)
+
+
+def unusual(dataset: Dataset, own: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices of a data set's protocol that are not what a run is scored by unless one says so.
+
+    Args:
+        own: name of the run's own data set, of which `chosen` is what its training chose; of
+            another data set, and of a choice that it did not know, the default counts.
+    """
+    reader = next(reader for reader in READERS if dataset.name == reader.NAME)
+    usual = vars(reader.Options()) | (dict(chosen) if dataset.name == own else {})
+    return {n: v for n, v in sorted(dataset.options.items()) if n in usual and usual[n] != v}

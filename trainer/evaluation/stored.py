@@ -5,16 +5,22 @@ queries.parquet  a row a query, with what it found
 report.html      the page, if it was asked for
 """
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from cqr.atomic import replacing
+from cqr.errors import UserError, reason, scarcity
 from cqr.trainer.evaluation.evaluate import Evaluation
+from cqr.typed import parsed
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,30 @@ class Stored:
             temporary.write_text(json.dumps(evaluation.metrics, indent=1), encoding="utf-8")
 
     def read_metrics(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+        """What metrics.json holds.  Raises UserError where it is damaged."""
+        with _readable(self.metrics):
+            content = parsed(self.metrics.read_bytes())
+            if not isinstance(content, dict) or not content.keys() >= {"recall", "measures"}:
+                raise ValueError("no recall in it")
         return content
 
     def read_queries(self, columns: Sequence[str]) -> pd.DataFrame:
-        return pd.read_parquet(self.queries, columns=list(columns))
+        """Some columns of queries.parquet.  Raises UserError where it is damaged."""
+        frame: pd.DataFrame = self.read_table(columns).to_pandas()
+        return frame
+
+    def read_table(self, columns: Sequence[str]) -> "pyarrow.Table":
+        """The same, as Arrow has it."""
+        import pyarrow.parquet
+
+        with _readable(self.queries):
+            return pyarrow.parquet.read_table(self.queries, columns=list(columns))
+
+
+@contextlib.contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the readers of damaged bytes raise what they like
+        why = scarcity(error) or f"{reason(error)}; delete its folder and score the run again"
+        raise UserError(f"cannot read {file}: {why}") from error

@@ -1,6 +1,5 @@
 """Texts as a model reads them: words to ids, or what a pretrained encoder says of each token."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,18 +9,9 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
+from cqr.trainer.text.words import SPLIT, Splitter, places_of, splitter_for
+
 PAD, UNKNOWN = 0, 1
-_WORD = re.compile(r"\w+(?:[-'’]\w+)*")
-
-
-def words_of(text: str) -> list[str]:
-    """Lower-cased words; "top-left" and "isn't" are one word each."""
-    return _WORD.findall(text.lower())
-
-
-def places_of(text: str) -> list[tuple[int, int]]:
-    """Where the words of a text begin and end."""
-    return [match.span() for match in _WORD.finditer(text)]
 
 
 @dataclass  # not frozen: Fabric's mixed precision takes its inputs apart, field by field
@@ -93,19 +83,37 @@ class Vocabulary:
     Attributes:
         words: in order of their ids, which start at 2; 0 pads, 1 is unknown.
         max_words: longer texts are cut.
+        splitter: how texts are taken apart; runs from before there was a choice have the default.
     """
 
     words: tuple[str, ...]
     max_words: int
+    splitter: Splitter = "spaced"
 
     @classmethod
     def of(cls, texts: Iterable[str], max_words: int = 32) -> "Vocabulary":
         """Every word of `texts`, the frequent first, ties by the alphabet."""
-        counts = Counter(word for text in texts for word in words_of(text))
-        return cls(tuple(sorted(counts, key=lambda word: (-counts[word], word))), max_words)
+        kept = list(texts)
+        splitter = splitter_for(kept)
+        counts = Counter(word for text in kept for word in SPLIT[splitter](text))
+        words = tuple(sorted(counts, key=lambda word: (-counts[word], word)))
+        return cls(words, max_words, splitter)
 
     def __len__(self) -> int:
         return len(self.words) + 2
+
+    def split(self, text: str) -> list[str]:
+        """All words of a text."""
+        return SPLIT[self.splitter](text)
+
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Where the words of a text begin and end in it."""
+        return places_of(text, self.splitter)
+
+    def once(self, texts: Iterable[str]) -> int:
+        """How many of the words occur once in different texts."""
+        counts = Counter(word for text in set(texts) for word in self.split(text))
+        return sum(counts[word] == 1 for word in self.words)
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -117,10 +125,8 @@ class Vocabulary:
 
     def encode(self, texts: list[str]) -> WordBatch:
         """Ids, padded with 0 to the longest text; a wordless text is one unknown word."""
-        ids = [
-            [self._ids.get(word, UNKNOWN) for word in words_of(text)[: self.max_words]] or [UNKNOWN]
-            for text in texts
-        ]
+        read = [self.split(text)[: self.max_words] for text in texts]
+        ids = [[self._ids.get(word, UNKNOWN) for word in words] or [UNKNOWN] for words in read]
         out = torch.full((len(ids), max(map(len, ids))), PAD)
         for row, line in zip(out, ids, strict=True):
             row[: len(line)] = torch.tensor(line)
@@ -128,12 +134,12 @@ class Vocabulary:
 
     def tokens(self, text: str) -> list[str]:
         """The words that are read; a wordless text is shown as it is."""
-        return words_of(text)[: self.max_words] or [text]
+        return self.split(text)[: self.max_words] or [text]
 
     def cut(self, texts: Iterable[str]) -> int:
         """How many of the texts have more words than `max_words`."""
-        return sum(len(words_of(text)) > self.max_words for text in texts)
+        return sum(len(self.split(text)) > self.max_words for text in texts)
 
     def unknown(self, texts: Iterable[str]) -> Counter[str]:
         """The words of `texts` that this vocabulary lacks, with their counts."""
-        return Counter(w for text in texts for w in words_of(text) if w not in self._ids)
+        return Counter(w for text in texts for w in self.split(text) if w not in self._ids)

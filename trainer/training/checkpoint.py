@@ -13,7 +13,8 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from cqr.atomic import replacing
-from cqr.errors import UserError, reason
+from cqr.errors import UserError, reason, scarcity
+from cqr.typed import built, parsed
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,10 @@ def progress(path: Path) -> Progress:
     if not path.exists():
         return Progress()
     with _readable(path), safe_open(path, framework="pt") as file:
-        return Progress(**json.loads(file.metadata()["progress"]))
+        where = built(Progress, parsed(file.metadata()["progress"]))
+        if min(where.epoch, where.step) < 0:
+            raise ValueError(f"epoch {where.epoch}, step {where.step}")
+        return where
 
 
 def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
@@ -75,7 +79,7 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Prog
             if key.startswith("optimizer."):
                 _, kind, name = key.split(".", 2)
                 state.setdefault(names.index(name), {})[kind] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return where
 
 
@@ -84,6 +88,8 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of safetensors, json, torch: whatever does not fit
+        if why := scarcity(error):
+            raise UserError(f"cannot read {path}: {why}") from error
         raise UserError(
             f"cannot resume from {path} ({reason(error)}): start anew with --fresh"
         ) from error

@@ -9,6 +9,7 @@ submission/           what `cqr submit` writes
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -20,8 +21,8 @@ import torch
 from safetensors.torch import load_file
 
 from cqr.atomic import replacing
-from cqr.errors import UserError, reason
-from cqr.trainer.models import build
+from cqr.errors import UserError, reason, scarcity
+from cqr.trainer.models import ALL, build
 from cqr.trainer.models.from_joint import FromJoint
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.learners import Learners
@@ -33,6 +34,7 @@ from cqr.trainer.text.joint import Joint
 from cqr.trainer.text.tower import Silent, Tower
 from cqr.trainer.text.vocabulary import TextReader, Vocabulary
 from cqr.trainer.training.settings import Settings
+from cqr.typed import built, parsed
 
 FORMAT, VERSION = "cqr-run", 1
 RUNS = Path("artifacts/runs")
@@ -81,10 +83,16 @@ class Run:
     def log(self) -> Path:
         return self.path / "log.jsonl"
 
-    def evaluation(self, dataset: str | None = None) -> Path:
-        """Where the results on a data set are kept, its own if none is named."""
+    def evaluation(self, dataset: str | None = None, choices: Mapping[str, Any] = {}) -> Path:
+        """Where the results on a data set are kept, its own if none is named.
+
+        Args:
+            choices: of its protocol, those that are not what is usual with the run.
+        """
         own = dataset is None or dataset == self.dataset
-        return self.path / (EVALUATION if own else f"{EVALUATION}-{dataset}")
+        parts = [EVALUATION, *([] if own else [dataset]), *(f"{n}={v}" for n, v in choices.items())]
+        name = "-".join(re.sub(r"[^\w.,=+-]+", "_", str(part)) for part in parts)
+        return self.path / name[:200]
 
     @property
     def reads_nothing(self) -> bool:
@@ -92,10 +100,23 @@ class Run:
         return self.vocabulary is None and self.text_encoder is None
 
     def history(self) -> list[dict[str, Any]]:
-        """The lines of the log, one an epoch; none before the first has ended."""
+        """The lines of the log, one an epoch; none before the first has ended.
+
+        Raises:
+            UserError: it is damaged.
+        """
         if not self.log.exists():
             return []
-        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+        found = []
+        for number, line in enumerate(self.log.read_bytes().splitlines(), 1):
+            try:
+                found.append(_epoch(parsed(line)))
+            except ValueError as error:
+                raise UserError(
+                    f"{self.log} is damaged in line {number} ({error}): delete it; nothing but the "
+                    "curves of the training is lost"
+                ) from error
+        return found
 
     def model(self) -> RetrievalModel:
         """The model, freshly initialised, and what the settings put around it."""
@@ -176,15 +197,19 @@ class Run:
         Raises:
             UserError: there are none, or they do not fit.
         """
-        model = self.model()
         if not self.weights.exists():
             raise UserError(
                 f"{self.path} has no weights yet: let `cqr train` finish an epoch, "
                 "or choose another run with --run"
             )
         try:
+            model = self.model()
             model.load_state_dict(load_file(self.weights))
+        except UserError:
+            raise
         except Exception as error:
+            if why := scarcity(error):
+                raise UserError(f"cannot read {self.weights}: {why}") from error
             raise UserError(
                 f"cannot use {self.weights} ({reason(error)}): train the run again"
             ) from error
@@ -204,10 +229,11 @@ class Run:
         if not file.is_file():
             raise UserError(f"{path} is not a run (it has no run.json): see {path.parent} for runs")
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = parsed(file.read_bytes())
             if (content["format"], content["version"]) != (FORMAT, VERSION):
                 raise UserError(
-                    f"{file} is {content['format']!r} version {content['version']!r}, this cqr "
+                    f"{file} is {repr(content['format'])[:50]} version "
+                    f"{repr(content['version'])[:50]}, this cqr "
                     f"reads {FORMAT!r} version {VERSION}: update cqr or train again"
                 )
             words, encoder = content["vocabulary"], content.get("text_encoder")
@@ -215,19 +241,51 @@ class Run:
                 path=path,
                 features=Path(content["features"]),
                 data=Path(content["data"]) if content["data"] else None,
-                dataset=content["dataset"],
-                protocol=content.get("protocol", {}),
-                region_dim=content["region_dim"],
-                detector=content["detector"],
-                settings=Settings(**content["settings"]),
-                vocabulary=Vocabulary(tuple(words["words"]), words["max_words"]) if words else None,
-                text_encoder=Identity(**encoder) if encoder else None,
-                created=content["created"],
+                dataset=_is(content, "dataset", str),
+                protocol=_is({"protocol": {}, **content}, "protocol", dict),
+                region_dim=_is(content, "region_dim", int),
+                detector=_is(content, "detector", dict),
+                settings=_settings(content["settings"]),
+                vocabulary=built(Vocabulary, words) if words else None,
+                text_encoder=built(Identity, encoder) if encoder else None,
+                created=_is(content, "created", str),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{file} is damaged ({error!r}): choose another run with --run"
+                f"{file} is damaged ({repr(error)[:200]}): choose another run with --run"
             ) from error
+        except OSError as error:
+            why = scarcity(error) or f"{reason(error)}: choose another run with --run"
+            raise UserError(f"cannot read {file}: {why}") from error
+
+
+def _is(content: dict[str, Any], name: str, kind: type) -> Any:
+    """A value of run.json.  Raises ValueError where it is of another type."""
+    value = content[name]
+    if type(value) is not kind or (kind is int and value < 1):
+        raise ValueError(f"{name} is {str(value)[:50]!r}")
+    return value
+
+
+def _settings(content: Any) -> Settings:
+    try:
+        settings = built(Settings, content)
+        built(ALL[settings.model].config, settings.options)
+        return settings
+    except UserError as error:  # they say what is wrong in words of the command line
+        raise ValueError(str(error)) from error
+
+
+def _epoch(line: Any) -> dict[str, Any]:
+    """A line of the log.  Raises ValueError where it is none."""
+    if not isinstance(line, dict) or type(line.get("epoch")) is not int:
+        raise ValueError("no epoch")
+    numbers = {name: value for name, value in line.items() if name.endswith(("loss", "seconds"))}
+    numbers |= line["recall"] if isinstance(line.get("recall"), dict) else {}
+    for name, value in {"loss": None, "seconds": None, **numbers}.items():
+        if type(value) not in (int, float):
+            raise ValueError(f"{name} is no number")
+    return line
 
 
 def joint_of(detector: Mapping[str, Any], features: Path) -> Joint:

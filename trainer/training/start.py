@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from cqr.atomic import in_turn
 from cqr.errors import UserError
 from cqr.machine import find_device
 from cqr.trainer.features import RegionReader
@@ -36,13 +37,23 @@ def start(
     Raises:
         UserError: the text encoder cannot be had.
     """
+    if os.environ.get("RANK", "0") != "0":  # of processes that train together, one makes the run
+        return _chosen(material, settings, data, folder, fresh)
+    with in_turn(folder):  # or two that begin at once would take one name
+        run = _chosen(material, settings, data, folder, fresh)
+        if not (run.path / "run.json").exists():
+            run.save()
+    return run
+
+
+def _chosen(
+    material: Material, settings: Settings, data: Path | None, folder: Path, fresh: bool
+) -> Run:
     stem = f"{Path(material.reader.file.path).resolve().stem}-{settings.model}"
     run = describe(runs.next_path(folder, stem), material, settings, data)
     for old in [] if fresh else reversed(runs.all_runs(folder)):
         if replace(old, path=run.path, created=run.created) == run and not finished(old):
             return old
-    if os.environ.get("RANK", "0") == "0":  # of processes that train together, one makes the run
-        run.save()
     return run
 
 

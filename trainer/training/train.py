@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cqr.atomic import replacing
+from cqr.atomic import alone, replacing
 from cqr.errors import UserError
 from cqr.machine import device_name, find_device
 from cqr.trainer.datasets.pairs import PairSource
@@ -102,9 +102,26 @@ def train(
             32-true on a CPU.
 
     Raises:
-        UserError: nothing to train on, or a loss that is not finite.
+        UserError: nothing to train on, another process is at the run, its checkpoint does not
+            fit, or a loss that is not finite.
         KeyboardInterrupt: asked to stop; the state was saved first.
     """
+    if os.environ.get("RANK", "0") != "0":  # of processes that train together, one holds the run
+        return _train(run, material, on_step, on_epoch, device, precision)
+    with alone(run.path, f"training {run.path}", "begin another run with --fresh"):
+        for left in run.path.glob(".*.partial"):  # by one that was killed
+            left.unlink(missing_ok=True)
+        return _train(run, material, on_step, on_epoch, device, precision)
+
+
+def _train(
+    run: Run,
+    material: Material,
+    on_step: OnStep,
+    on_epoch: OnEpoch,
+    device: str,
+    precision: str | None,
+) -> Progress:
     settings = run.settings
     if settings.untrained:
         fit(run, material.reader, find_device(device))
@@ -146,6 +163,12 @@ def _set_up(
     training = _Training(
         run, material, source, choice, words, batch, fabric, module, model, optimizer
     )
+    if progress.epoch > settings.epochs or progress.step > training.steps:
+        raise UserError(
+            f"{run.checkpoint} is damaged (it stands at epoch {progress.epoch}, step "
+            f"{progress.step}, and there are {settings.epochs} of {training.steps} steps): start "
+            "anew with --fresh"
+        )
     if training.leads:  # a kill may have left more
         known = [line for line in run.history() if line["epoch"] <= progress.epoch]
         _write_log(run.log, known if progress != Progress() else [])
@@ -202,6 +225,11 @@ def _epoch(
 
 
 def _fabric(device: str, precision: str | None) -> lightning_fabric.Fabric:
+    if precision and precision.endswith("-true") and precision != "32-true":
+        raise UserError(
+            f"--precision {precision} keeps all numbers in {precision.split('-')[0]}, which these "
+            "models are not made for: choose 32-true, bf16-mixed or 16-mixed"
+        )
     named = find_device(device)
     # torchrun and `fabric run` start one process a device and say so here
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

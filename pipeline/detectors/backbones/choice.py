@@ -1,13 +1,13 @@
 """Which backbone to take when none is named, and which library a folder is for."""
 
 import importlib.util
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from cqr.errors import UserError
 from cqr.pipeline.detectors import download
 from cqr.pipeline.detectors.backbones import source
+from cqr.typed import parsed
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,10 @@ def recognise(folder: Path) -> str:
     names = [path.name for path in folder.iterdir() if path.is_file()]
     config = folder / "config.json"
     try:
-        content = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        content = parsed(config.read_bytes()) if config.is_file() else {}
     except (OSError, ValueError):
         content = {}
+    content = content if isinstance(content, dict) else {}
     if "model_type" in content and transformers.select(names):
         return "transformers"
     if open_clip.select(names):

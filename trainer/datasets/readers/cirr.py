@@ -164,7 +164,14 @@ def _queries(root: Path, split: str) -> pd.DataFrame:
     file = _captions(root, split)
     rows = []
     for place, entry in enumerate(records_of(file)):
-        members = value_in(entry, "img_set", dict, file, place)
+        bare = split == "train" and "img_set" not in entry  # no measure of training needs it
+        members = {"members": []} if bare else value_in(entry, "img_set", dict, file, place)
+        some = values_in(members, "members", str, file, place)
+        if twice := [name for name in some if some.count(name) > 1]:
+            raise UserError(
+                f"{file}: entry {place} (from 0) names {twice[0]} twice in its image set: "
+                "download it again"
+            )
         rows.append(
             (
                 str(value_in(entry, "pairid", int, file, place)),
@@ -172,7 +179,7 @@ def _queries(root: Path, split: str) -> pd.DataFrame:
                 text_in(entry, "caption", file, place),
                 None if split == "test1" else name_in(entry, "target_hard", file, place),
                 split,
-                values_in(members, "members", str, file, place),
+                some,
             )
         )
     queries = pd.DataFrame(rows, columns=[*QUERY_COLUMNS, "members"], dtype=object)

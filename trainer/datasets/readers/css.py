@@ -18,19 +18,19 @@ the reference's number out of the gallery, drawn or not; so the reference's own 
 picture is removed here too.
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
-from cqr.errors import UserError
+from cqr.errors import UserError, scarcity
 from cqr.trainer.datasets.layout import Pictures, first_folder
 from cqr.trainer.datasets.pairs import Listed
 from cqr.trainer.datasets.queries import Dataset, Protocol
 from cqr.trainer.datasets.readers import css_original
 from cqr.trainer.datasets.recommended import LIGHT
+from cqr.typed import parsed
 
 NAME = "css"
 LAYOUT = f"scenes.json, made by `cqr scenes`, or TIRG's {css_original.FILE}"
@@ -169,7 +169,12 @@ def _generated(folder: Path, reference: str) -> Dataset:
 
 
 def _split(folder: Path, split: str, reference: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    content = _json(folder / f"{split}.json")
+    file = folder / f"{split}.json"
+    content = _json(file)
+    try:
+        _checked(content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _broken(file, error) from error
     images = pd.DataFrame(content["images"], columns=["file", "caption"])
     images = images.rename(columns={"file": "path"}).assign(split=split)
     queries = pd.DataFrame(
@@ -201,9 +206,34 @@ def _split(folder: Path, split: str, reference: str) -> tuple[pd.DataFrame, pd.D
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = parsed(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError(f"{type(content).__name__} where an object should be")
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot read {path} ({error}): make the folder again with `cqr scenes`"
-        ) from error
+        raise _broken(path, error) from error
     return content
+
+
+def _checked(content: dict[str, Any]) -> None:
+    """Raises ValueError, KeyError or TypeError for what is no split of generated scenes."""
+    images, queries = content["images"], content["queries"]
+    for image in images:
+        if not isinstance(image["file"], str) or not isinstance(image["caption"], str):
+            raise ValueError("a picture without file and caption")
+        if not isinstance(image.get("drawing"), str | None):
+            raise ValueError("a drawing that is no path")
+    for query in queries:
+        for end in ("source", "target"):
+            if type(query[end]) is not int or not 0 <= query[end] < len(images):
+                raise ValueError(f"a query whose {end} is {str(query[end])[:50]}")
+        if not all(isinstance(query[name], str) for name in ("text", "kind")):
+            raise ValueError("a query without text and kind")
+        if not isinstance(query.get("attribute"), str | None):
+            raise ValueError("a query whose attribute is no text")
+
+
+def _broken(path: Path, error: Exception) -> UserError:
+    why = scarcity(error) or f"({error}): make the folder again with `cqr scenes`"
+    return UserError(
+        f"cannot read {path}: {why}" if scarcity(error) else f"cannot read {path} {why}"
+    )

@@ -167,16 +167,14 @@ def _product(path: str) -> str:
 
 
 def _queries(path: Path, tests: pd.DataFrame) -> pd.DataFrame:
-    """The test queries, their texts made by the rule.
+    """The test queries, their texts made by the rule; none where there is no such file.
 
     Raises:
-        UserError: the file is missing, a line is not two paths, or one is no test image.
+        UserError: a line is not two paths, or one is no test image.
     """
     if not path.is_file():
-        raise UserError(
-            f"{path} is missing: it is no part of Fashion-200k but of TIRG's code; the README of "
-            f"github.com/google/tirg says where to download it, to be put into {path.parent}"
-        )
+        names = ("query_id", "reference", "text", "target", "split")
+        return pd.DataFrame({name: [] for name in names}, dtype=object)
     pairs = [(number, line.split()) for number, line in lines_of(path)]
     for number, pair in pairs:
         if len(pair) != 2:
@@ -208,7 +206,13 @@ def _queries(path: Path, tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def _odd_files(root: Path) -> Iterator[str]:
-    """Label files that the release has and this folder lacks, and the other way round."""
+    """Files that the release has and this folder lacks, and the other way round."""
+    if not (root / QUERIES).is_file():
+        yield (
+            f"{root / QUERIES} is missing, so that there are no test queries and nothing can be "
+            "scored: it is no part of Fashion-200k but of TIRG's code; the README of "
+            f"github.com/google/tirg says where to download it, to be put into {root}"
+        )
     release = {f"{c}_{split}_detect_all.txt" for c in CATEGORIES for split in ("train", "test")}
     there = {file.name for file in (root / LABELS).iterdir() if file.is_file()}
     lacking = sorted(release - there)
