@@ -33,6 +33,12 @@ ModelName = Literal[
     "mrn",
     "tirg",
     "compose-ae",
+    "combiner",
+    "maaf",
+    "deepset",
+    "cosmo",
+    "val",
+    "clvc-net",
     "likeness",
     "zero-shot",
 ]

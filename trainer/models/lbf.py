@@ -20,6 +20,8 @@ from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.words import WordEmbedding
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
+Pool = Literal["mean", "max"]
+
 
 @dataclass(frozen=True)
 class LBFConfig:
@@ -72,7 +74,7 @@ class LBFConfig:
     separate_reference: bool = False
     directions: Literal["both", "visual", "language"] = "both"
     joint: Literal["both", "visual", "language"] = "both"
-    pool: Literal["mean", "max"] = "mean"
+    pool: Pool = "mean"
     embed_dim: int = 512
     scale: float = 4.0
 
@@ -93,19 +95,21 @@ class LBF(RetrievalModel):
         self.embed_regions = RegionEmbedding(region_dim, c)
         self.embed_reference = RegionEmbedding(region_dim, c) if c.separate_reference else None
         self.embed_words = WordEmbedding(text, c.width, c.dropout)
-        block = (c.width, c.heads, c.hidden * c.width, c.dropout)
-        self.vep = nn.ModuleList(SelfBlock(*block) for _ in range(c.vep_depth))
-        self.tep = nn.ModuleList(SelfBlock(*block) for _ in range(c.tep_depth))
+        self.vep = nn.ModuleList(block(c) for _ in range(c.vep_depth))
+        self.tep = nn.ModuleList(block(c) for _ in range(c.tep_depth))
+        size = (c.width, c.heads, c.hidden * c.width, c.dropout)
         depth = range(c.fusion_depth)
-        self.see = nn.ModuleList(CrossBlock(*block) for _ in depth if c.directions != "language")
-        self.read = nn.ModuleList(CrossBlock(*block) for _ in depth if c.directions != "visual")
-        self.out_regions = _output_map(c)
-        self.out_words = _output_map(c)
+        self.see = nn.ModuleList(CrossBlock(*size) for _ in depth if c.directions != "language")
+        self.read = nn.ModuleList(CrossBlock(*size) for _ in depth if c.directions != "visual")
+        self.out_regions = output_map(c)
+        self.out_words = output_map(c)
 
     def encode_image(self, regions: RegionBatch) -> Tensor:
         """B x E unit vectors of images, to be found."""
-        vector = self._vector(self.out_regions, self.image_states(regions), regions.mask)
-        return F.normalize(vector, dim=-1)
+        pooled = vector(
+            self.out_regions, self.image_states(regions), regions.mask, self.config.pool
+        )
+        return F.normalize(pooled, dim=-1)
 
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x E unit vectors of reference images with texts."""
@@ -114,9 +118,9 @@ class LBF(RetrievalModel):
         )
         parts = []
         if self.config.joint != "language":
-            parts.append(self._vector(self.out_regions, visual, regions.mask))
+            parts.append(vector(self.out_regions, visual, regions.mask, self.config.pool))
         if self.config.joint != "visual":
-            parts.append(self._vector(self.out_words, language, words.mask))
+            parts.append(vector(self.out_words, language, words.mask, self.config.pool))
         return F.normalize(torch.stack(parts).mean(0), dim=-1)
 
     def image_states(self, regions: RegionBatch) -> Tensor:
@@ -185,21 +189,22 @@ class LBF(RetrievalModel):
             states = layer(states, regions.mask)
         return states
 
-    def _vector(self, out: nn.Sequential, states: Tensor, mask: Tensor) -> Tensor:
-        """B x E: the states, each through `out`, pooled.
 
-        The maps are most of the work, so padding, half of the rows in a batch of generated scenes,
-        is left out of them.  A mean and a linear map may change places, so there the last map is
-        done once for all states of an image or text.
-        """
-        greatest = self.config.pool == "max"
-        mapped: Tensor = (out if greatest else out[:-1])(states[mask])
-        empty = mapped.new_full((*mask.shape, mapped.shape[-1]), -torch.inf if greatest else 0)
-        padded = empty.index_put((mask,), mapped)
-        if greatest:
-            return padded.amax(1)
-        pooled: Tensor = out[-1:](padded.sum(1) / mask.sum(1, keepdim=True))
-        return pooled
+def vector(out: nn.Sequential, states: Tensor, mask: Tensor, pool: Pool) -> Tensor:
+    """B x E: the states B x K x D, each through `out`, pooled over what is real.
+
+    The maps are most of the work, so padding, half of the rows in a batch of generated scenes,
+    is left out of them.  A mean and a linear map may change places, so there the last map is
+    done once for all states of an image or text.
+    """
+    greatest = pool == "max"
+    mapped: Tensor = (out if greatest else out[:-1])(states[mask])
+    empty = mapped.new_full((*mask.shape, mapped.shape[-1]), -torch.inf if greatest else 0)
+    padded = empty.index_put((mask,), mapped)
+    if greatest:
+        return padded.amax(1)
+    pooled: Tensor = out[-1:](padded.sum(1) / mask.sum(1, keepdim=True))
+    return pooled
 
 
 class RegionEmbedding(nn.Module):
@@ -227,12 +232,18 @@ class RegionEmbedding(nn.Module):
         return out
 
 
+def block(config: LBFConfig) -> SelfBlock:
+    """A layer of VEP or of TEP."""
+    c = config
+    return SelfBlock(c.width, c.heads, c.hidden * c.width, c.dropout)
+
+
 def _embedding(dim: int, config: LBFConfig) -> nn.Sequential:
     norm = nn.LayerNorm(config.width) if config.input_norm else nn.Identity()
     return nn.Sequential(nn.Linear(dim, config.width), norm)
 
 
-def _output_map(config: LBFConfig) -> nn.Sequential:
+def output_map(config: LBFConfig) -> nn.Sequential:
     if not config.embed_dim:
         return nn.Sequential()
     return nn.Sequential(

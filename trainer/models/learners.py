@@ -72,7 +72,7 @@ class Learners(RetrievalModel):
     def forward(self, reference: RegionBatch, words: WordBatch, target: RegionBatch) -> Output:
         """B x M x E/M vectors, times the scale; the model's own losses, and L_div."""
         out = self.model(self.masked(reference), self._repeated(words), self.masked(target))
-        query, found = self._by_image(out.query), self._by_image(out.target)
+        query, found = (self._by_image(v.flatten(1)) for v in (out.query, out.target))
         extra = {name: Extra(w, self._value(value)) for name, (w, value) in out.extra.items()}
         likeness = (divergence(query, self.margin) + divergence(found, self.margin)) / 2
         return Output(query, found, extra | {"divergence": Extra(self.divergence, likeness)})

@@ -2,7 +2,7 @@
 
 TIRG's paper (arXiv 1812.07119, 3.1): phi_xt = phi_x; its code, google/tirg
 `img_text_composition_models.py`, `SimpleModelImageOnly`.  What a composition must
-beat.  The encoder is `whole.ImageEncoder`'s.
+beat.  The encoder is `whole.image_encoder`'s.
 """
 
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import RetrievalModel
-from cqr.trainer.models.whole import ImageConfig, ImageEncoder
+from cqr.trainer.models.whole import ImageConfig, image_encoder
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
 
@@ -19,7 +19,7 @@ class ImageOnly(RetrievalModel):
 
     def __init__(self, *, region_dim: int, text: TextSpec, config: ImageConfig) -> None:
         super().__init__(config.scale)
-        self.image = ImageEncoder(region_dim, config)
+        self.image = image_encoder(region_dim, config)
 
     def encode_image(self, regions: RegionBatch) -> Tensor:
         """B x d unit vectors of images to be found."""
