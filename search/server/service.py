@@ -101,23 +101,33 @@ class Service:
         return say.Upload(id=name, width=width, height=height, seconds=seconds)
 
     def search(self, asked: say.SearchQuestion) -> say.SearchAnswer:
-        answer = self.engine.ask(
-            Question(
-                references=tuple(map(self.reference, asked.images)),
-                texts=tuple(WeightedText(text.text, text.weight) for text in asked.texts),
-                nots=tuple(asked.nots),
-                k=asked.k,
-                keep_references=asked.keep_references,
-                where=asked.where,
-            )
-        )
+        answer = self.engine.ask(self._question(asked))
         hits = [say.Found(row=hit.row, path=hit.path, score=hit.score) for hit in answer.hits]
         return say.SearchAnswer(hits=hits, seconds=answer.seconds)
+
+    def shares(self, asked: say.SharesQuestion) -> say.SharesAnswer:
+        found = self.engine.shares(self._question(asked), asked.row)
+        boxes, shares = (array.round(5).tolist() for array in (found.boxes, found.shares))
+        return say.SharesAnswer(score=float(found.shares.sum()), boxes=boxes, shares=shares)
+
+    def _question(self, asked: say.SearchQuestion) -> Question:
+        return Question(
+            references=tuple(map(self.reference, asked.images)),
+            texts=tuple(WeightedText(text.text, text.weight) for text in asked.texts),
+            nots=tuple(asked.nots),
+            k=asked.k,
+            keep_references=asked.keep_references,
+            where=asked.where,
+        )
 
     def attention(self, asked: say.AttentionQuestion) -> say.AttentionAnswer:
         found = self.engine.attended(self.reference(asked.image), asked.text)
         boxes, weights = (array.round(5).tolist() for array in (found.boxes, found.weights))
-        return say.AttentionAnswer(words=found.words, boxes=boxes, weights=weights)
+        shown = self.engine.shown
+        assert shown.way is not None
+        return say.AttentionAnswer(
+            way=shown.way, said=shown.said, words=found.words, boxes=boxes, weights=weights
+        )
 
     def mark(self, answer: say.Answer) -> say.Answers:
         """Keep an answer; it is on the disk when this returns."""

@@ -12,6 +12,7 @@ import torch
 
 from cqr.errors import UserError
 from cqr.trainer.datasets.queries import tasks
+from cqr.trainer.evaluation import pointing
 from cqr.trainer.features import RegionReader
 from cqr.trainer.ranking.encode import encode
 from cqr.trainer.ranking.measures import combined, measure
@@ -82,6 +83,7 @@ def evaluate(run: Run, material: Material, device: torch.device) -> Evaluation:
             "select": run.settings.select,
             "k": reader.k,
             **combined(dataset, parts),
+            "pointing": pointing.measure(model, words, reader, per_query, device),
             "text_encoder": run.text_encoder.name if run.text_encoder else None,
             "texts_cut": words.cut(texts),
             "unknown_words": dict(unknown.most_common(20)),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.attention import CrossBlock, SelfBlock
-from cqr.trainer.models.interface import RetrievalModel
+from cqr.trainer.models.interface import RetrievalModel, divided
 from cqr.trainer.models.words import WordEmbedding
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
@@ -182,6 +182,34 @@ class LBF(RetrievalModel):
         assert isinstance(last, CrossBlock)
         _, weights = last.cross_attention.explain(language, visual, regions.mask)
         return weights.mean(1)
+
+    @property
+    def changes(self) -> bool:
+        return bool(self.see)
+
+    @torch.no_grad()
+    def changed(self, regions: RegionBatch, words: WordBatch) -> Tensor:
+        """B x K: the distance between a region's mapped state before and after the fusion.
+
+        Raises:
+            ValueError: the fusion leaves regions as they are.
+        """
+        if not self.see:
+            raise ValueError("this model's texts change no region by itself")
+        before, mask = self.reference_states(regions), regions.mask
+        after, _ = self.fuse(before, mask, self.word_states(words), words.mask)
+        moved: Tensor = (self.out_regions(after) - self.out_regions(before)).norm(dim=-1)
+        return moved.masked_fill(~mask, 0)
+
+    @property
+    def divides(self) -> bool:
+        return True
+
+    @torch.no_grad()
+    def shares(self, regions: RegionBatch, query: Tensor) -> Tensor:
+        """B x K: what each region of an image to be found adds to its score with a query."""
+        mapped = self.out_regions(self.image_states(regions))
+        return divided(mapped, regions.mask, query, self.config.pool == "max")
 
     def _vep(self, embed: nn.Module, regions: RegionBatch) -> Tensor:
         states: Tensor = embed(regions)

@@ -87,6 +87,27 @@ class Learners(RetrievalModel):
         weights = self.model.attention(self.masked(regions), self._repeated(words))
         return self._by_image(weights).mean(1)
 
+    @property
+    def changes(self) -> bool:
+        return self.model.changes
+
+    @torch.no_grad()
+    def changed(self, regions: RegionBatch, words: WordBatch) -> Tensor:
+        """B x K: the mean over the learners."""
+        moved = self.model.changed(self.masked(regions), self._repeated(words))
+        return self._by_image(moved).mean(1)
+
+    @property
+    def divides(self) -> bool:
+        return self.model.divides
+
+    @torch.no_grad()
+    def shares(self, regions: RegionBatch, query: Tensor) -> Tensor:
+        """B x K: the sum of the learners' shares of their parts of the vectors."""
+        parts = query.unflatten(-1, (self.learners, -1)).flatten(0, 1)
+        shares = self.model.shares(self.masked(regions), parts)
+        return self._by_image(shares).sum(1) / math.sqrt(self.learners)
+
     def masked(self, regions: RegionBatch) -> RegionBatch:
         """S * A_m(S) of B images as BM images, those of one image after each other."""
         features = regions.features.float()

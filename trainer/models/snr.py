@@ -101,6 +101,24 @@ class SNR(RetrievalModel):
         """B x N x K: the model's."""
         return self.model.attention(self.parts(regions)[0], words)
 
+    @property
+    def changes(self) -> bool:
+        return self.model.changes
+
+    @torch.no_grad()
+    def changed(self, regions: RegionBatch, words: WordBatch) -> Tensor:
+        """B x K: the model's."""
+        return self.model.changed(self.parts(regions)[0], words)
+
+    @property
+    def divides(self) -> bool:
+        return self.model.divides
+
+    @torch.no_grad()
+    def shares(self, regions: RegionBatch, query: Tensor) -> Tensor:
+        """B x K: the model's."""
+        return self.model.shares(self.parts(regions)[0], query)
+
     def parts(self, regions: RegionBatch) -> tuple[RegionBatch, RegionBatch, RegionBatch]:
         """The regions with F+, F~ and F- as their features, 0 where no region is real."""
         features, mask = regions.features.float(), regions.mask

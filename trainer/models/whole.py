@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
-from cqr.trainer.models.interface import RetrievalModel
+from cqr.trainer.models.interface import RetrievalModel, divided
 from cqr.trainer.models.lbf import (
     LBFConfig,
     Pool,
@@ -111,6 +111,23 @@ class WholeModel(RetrievalModel):
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x d unit vectors of reference images with texts."""
         return F.normalize(self.compose(self.image(regions), self.text(words)), dim=-1)
+
+    @property
+    def divides(self) -> bool:
+        """Unless a model has a vector of its own of an image, which is not the encoder's."""
+        return type(self).encode_image is WholeModel.encode_image
+
+    @torch.no_grad()
+    def shares(self, regions: RegionBatch, query: Tensor) -> Tensor:
+        """B x K: what each region of an image to be found adds to its score with a query.
+
+        Raises:
+            ValueError: an image's vector is not the encoder's.
+        """
+        if not self.divides:
+            return super().shares(regions, query)
+        mapped = self.image.local(regions)
+        return divided(mapped, regions.mask, query, self.image.pool == "max")
 
 
 class ImageEncoder(nn.Module):

@@ -81,6 +81,10 @@ class TIRG(WholeModel):
         out: Tensor = gate * torch.sigmoid(self.gate(both)) * image + residual * self.residual(both)
         return out
 
+    @property
+    def divides(self) -> bool:
+        return self.fc is None
+
     def encode_image(self, regions: RegionBatch) -> Tensor:
         """B x d unit vectors of images to be found."""
         if self.fc is None:
