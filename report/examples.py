@@ -67,7 +67,7 @@ class Example:
     boxes: NDArray[np.float32]
     looked: Attended | None
     looker: str
-    shown: Shown = Shown(None)
+    shown: Shown
 
     @property
     def found(self) -> list[str]:

@@ -1,6 +1,6 @@
 """What the service and its callers say to each other, with bounds on everything."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 

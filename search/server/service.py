@@ -106,7 +106,7 @@ class Service:
         return say.SearchAnswer(hits=hits, seconds=answer.seconds)
 
     def shares(self, asked: say.SharesQuestion) -> say.SharesAnswer:
-        found = self.engine.shares(self._question(asked), asked.row)
+        found = self.engine.shares(self._question(asked), self.check_row(asked.row))
         boxes, shares = (array.round(5).tolist() for array in (found.boxes, found.shares))
         return say.SharesAnswer(score=float(found.shares.sum()), boxes=boxes, shares=shares)
 
