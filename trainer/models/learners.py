@@ -19,6 +19,10 @@ metric(m) is the training's loss on the vectors of learner m alone, as in ABE; t
 averaged rather than summed is ours.  L_div is the mean of that of queries and that of
 targets.  Vectors are of unit length, so the hinge is 2 max(0, cos - (1 - margin / 2)): HORDE's
 max(0, cos - 0.5) is a margin of 1 at twice the weight that it has here.
+
+What is not as in HORDE's code: its trunk is a copy of the inception blocks 4a to 4e, and S a
+map behind pool3; its L_div is over pairs of learners of all images of a batch, not of one
+image alone, and averaged over the terms that are not 0; its weight of L_div is 0.5.
 """
 
 import math
