@@ -266,11 +266,12 @@ class Engine:
                 f"the score of a model of the kind {self.run.settings.model} does not divide over "
                 "the regions of a picture"
             )
-        query = vector_of(self.model, self.words, question, self.device)[None]
-        regions = self.row(row).regions
-        found = self.model.shares(regions.to(self.device), query.to(self.device)).float().cpu()[0]
-        mask = regions.mask[0]
-        return Shares(regions.boxes[0][mask].numpy(), found[mask].numpy())
+        query = vector_of(self.model, self.words, question, self.device)[None].to(self.device)
+        regions = self.row(row).regions.to(self.device)
+        score = (self.model.encode_image(regions) * query).sum().item()
+        found = self.model.shares(regions, query)[0].float().cpu()
+        mask = regions.mask[0].cpu()
+        return Shares(regions.boxes[0].cpu()[mask].numpy(), found[mask].numpy(), score)
 
     def _row(self, name: str) -> int | None:
         """The row of the gallery that a name stands for."""

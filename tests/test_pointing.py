@@ -70,6 +70,26 @@ def test_shares_of_what_goes_around_a_model_sum_too():
     torch.testing.assert_close(shares.sum(1), scores.detach())
 
 
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_nothing_is_pooled_with_the_regions_and_has_a_share(pool):
+    one = model("lbf", pool=pool, nothing=True)
+    batch, scores, shares = scores_and_shares(one)
+    query = array(one.encode_query(regions(seed=4), words()))
+    mapped, nothing = array(one.out_regions(one.image_states(batch))), array(one.nothing)
+    rest = []
+    for i in range(B):
+        rows = np.concatenate([mapped[i][batch.mask[i].numpy()], nothing[None]])
+        image = rows.max(0) if pool == "max" else rows.mean(0)
+        image /= np.linalg.norm(image)
+        assert scores[i].item() == pytest.approx(query[i] @ image, abs=1e-5)
+        own = image * (rows.argmax(0) == len(rows) - 1)
+        if pool == "mean":
+            own = nothing / np.linalg.norm(rows.sum(0))
+        rest.append(query[i] @ own)
+    np.testing.assert_allclose(array(scores - shares.sum(1)), rest, rtol=1e-3, atol=1e-5)
+    assert model("lbf").nothing is None
+
+
 def test_each_dimension_belongs_to_the_region_whose_it_is():
     one = model("lbf", pool="max")
     batch = regions()

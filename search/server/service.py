@@ -108,7 +108,7 @@ class Service:
     def shares(self, asked: say.SharesQuestion) -> say.SharesAnswer:
         found = self.engine.shares(self._question(asked), self.check_row(asked.row))
         boxes, shares = (array.round(5).tolist() for array in (found.boxes, found.shares))
-        return say.SharesAnswer(score=float(found.shares.sum()), boxes=boxes, shares=shares)
+        return say.SharesAnswer(score=found.score, boxes=boxes, shares=shares)
 
     def _question(self, asked: say.SearchQuestion) -> Question:
         return Question(

@@ -57,10 +57,12 @@ class Shares:
     Attributes:
         boxes: K x 4 float32, (x1/W, y1/H, x2/W, y2/H) in [0, 1], the real regions only.
         shares: K float32, which sum to the score; a region may speak against the picture.
+        score: of which the shares leave no rest, unless the model pools more than regions.
     """
 
     boxes: NDArray[np.float32]
     shares: NDArray[np.float32]
+    score: float
 
 
 def shown_of(run: Run) -> Shown:

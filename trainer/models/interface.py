@@ -112,8 +112,9 @@ class RetrievalModel(nn.Module):
     def shares(self, regions: RegionBatch, query: Tensor) -> Tensor:
         """B x K: what each region of an image to be found adds to its score with a query.
 
-        They sum to the score, the dot product of the unit vectors; 0 where no region is real,
-        negative where a region speaks against the image.
+        They sum to the score, the dot product of the unit vectors, but for the part of what a
+        model may pool beside regions (`LBFConfig.nothing`); 0 where no region is real, negative
+        where a region speaks against the image.
 
         Args:
             query: B x E unit vectors.

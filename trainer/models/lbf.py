@@ -55,6 +55,9 @@ class LBFConfig:
         joint: which fused streams are pooled into the query's vector.  Inferred
             (the figure shows a pooling on top of both).
         pool: over the regions, and over the words.  Inferred.
+        nothing: pool a learned vector with the regions, of an image and of a query's: what is
+            left where the text takes the last object away, of which there are few examples
+            (23 of the 3,200 training queries of 200 generated references).  Ours.
         embed_dim: E.  Each region and each word goes through a two-layer map to
             E before pooling, since a set of objects does not fit into a mean of
             narrow vectors.  0 pools the D-wide states themselves.  Ours.
@@ -75,6 +78,7 @@ class LBFConfig:
     directions: Literal["both", "visual", "language"] = "both"
     joint: Literal["both", "visual", "language"] = "both"
     pool: Pool = "mean"
+    nothing: bool = False
     embed_dim: int = 512
     scale: float = 4.0
 
@@ -103,13 +107,11 @@ class LBF(RetrievalModel):
         self.read = nn.ModuleList(CrossBlock(*size) for _ in depth if c.directions != "visual")
         self.out_regions = output_map(c)
         self.out_words = output_map(c)
+        self.nothing = nn.Parameter(torch.zeros(c.embed_dim or c.width)) if c.nothing else None
 
     def encode_image(self, regions: RegionBatch) -> Tensor:
         """B x E unit vectors of images, to be found."""
-        pooled = vector(
-            self.out_regions, self.image_states(regions), regions.mask, self.config.pool
-        )
-        return F.normalize(pooled, dim=-1)
+        return F.normalize(self._seen(self.image_states(regions), regions.mask), dim=-1)
 
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x E unit vectors of reference images with texts."""
@@ -118,7 +120,7 @@ class LBF(RetrievalModel):
         )
         parts = []
         if self.config.joint != "language":
-            parts.append(vector(self.out_regions, visual, regions.mask, self.config.pool))
+            parts.append(self._seen(visual, regions.mask))
         if self.config.joint != "visual":
             parts.append(vector(self.out_words, language, words.mask, self.config.pool))
         return F.normalize(torch.stack(parts).mean(0), dim=-1)
@@ -207,9 +209,25 @@ class LBF(RetrievalModel):
 
     @torch.no_grad()
     def shares(self, regions: RegionBatch, query: Tensor) -> Tensor:
-        """B x K: what each region of an image to be found adds to its score with a query."""
-        mapped = self.out_regions(self.image_states(regions))
-        return divided(mapped, regions.mask, query, self.config.pool == "max")
+        """B x K: what each region of an image to be found adds to its score with a query; the
+        rest, where `nothing` is pooled too, is that vector's.
+        """
+        mapped, mask = self.out_regions(self.image_states(regions)), regions.mask
+        if self.nothing is not None:
+            mapped = torch.cat([mapped, self.nothing.expand(len(mapped), 1, -1)], 1)
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        shares = divided(mapped, mask, query, self.config.pool == "max")
+        return shares[:, : regions.mask.shape[1]]
+
+    def _seen(self, states: Tensor, mask: Tensor) -> Tensor:
+        """B x E of regions."""
+        pooled = vector(self.out_regions, states, mask, self.config.pool)
+        if self.nothing is None:
+            return pooled
+        if self.config.pool == "max":
+            return torch.maximum(pooled, self.nothing)
+        number = mask.sum(1, keepdim=True)
+        return (number * pooled + self.nothing) / (number + 1)
 
     def _vep(self, embed: nn.Module, regions: RegionBatch) -> Tensor:
         states: Tensor = embed(regions)

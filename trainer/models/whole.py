@@ -86,36 +86,26 @@ class WholeConfig(ImageConfig):
     tep_depth: int = 2
 
 
-class WholeModel(RetrievalModel):
-    """Unit vectors of phi_x and of compose(phi_x, phi_t).
+class ImageModel(RetrievalModel):
+    """Unit vectors of phi_x of images to be found.
 
     Args:
         region_dim: D.
-        text: what the words are.
-        config: choices of the encoders.
+        config: choices of the encoder.
     """
 
-    def __init__(self, region_dim: int, text: TextSpec, config: WholeConfig) -> None:
+    def __init__(self, region_dim: int, config: ImageConfig) -> None:
         super().__init__(config.scale)
         self.image = image_encoder(region_dim, config)
-        self.text = text_encoder(text, config)
-
-    def compose(self, image: Tensor, text: Tensor) -> Tensor:
-        """phi_xt, B x d, of phi_x and phi_t, both B x d."""
-        raise NotImplementedError
 
     def encode_image(self, regions: RegionBatch) -> Tensor:
         """B x d unit vectors of images to be found."""
         return F.normalize(self.image(regions), dim=-1)
 
-    def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
-        """B x d unit vectors of reference images with texts."""
-        return F.normalize(self.compose(self.image(regions), self.text(words)), dim=-1)
-
     @property
     def divides(self) -> bool:
         """Unless a model has a vector of its own of an image, which is not the encoder's."""
-        return type(self).encode_image is WholeModel.encode_image
+        return type(self).encode_image is ImageModel.encode_image
 
     @torch.no_grad()
     def shares(self, regions: RegionBatch, query: Tensor) -> Tensor:
@@ -128,6 +118,28 @@ class WholeModel(RetrievalModel):
             return super().shares(regions, query)
         mapped = self.image.local(regions)
         return divided(mapped, regions.mask, query, self.image.pool == "max")
+
+
+class WholeModel(ImageModel):
+    """Unit vectors of phi_x and of compose(phi_x, phi_t).
+
+    Args:
+        region_dim: D.
+        text: what the words are.
+        config: choices of the encoders.
+    """
+
+    def __init__(self, region_dim: int, text: TextSpec, config: WholeConfig) -> None:
+        super().__init__(region_dim, config)
+        self.text = text_encoder(text, config)
+
+    def compose(self, image: Tensor, text: Tensor) -> Tensor:
+        """phi_xt, B x d, of phi_x and phi_t, both B x d."""
+        raise NotImplementedError
+
+    def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
+        """B x d unit vectors of reference images with texts."""
+        return F.normalize(self.compose(self.image(regions), self.text(words)), dim=-1)
 
 
 class ImageEncoder(nn.Module):

@@ -15,25 +15,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cqr.trainer.features import RegionBatch
-from cqr.trainer.models.interface import RetrievalModel
-from cqr.trainer.models.whole import TextEncoder, WholeConfig, image_encoder
+from cqr.trainer.models.whole import ImageModel, TextEncoder, WholeConfig
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
 
-class ShowAndTell(RetrievalModel):
+class ShowAndTell(ImageModel):
     """phi_xt is the text encoder's, phi_x its first word; see `whole.WholeModel`.
 
     With LBF's encoders the image alone has them, since the LSTM is the composition.
     """
 
     def __init__(self, *, region_dim: int, text: TextSpec, config: WholeConfig) -> None:
-        super().__init__(config.scale)
-        self.image = image_encoder(region_dim, config)
+        super().__init__(region_dim, config)
         self.text = TextEncoder(text, config)
-
-    def encode_image(self, regions: RegionBatch) -> Tensor:
-        """B x d unit vectors of images to be found."""
-        return F.normalize(self.image(regions), dim=-1)
 
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x d unit vectors of reference images with texts."""
