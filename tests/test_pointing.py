@@ -183,7 +183,7 @@ def test_pointing_is_counted_by_boxes_of_the_object_meant():
 
 
 def test_nothing_is_measured_where_no_object_is_known():
-    one = Told([[[1.0, 0, 0]] * 5] * 2, [[1.0, 0, 0]] * 2)
+    one = Told([[[1.0, 0, 0]] * 5] * 3, [[1.0, 0, 0]] * 3)
     reader = Reader()
     assert pointing.measure(one, READS, reader, QUERIES.drop(columns=PHRASE), CPU) is None
     assert pointing.measure(one, READS, reader, QUERIES.iloc[2:], CPU) is None

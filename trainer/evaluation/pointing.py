@@ -48,18 +48,20 @@ def measure(
         model has no way, or no reference's regions overlap the object.
     """
     ways = [way for way, has in (("attention", model.attends), ("change", model.changes)) if has]
-    if PHRASE not in queries or not ways or reader.kind == "whole":
+    if not {PHRASE, *MEANT} <= set(queries) or not ways or reader.kind == "whole":
         return None
+    meant = queries[list(MEANT)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
     rows = reader.rows(queries["reference"].tolist())
-    known = (rows >= 0) & queries[MEANT[0]].notna().to_numpy()
+    known = (rows >= 0) & np.isfinite(meant).all(1)
     if not known.any():
         return None
-    asked, rows = queries[known], rows[known]
-    chance, hits = [], {way: [] for way in ways}
+    asked, rows, meant = queries[known], rows[known], meant[known]
+    chance: list[float] = []
+    hits: dict[str, list[bool]] = {way: [] for way in ways}
     for part in _batches(len(asked)):
         some, regions = asked.iloc[part], reader.gather(rows[part])
         sizes = np.asarray(reader.file.sizes)[rows[part]]
-        right = _overlaps(regions, some[list(MEANT)].to_numpy(np.float32), sizes) >= OVERLAP
+        right = _overlaps(regions, meant[part], sizes) >= OVERLAP
         chance += (right.sum(1) / regions.mask.sum(1)).tolist()
         for way in ways:
             pointed = weights(model, words, regions, some, way, device).argmax(1)

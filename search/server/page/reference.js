@@ -46,7 +46,7 @@ export class Reference {
     if (!nodes.includes(this.svg)) this.svg = this.attention = this.address = null;
   }
 
-  // What was attended: { words, boxes, weights }, or null.
+  // What was attended: { words, boxes, weights, way, said }, or null.
   regions(attention) {
     this.attention = attention;
     if (!this.svg) return;
@@ -77,16 +77,20 @@ export class Reference {
       this.holes[region].style.opacity = share;
       this.outlines[region].style.opacity = share >= BOLD ? share : 0;
     });
-    this.looks.textContent = lit ? said(this.attention.words[word], weights) : "";
+    this.looks.textContent = lit ? said(this.attention, word, weights) : "";
   }
 }
 
-function said(word, weights) {
+function said({ words, way, said }, at, weights) {
+  const word = words[at];
   const first = weights.toSorted((a, b) => b - a).slice(0, NAMED);
   const shares = first.map((weight) => `${Math.round(100 * weight)} %`).join(", ");
-  return weights.length === 1
-    ? `“${word}” looks at the one region there is`
-    : `“${word}” looks most at regions with ${shares}`;
+  const does = way === "change" ? ["changes", "changes most"] : ["looks at", "looks most at"];
+  const seen =
+    weights.length === 1
+      ? `“${word}” ${does[0]} the one region there is`
+      : `“${word}” ${does[1]} regions with ${shares}`;
+  return said ? `${seen}.  ${said}` : seen;
 }
 
 function svg(name, attributes) {
