@@ -213,7 +213,9 @@ class TextEncoder(nn.Module):
     def local(self, words: WordBatch) -> Tensor:
         """B x N x d: what is read after each word."""
         vectors: Tensor = self.word(words.tokens)
-        return vectors if self.lstm is None else self.lstm(vectors)
+        if self.lstm is not None:
+            vectors = self.lstm(vectors)
+        return vectors
 
 
 class LBFImageEncoder(nn.Module):

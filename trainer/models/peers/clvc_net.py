@@ -24,6 +24,7 @@ cells are regions mapped to d by the encoder; d for the code's 2,048 channels an
 1,024 of words.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -194,7 +195,7 @@ class Inception(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """B x C x N with a mask B x N, or B x C x g x g."""
         real = x.new_ones(len(x), 1, *x.shape[2:]) if mask is None else mask[:, None].to(x.dtype)
-        mean = F.avg_pool1d if x.dim() == 3 else F.avg_pool2d
+        mean: Callable[..., Tensor] = F.avg_pool1d if x.dim() == 3 else F.avg_pool2d
         # of neighbours that are there: the factor that a border of 0 counts in falls out
         near = mean(x * real, 3, 1, 1) / mean(real, 3, 1, 1).clamp(min=LEAST)
         out = []
@@ -210,7 +211,7 @@ class _Layer(nn.Module):
 
     def __init__(self, dimensions: int, width: int, out: int, kernel: int) -> None:
         super().__init__()
-        kind = nn.Conv1d if dimensions == 1 else nn.Conv2d
+        kind: type[nn.Conv1d | nn.Conv2d] = nn.Conv1d if dimensions == 1 else nn.Conv2d
         self.conv = kind(width, out, kernel, padding=kernel // 2, bias=False)
         self.norm = nn.BatchNorm1d(out)
 
