@@ -28,11 +28,12 @@ cqr compare --features artifacts/fashion.h5 --out artifacts/comparisons/ablation
   --set epochs=40 --set batch=512 --set together=4 --set lr=0.002 \
   --vary k=1,2,4,6,36 \
   --vary position=none \
-  --vary vep_depth=0 \
-  --vary tep_depth=0 \
+  --vary vep_depth=0,2,3 \
+  --vary tep_depth=0,2,3 \
   --vary directions=visual,language \
   --vary fusion_depth=0,1,2,3 \
   --vary pool=mean \
+  --vary nothing=true \
   --vary loss=soft-triplet \
   --vary together=1,2,4,8 \
   --vary learners=4 \

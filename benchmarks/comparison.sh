@@ -30,8 +30,23 @@ compare --out artifacts/comparisons/models \
   --models "compose-ae on mapped regions=compose-ae:$mapped,lr=0.0005" \
   --models "tirg on regions=tirg:input=regions,lr=0.005" \
   --models "tirg on a map=tirg:form=last-conv,input=regions,features=artifacts/map.h5" \
-  --models "compose-ae,tirg,mrn,film,relationship,parameter-hashing:lr=0.005" \
+  --models "compose-ae,tirg,mrn,film:input=whole,relationship:input=whole" \
+  --models "parameter-hashing:lr=0.005" \
   --models "show-and-tell,concatenation,image-only,text-only:lr=0.0005" "$@"
 compare --out artifacts/comparisons/drawings --protocol reference=drawing \
   --models "lbf,separate=lbf:separate_reference=true" \
   --models "tirg on mapped regions=tirg:$mapped,mrn,image-only" "$@"
+# Every composer on LBF's own encoders and pooling, and those of regions on plain ones beside it.
+# Not in docs/results.md yet, and no rate was tried for these.
+on=encoder=lbf
+compare --out artifacts/comparisons/encoders \
+  --models "lbf,lbf of 2 layers=lbf:vep_depth=2,tep_depth=2" \
+  --models "lbf of 3 layers=lbf:vep_depth=3,tep_depth=3,no fusion=lbf:fusion_depth=0" \
+  --models "maaf:$on,deepset:$on,cosmo:$on,val:$on,clvc-net:$on,film:$on,relationship:$on" \
+  --models "combiner:$on,input=regions,tirg:$on,input=regions,mrn:$on,input=regions" \
+  --models "concatenation:$on,input=regions,parameter-hashing:$on,input=regions" \
+  --models "compose-ae:$on,input=regions" \
+  --models "plain maaf=maaf:local=mlp,plain deepset=deepset:local=mlp,plain film=film:local=mlp" \
+  --models "plain relationship=relationship:local=mlp,plain cosmo=cosmo:local=mlp" \
+  --models "plain val=val:local=mlp,plain clvc-net=clvc-net:local=mlp" \
+  --models "tirg on objects=tirg:form=last-conv,side=3,input=regions" "$@"

@@ -26,7 +26,7 @@ PYTHON
 }
 for model in compose-ae tirg mrn film relationship parameter-hashing show-and-tell concatenation \
   image-only text-only; do
-  try $model --model $model "$@"
+  try $model --model $model --input whole "$@"
 done
 for model in compose-ae tirg mrn; do
   try $model-mapped --model $model --input regions --set local=mlp "$@"

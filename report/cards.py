@@ -17,8 +17,22 @@ from cqr.report.examples import Answer, Example, Group
 from cqr.report.page import paragraph
 from cqr.report.pictures import Album, Picture, album, use
 
+HEATS = {"attention": "What each word looks at", "change": "What the text changes"}
+
 LONGEST = 400
 """Characters of a text that are shown."""
+
+READING = {
+    "attention": (
+        "Point at a word, or tap it, to see the regions it attends to: the mean over the "
+        "heads of the last word-to-region attention, the strongest region of a word full."
+    ),
+    "change": (
+        "Point at the text, or tap it, to see the regions that it changes: the distance between a "
+        "region's mapped state before and after the fusion, the most changed region full."
+    ),
+}
+"""How a card is read, by the way of pointing that it shows."""
 
 FULL = 0.55
 """Opacity of the region that a word attends to most, as in `page.js`."""
@@ -61,11 +75,11 @@ def section(groups: Sequence[Group], file: FeatureFile, remark: str = "") -> lis
 
 def _reading(examples: Sequence[Example]) -> str:
     said = "Green and ✓: right, as Recall counts it.  Thin lines: the regions of the reference."
+    shown = examples[0].shown
     if any(one.looked for one in examples):
-        said += (
-            "  Point at a word, or tap it, to see the regions it attends to: the mean over the "
-            "heads of the last word-to-region attention, the strongest region of a word full."
-        )
+        said += f"  {READING[shown.way or 'attention']}  {shown.said}"
+    elif shown.right is not None and shown.way is None:
+        said += f"  What a text points at is not shown, being too near chance.  {shown.said}"
     return paragraph(said, "rule")
 
 
@@ -187,6 +201,6 @@ def _heat(example: Example, reference: Picture) -> str:
             f"<figure>{use(reference, drawn)}<figcaption>{escape(word)}</figcaption></figure>"
         )
     return (
-        "<details><summary>What each word looks at</summary>"
+        f"<details><summary>{HEATS[example.shown.way or 'attention']}</summary>"
         f'<div class="heats">{"".join(figures)}</div></details>'
     )

@@ -35,7 +35,7 @@ def write(
         published: see `published.read`.
     """
     m = evaluation.metrics
-    groups = of_evaluation(evaluation.queries, run, material, examples)
+    groups = of_evaluation(evaluation.queries, run, material, examples, m.get("pointing"))
     body = [
         f'<header class="top"><h1>{escape(m["run"])}</h1>',
         paragraph(f"{m['model']} on {m['dataset']}, {m['split']} split", "lead"),
@@ -136,6 +136,12 @@ def _measures(metrics: Mapping[str, Any]) -> str:
     values = dict(metrics["measures"])
     if metrics["average"]:
         values[f"average of {' and '.join(metrics['average']['of'])}"] = metrics["average"]["value"]
+    if found := metrics.get("pointing"):
+        asked = f"of {found['queries']:,}: where "
+        for way, said in (("attention", "its words attend to"), ("change", "its text changes")):
+            if way in found:
+                values[f"points at the object meant, {asked}{said} most"] = found[way]
+        values["the same of a region at random"] = found["chance"]
     rows = [[name, f"{value:.2f}"] for name, value in values.items()]
     return table(["measure", "%"], rows) if rows else ""
 

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from cqr.errors import UserError
 from cqr.trainer.comparing.plan import Cell, Comparison
 from cqr.trainer.datasets.queries import Dataset, tasks
-from cqr.trainer.evaluation.attended import Attended, attended
+from cqr.trainer.evaluation.attended import Attended
+from cqr.trainer.evaluation.explained import Shown, best, explained, has, shown_of
+from cqr.trainer.evaluation.pointing import Way
 from cqr.trainer.training.material import Material
 from cqr.trainer.training.runs import Run
 
@@ -52,6 +54,7 @@ class Example:
             that has no regions.
         looked: what its words look at; None of a model that does not say.
         looker: label of the model that is given these boxes and looks so.
+        shown: in which way it looks, and how well that points.
     """
 
     query_id: str
@@ -63,6 +66,7 @@ class Example:
     boxes: NDArray[np.float32]
     looked: Attended | None
     looker: str
+    shown: Shown
 
     @property
     def found(self) -> list[str]:
@@ -84,12 +88,17 @@ class Group:
 
 
 def of_evaluation(
-    per_query: pd.DataFrame, run: Run, material: Material, number: int
+    per_query: pd.DataFrame,
+    run: Run,
+    material: Material,
+    number: int,
+    pointing: Mapping[str, Any] | None = None,
 ) -> list[Group]:
     """Queries that a run answered and queries that it did not, half of `number` each.
 
     Args:
         per_query: what `evaluate` returns of the same run and material.
+        pointing: of its metrics.
     """
     if not number:
         return []
@@ -101,12 +110,13 @@ def of_evaluation(
     again = per_query["reference"].iloc[worst].duplicated().to_numpy()
     bad = worst[~again][: number // 2]
     label = run.settings.model
-    shown = _examples(
+    examples = _examples(
         np.concatenate([good, bad]),
         {label: per_query.iloc[np.concatenate([good, bad])]},
         label,
         run,
         material,
+        best(pointing),
         SHOWN,
     )
     return [
@@ -114,14 +124,14 @@ def of_evaluation(
             "Found",
             f"{len(good)} of the {len(first):,} queries whose first image is right: evenly "
             "spaced in the order of their ids.",
-            shown[: len(good)],
+            examples[: len(good)],
         ),
         Group(
             "Missed",
             f"{len(bad)} of the {len(later):,} queries that have a right image in the gallery, "
             "but not first: those whose first right image ranks last, at most one query of a "
             "reference, equal ranks in the order of ids.",
-            shown[len(good) :],
+            examples[len(good) :],
         ),
     ]
 
@@ -147,8 +157,9 @@ def of_comparison(comparison: Comparison, number: int) -> list[Group]:
     rows = np.concatenate([apart, alike])
     answers = {cell.row.label: _read(cell, _COLUMNS).take(rows).to_pandas() for cell in cells}
     seen = next((cell for cell in cells if _attends(cell)), cells[0])
-    shown = _examples(
-        rows, answers, seen.row.label, Run.load(seen.path), seen.row.material, SHOWN_EACH
+    run = Run.load(seen.path)
+    examples = _examples(
+        rows, answers, seen.row.label, run, seen.row.material, shown_of(run), SHOWN_EACH
     )
     return [
         Group(
@@ -156,12 +167,12 @@ def of_comparison(comparison: Comparison, number: int) -> list[Group]:
             f"{len(apart)} of the {differ.sum():,} queries of which one row finds a right image "
             f"first and another none among its first {SHOWN_EACH}: evenly spaced in the order of "
             "their ids.",
-            shown[: len(apart)],
+            examples[: len(apart)],
         ),
         Group(
             "Other queries",
             f"{len(alike)} of the {len(others):,} others: evenly spaced in the order of their ids.",
-            shown[len(apart) :],
+            examples[len(apart) :],
         ),
     ]
 
@@ -200,6 +211,7 @@ def _examples(
     looker: str,
     run: Run,
     material: Material,
+    shown: Shown,
     depth: int,
 ) -> list[Example]:
     """The queries at `rows` of the split that is scored.
@@ -209,11 +221,12 @@ def _examples(
             found, scores.
         looker: label of the run.
         run: whose regions are shown, and what its words look at.
+        shown: in which way.
         depth: how many of the images that were found are shown.
     """
     asked = next(iter(answers.values()))
     right = _right(material.dataset, rows, asked["query_id"].tolist())
-    regions = _regions(run, material, asked)
+    regions = _regions(run, material, asked, shown.way)
     found = {label: _records(frame) for label, frame in answers.items()}
     return [
         Example(
@@ -226,6 +239,7 @@ def _examples(
             boxes=regions[i][0],
             looked=regions[i][1],
             looker=looker,
+            shown=shown,
         )
         for i, one in enumerate(_records(asked))
     ]
@@ -266,7 +280,7 @@ def _right(dataset: Dataset, rows: Rows, ids: list[Any]) -> list[frozenset[str]]
 
 
 def _regions(
-    run: Run, material: Material, asked: pd.DataFrame
+    run: Run, material: Material, asked: pd.DataFrame, way: Way | None
 ) -> list[tuple[NDArray[np.float32], Attended | None]]:
     """Of each query its reference's boxes, and what its words look at."""
     reader = material.seen_by(run.settings).reader
@@ -278,9 +292,9 @@ def _regions(
     batch = reader.gather(rows[known])
     model = run.trained_model()
     looked: list[Attended | None] = [None] * len(known)
-    if model.attends:
+    if has(model, way):
         texts = asked["text"].iloc[known].tolist()
-        looked = [*attended(model, run.words(), batch, texts, torch.device("cpu"))]
+        looked = [*explained(model, run.words(), batch, texts, torch.device("cpu"), way)]
     boxes = [some[mask].numpy() for some, mask in zip(batch.boxes, batch.mask, strict=True)]
     of_row = dict(zip(known.tolist(), zip(boxes, looked, strict=True), strict=True))
     return [of_row.get(i, nothing) for i in range(len(rows))]

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +23,8 @@ from cqr.search.pictures import NewPictures, parts_of
 from cqr.search.question import Question, Reference, WeightedText
 from cqr.search.understood import Understood, understood
 from cqr.search.vector import vector_of
-from cqr.trainer.evaluation.attended import Attended, attended
+from cqr.trainer.evaluation.attended import Attended
+from cqr.trainer.evaluation.explained import Shares, Shown, explained, has, shown_of
 from cqr.trainer.features import RegionBatch, RegionReader
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.text.vocabulary import TextReader
@@ -96,7 +98,12 @@ class Engine:
     @property
     def attends(self) -> bool:
         """Whether `attended` has something to say."""
-        return self.model.attends
+        return has(self.model, self.shown.way)
+
+    @cached_property
+    def shown(self) -> Shown:
+        """In which way a text is shown to point at regions, and how well that scored."""
+        return shown_of(self.run)
 
     def file(self, row: int) -> Path:
         """The picture of a row of the gallery."""
@@ -244,12 +251,38 @@ class Engine:
         return self.picture(image)
 
     def attended(self, reference: Reference, text: str) -> Attended:
-        """Which regions each word looks at; see `cqr.trainer.evaluation.attended`.
+        """Which regions each word looks at, or the text changes, by the way that scored best; see
+        `cqr.trainer.evaluation.explained`.
 
         Raises:
-            UserError: the model has no such attention.
+            UserError: the model has no such way.
         """
-        return attended(self.model, self.words, reference.regions, [text], self.device)[0]
+        way = self.shown.way
+        if way is None:
+            raise UserError(
+                f"what a text points at is not shown, being near chance: {self.shown.said}"
+            )
+        regions = reference.regions
+        return explained(self.model, self.words, regions, [text], self.device, way)[0]
+
+    @torch.inference_mode()
+    def shares(self, question: Question, row: int) -> Shares:
+        """What each region of a picture of the gallery adds to its score with a question.
+
+        Raises:
+            UserError: the model's vector of a picture is not pooled from its regions.
+        """
+        if not self.model.divides:
+            raise UserError(
+                f"the score of a model of the kind {self.run.settings.model} does not divide over "
+                "the regions of a picture"
+            )
+        query = vector_of(self.model, self.words, question, self.device)[None].to(self.device)
+        regions = self.row(row).regions.to(self.device)
+        score = (self.model.encode_image(regions) * query).sum().item()
+        found = self.model.shares(regions, query)[0].float().cpu()
+        mask = regions.mask[0].cpu()
+        return Shares(regions.boxes[0].cpu()[mask].numpy(), found[mask].numpy(), score)
 
     def _row(self, name: str) -> int | None:
         """The row of the gallery that a name stands for."""

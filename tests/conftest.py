@@ -79,7 +79,7 @@ def drawn_scenes(tmp_path, write_features):
         folder.mkdir()
         rng = np.random.default_rng(seed)
         codes = np.random.default_rng(99).normal(size=(2, 13, 24))
-        paths, scenes, flat = [], [], []
+        paths, scenes, flat, written = [], [], [], {}
         for split in protocol.SPLITS:
             made = protocol.make_split(split, references, modifications, seed)
             files = [f"images/css_{split}_{i:06d}.png" for i in range(len(made.scenes))]
@@ -91,9 +91,7 @@ def drawn_scenes(tmp_path, write_features):
             for image in images[:drawn]:
                 image["drawing"] = image["file"].replace("images/", "drawings/")
             queries = [vars(query) for query in made.queries]
-            (folder / f"{split}.json").write_text(
-                json.dumps({"images": images, "queries": queries})
-            )
+            written[split] = {"images": images, "queries": queries}
             paths += files + [image["drawing"] for image in images[:drawn]]
             scenes += made.scenes + made.scenes[:drawn]
             flat += [False] * len(files) + [True] * drawn
@@ -117,6 +115,22 @@ def drawn_scenes(tmp_path, write_features):
                 x, y = 100 * column + 50 + rng.normal(), 100 * row + 50 + rng.normal()
                 half = (20 if one.size == "small" else 40) / (1 + flat[i])
                 boxes[i, j] = (x - half, y - half, x + half, y + half)
+        row = {path: i for i, path in enumerate(paths)}
+        for split, content in written.items():
+            for image in content["images"]:
+                at, drawn = row[image["file"]], row.get(image["drawing"])
+                image["objects"] = [
+                    {
+                        "shape": one.shape,
+                        "color": one.color,
+                        "size": one.size,
+                        "cell": one.place,
+                        "box": boxes[at, j].tolist(),
+                        "drawing_box": None if drawn is None else boxes[drawn, j].tolist(),
+                    }
+                    for j, one in enumerate(scenes[at])
+                ]
+            (folder / f"{split}.json").write_text(json.dumps(content))
         file = tmp_path / "artifacts" / f"{name}.h5"
         return write_features(file, paths, features, boxes, count, root=folder)
 

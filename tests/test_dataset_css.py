@@ -356,6 +356,15 @@ def test_the_rules_can_be_chosen(tmp_path):
     assert not set(source.draw(np.random.default_rng(0)).reference) & set(work.queries["reference"])
 
 
+def test_held_out_queries_are_held_against_the_images_of_all_training_queries(tmp_path):
+    write(tmp_path)
+    data = recognise(tmp_path, ["rules=listed"])
+    _, [work] = divide(data, Settings(validation=0.5))
+    train = data.split("train")
+    assert 0 < len(work.queries) < len(train)
+    assert set(work.gallery) == {*train["reference"], *train["target"]}
+
+
 # ---- random files
 
 TEXT = st.text(st.characters(codec="latin-1"), max_size=20)

@@ -278,8 +278,9 @@ def test_nouns_are_held_out_whole(tmp_path):
     ]
     data = recognise(write(tmp_path, [*FILES, *files]))
     source, [work] = divide(data, Settings(validation=0.3))
-    held = {path.split("/")[1].split()[1] for path in work.gallery}
+    held = {path.split("/")[1].split()[1] for path in work.queries["reference"]}
     assert len(held) == 1
+    assert work.gallery == data.images_of("train")["path"].tolist()
     drawn = source.draw(np.random.default_rng(0))
     assert not {path.split("/")[1].split()[1] for path in drawn.target} & held
 

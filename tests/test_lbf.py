@@ -167,6 +167,7 @@ CHOICES = [
     {"directions": "visual"}, {"directions": "language"}, {"joint": "visual"},
     {"joint": "language"}, {"pool": "max"}, {"embed_dim": 0}, {"vep_depth": 0}, {"tep_depth": 0},
     {"fusion_depth": 1}, {"hidden": 1}, {"heads": 2}, {"separate_reference": True},
+    {"nothing": True},
 ]  # fmt: skip
 
 

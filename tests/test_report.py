@@ -88,10 +88,17 @@ def trained(features, model="lbf", **given):
     return run, material
 
 
-def written(features, model="lbf", **more):
-    """The parsed page of a small run, and the evaluation that it is of."""
+POINTING = {"queries": 10, "chance": 30.0, "attention": 90.0, "change": 60.0}
+
+
+def written(features, model="lbf", pointing=POINTING, **more):
+    """The parsed page of a small run, and the evaluation that it is of.
+
+    How well it points is made up, since a run as small as this does not.
+    """
     run, material = trained(features, model)
     evaluation = evaluate.evaluate(run, material, torch.device("cpu"))
+    evaluation.metrics["pointing"] = pointing
     path = report.write(evaluation, run, material, Stored(run.evaluation("css")), **more)
     text = path.read_text(encoding="utf-8")
     check_alone(text)
@@ -269,6 +276,24 @@ def test_regions_without_boxes_are_said_to_have_none(scenes, write_features):
     assert not found.all("button")
     assert not found.all("details")
     assert set(found.texts("figcaption")) >= {"Reference, whose regions have no boxes"}
+
+
+def test_the_way_that_points_best_is_shown_with_its_score(scenes):
+    found, _, _ = written(scenes, pointing={**POINTING, "change": 95.5})
+    texts = [w["text"] for w in found.all("button", "word")]
+    assert texts == found.texts("q")
+    assert set(found.texts("summary")) == {"What the text changes"}
+    said = "".join(found.texts("p"))
+    assert "the object that is meant in 95.5 % of 10 queries (a region at random: 30.0 %)" in said
+    assert {"90.00", "95.50", "30.00"} <= set(found.texts("td"))
+
+
+def test_a_way_that_is_near_chance_is_not_shown(scenes):
+    found, _, _ = written(scenes, pointing={**POINTING, "attention": 40.0, "change": 20.0})
+    assert found.all("article", "example")
+    assert not found.all("button", "word")
+    assert not found.all("path", "heat")
+    assert "is not shown, being too near chance" in "".join(found.texts("p"))
 
 
 def test_a_model_whose_words_attend_to_nothing_has_no_heat(scenes):

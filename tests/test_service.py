@@ -95,6 +95,20 @@ def test_attention_is_that_of_the_model(asked, engine):
     assert said["words"] == found.words == ["make", "it", "red"]
     np.testing.assert_allclose(said["boxes"], found.boxes, atol=1e-5)
     np.testing.assert_allclose(said["weights"], found.weights, atol=1e-5)
+    assert (said["way"], said["said"]) == ("attention", "")
+
+
+def test_shares_sum_to_the_score_of_the_result(asked, engine):
+    question = {"images": [4], "texts": [{"text": "make it red"}], "k": 3}
+    for hit in asked.post("/api/search", json=question).json()["hits"]:
+        said = asked.post("/api/shares", json={**question, "row": hit["row"]}).json()
+        assert (
+            len(said["shares"]) == len(said["boxes"]) == engine.row(hit["row"]).regions.mask.sum()
+        )
+        assert sum(said["shares"]) == pytest.approx(said["score"], abs=1e-4)
+        assert said["score"] == pytest.approx(hit["score"], abs=2e-3)
+    beyond = asked.post("/api/shares", json={**question, "row": 10_000})
+    assert beyond.status_code == 404
 
 
 def test_suggestions_are_the_texts_of_a_picture_or_of_many(asked, engine):

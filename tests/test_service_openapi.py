@@ -50,6 +50,7 @@ def test_the_description_has_every_route(operations):
         "POST /api/answers",
         "POST /api/attention",
         "POST /api/search",
+        "POST /api/shares",
         "POST /api/uploads",
     ]
 

@@ -37,6 +37,12 @@ ModelName = Literal[
     "mrn",
     "tirg",
     "compose-ae",
+    "combiner",
+    "maaf",
+    "deepset",
+    "cosmo",
+    "val",
+    "clvc-net",
     "likeness",
     "zero-shot",
 ]

@@ -220,6 +220,14 @@ def recall_table(
     if metrics["average"]:
         average = metrics["average"]
         results.print(f"Average of {' and '.join(average['of'])}: {average['value']:.2f}")
+    if metrics.get("pointing"):
+        said = {"attention": "words attend", "change": "the text changes most"}
+        found = metrics["pointing"]
+        ways = ", ".join(f"where {said[w]} {found[w]:.1f}" for w in said if w in found)
+        results.print(
+            f"Points at the object meant, % of {found['queries']:,}: {ways}; "
+            f"chance {found['chance']:.1f}"
+        )
     without = metrics["without_correct_image"]
     if without:
         _say(f"{without:,} queries have no correct image in the gallery and count as missed")

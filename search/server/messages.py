@@ -74,6 +74,12 @@ class AttentionQuestion(Said):
     text: Text
 
 
+class SharesQuestion(SearchQuestion):
+    """A question, and one of its results."""
+
+    row: Row
+
+
 class Answer(Said):
     """What of a question's results is right, and what is not; each a picture of the gallery.
 
@@ -165,6 +171,7 @@ class Info(BaseModel):
     pictures: Annotated[int, Field(description="In the gallery: rows 0 to this, less one.")]
     index: str
     attends: Annotated[bool, Field(description="Whether /api/attention has an answer.")]
+    divides: Annotated[bool, Field(description="Whether /api/shares has an answer.")]
     words: Annotated[str, Field(description="What to know of the texts' words, or empty.")] = ""
     answers_text: Annotated[bool, Field(description="Whether a text alone can be asked.")]
     reads: Annotated[bool, Field(description="Whether texts say anything to the model.")]
@@ -247,13 +254,28 @@ class SearchAnswer(BaseModel):
 
 
 class AttentionAnswer(BaseModel):
-    """N words over K regions."""
+    """N words over K regions; or the text as one word, and how far it changes each region."""
+
+    way: Annotated[
+        Literal["attention", "change"], Field(description="Of pointing: docs/report.md.")
+    ]
+    said: Annotated[str, Field(description="How often it points right; empty if unmeasured.")]
 
     words: list[str]
     boxes: Annotated[
         list[list[float]], Field(description="K x 4: left, top, right, bottom in [0, 1].")
     ]
     weights: Annotated[list[list[float]], Field(description="N x K, each row summing to 1.")]
+
+
+class SharesAnswer(BaseModel):
+    """What each of K regions of a result adds to its score."""
+
+    score: float
+    boxes: Annotated[
+        list[list[float]], Field(description="K x 4: left, top, right, bottom in [0, 1].")
+    ]
+    shares: Annotated[list[float], Field(description="K, which sum to the score.")]
 
 
 class SuggestionsAnswer(BaseModel):

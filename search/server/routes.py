@@ -87,6 +87,7 @@ async def info(service: Serving) -> say.Info:
         else say.Beside(run=beside.run.path.name, model=beside.run.settings.model),
         detector=service.detector(),
         collects=service.marking.collects(),
+        divides=engine.model.divides,
         limits=say.Limits(
             upload_bytes=limits.upload_bytes,
             upload_pixels=limits.upload_pixels,
@@ -188,6 +189,12 @@ async def search(question: say.SearchQuestion, service: Serving) -> say.SearchAn
 async def attention(question: say.AttentionQuestion, service: Serving) -> say.AttentionAnswer:
     """Which regions of the picture each word of the text looks at; also of one that was found."""
     return await service.asking.do(partial(service.attention, question))
+
+
+@router.post("/shares", responses=asked | problems(400))
+async def shares(question: say.SharesQuestion, service: Serving) -> say.SharesAnswer:
+    """What each region of a result adds to its score with the question."""
+    return await service.asking.do(partial(service.shares, question))
 
 
 @router.get("/answers", responses=problems(422))

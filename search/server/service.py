@@ -161,19 +161,7 @@ class Service:
 
     def search(self, asked: say.SearchQuestion) -> say.SearchAnswer:
         engine, end = self._asked(asked.beside), asked.start + asked.k
-        reference = partial(self.reference, beside=asked.beside)
-        answer = engine.ask(
-            Question(
-                references=tuple(map(reference, asked.images)),
-                texts=tuple(WeightedText(text.text, text.weight) for text in asked.texts),
-                nots=tuple(asked.nots),
-                k=asked.most if asked.sort else min(end + 1, asked.most),
-                keep_references=asked.keep_references,
-                where=asked.where,
-                more=tuple(map(reference, asked.more)),
-                less=tuple(map(reference, asked.less)),
-            )
-        )
+        answer = engine.ask(self._question(asked))
         hits, gallery = answer.hits, engine.gallery
         if asked.sort:
             score = {hit.row: hit for hit in hits}
@@ -200,10 +188,34 @@ class Service:
         """The row of a path; None where the other run has it alone."""
         return self.engine.gallery.rows.get(path)
 
+    def shares(self, asked: say.SharesQuestion) -> say.SharesAnswer:
+        engine = self._asked(asked.beside)
+        found = engine.shares(self._question(asked), self.check_row(asked.row))
+        boxes, shares = (array.round(5).tolist() for array in (found.boxes, found.shares))
+        return say.SharesAnswer(score=found.score, boxes=boxes, shares=shares)
+
+    def _question(self, asked: say.SearchQuestion) -> Question:
+        reference = partial(self.reference, beside=asked.beside)
+        end = asked.start + asked.k
+        return Question(
+            references=tuple(map(reference, asked.images)),
+            texts=tuple(WeightedText(text.text, text.weight) for text in asked.texts),
+            nots=tuple(asked.nots),
+            k=asked.most if asked.sort else min(end + 1, asked.most),
+            keep_references=asked.keep_references,
+            where=asked.where,
+            more=tuple(map(reference, asked.more)),
+            less=tuple(map(reference, asked.less)),
+        )
+
     def attention(self, asked: say.AttentionQuestion) -> say.AttentionAnswer:
         found = self.engine.attended(self.reference(asked.image), asked.text)
         boxes, weights = (array.round(5).tolist() for array in (found.boxes, found.weights))
-        return say.AttentionAnswer(words=found.words, boxes=boxes, weights=weights)
+        shown = self.engine.shown
+        assert shown.way is not None
+        return say.AttentionAnswer(
+            way=shown.way, said=shown.said, words=found.words, boxes=boxes, weights=weights
+        )
 
     def listed(
         self, start: int, count: int, sort: str | None, descending: bool, where: str | None

@@ -13,6 +13,12 @@ from cqr.trainer.datasets.pairs import Listed, PairSource
 
 QUERY_COLUMNS = ["query_id", "reference", "text", "target", "split"]
 
+PHRASE = "phrase"
+"""A column of queries whose data set knows it: the words of the text that refer to an object of
+the reference."""
+MEANT = ("meant_x1", "meant_y1", "meant_x2", "meant_y2")
+"""Columns with the box of that object, in pixels of the picture; NaN where none is meant."""
+
 Places = NDArray[np.int64]
 
 

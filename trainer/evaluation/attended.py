@@ -17,7 +17,8 @@ class Attended:
     """One query's words over its reference's regions.
 
     Attributes:
-        words: N strings, what the model reads of the text.
+        words: N strings, what the model reads of the text; or the text as a whole, where the
+            weights are how far it changes each region.
         boxes: K x 4 float32, (x1/W, y1/H, x2/W, y2/H) in [0, 1], the real regions only.
         weights: N x K float32, rows summing to 1.
     """

@@ -13,6 +13,7 @@ import torch
 
 from cqr.errors import UserError
 from cqr.trainer.datasets.queries import Dataset, tasks
+from cqr.trainer.evaluation import pointing
 from cqr.trainer.features import RegionReader
 from cqr.trainer.models.from_joint import FromJoint
 from cqr.trainer.models.interface import RetrievalModel
@@ -97,6 +98,7 @@ def evaluate(run: Run, material: Material, device: torch.device) -> Evaluation:
                 for k in whole["recall"]
             },
             "start": start,
+            "pointing": pointing.measure(model, words, reader, per_query, device),
             "text_encoder": run.text_encoder.name if run.text_encoder else None,
             "texts_cut": words.cut(texts),
             "unknown_words": dict(unknown.most_common(20)),

@@ -1,4 +1,4 @@
-"""One file a paper, one interface.
+"""One interface; LBF and what goes around any model here, its peers in `peers`, one file a paper.
 
 A model is an `interface.RetrievalModel` and a frozen dataclass of its choices.
 To add one, write its file and a line in `MODELS`.
@@ -10,19 +10,25 @@ from typing import Any, NamedTuple
 
 from cqr.errors import UserError
 from cqr.trainer.choices import Input
-from cqr.trainer.models.compose_ae import ComposeAE, ComposeAEConfig
-from cqr.trainer.models.concatenation import Concatenation, ConcatenationConfig
-from cqr.trainer.models.film import FiLM, FiLMConfig
-from cqr.trainer.models.image_only import ImageOnly
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.models.lbf import LBF, LBFConfig
 from cqr.trainer.models.likeness import Likeness
-from cqr.trainer.models.mrn import MRN, MRNConfig
-from cqr.trainer.models.parameter_hashing import ParameterHashing, ParameterHashingConfig
-from cqr.trainer.models.relationship import Relationship, RelationshipConfig
-from cqr.trainer.models.show_and_tell import ShowAndTell
-from cqr.trainer.models.text_only import TextOnly
-from cqr.trainer.models.tirg import TIRG, TIRGConfig
+from cqr.trainer.models.peers.clvc_net import CLVCNet, CLVCNetConfig
+from cqr.trainer.models.peers.combiner import Combiner, CombinerConfig
+from cqr.trainer.models.peers.compose_ae import ComposeAE, ComposeAEConfig
+from cqr.trainer.models.peers.concatenation import Concatenation, ConcatenationConfig
+from cqr.trainer.models.peers.cosmo import CoSMo, CoSMoConfig
+from cqr.trainer.models.peers.deepset import DeepSet, DeepSetConfig
+from cqr.trainer.models.peers.film import FiLM, FiLMConfig
+from cqr.trainer.models.peers.image_only import ImageOnly
+from cqr.trainer.models.peers.maaf import MAAF, MAAFConfig
+from cqr.trainer.models.peers.mrn import MRN, MRNConfig
+from cqr.trainer.models.peers.parameter_hashing import ParameterHashing, ParameterHashingConfig
+from cqr.trainer.models.peers.relationship import Relationship, RelationshipConfig
+from cqr.trainer.models.peers.show_and_tell import ShowAndTell
+from cqr.trainer.models.peers.text_only import TextOnly
+from cqr.trainer.models.peers.tirg import TIRG, TIRGConfig
+from cqr.trainer.models.peers.val import VAL, VALConfig
 from cqr.trainer.models.whole import ImageConfig, WholeConfig
 from cqr.trainer.models.zero_shot import ZeroShot, ZeroShotConfig
 from cqr.trainer.options import choose
@@ -50,11 +56,17 @@ MODELS = {
     "concatenation": Model(Concatenation, ConcatenationConfig, "whole"),
     "show-and-tell": Model(ShowAndTell, WholeConfig, "whole"),
     "parameter-hashing": Model(ParameterHashing, ParameterHashingConfig, "whole"),
-    "relationship": Model(Relationship, RelationshipConfig, "whole"),
-    "film": Model(FiLM, FiLMConfig, "whole"),
+    "relationship": Model(Relationship, RelationshipConfig, "regions"),
+    "film": Model(FiLM, FiLMConfig, "regions"),
     "mrn": Model(MRN, MRNConfig, "whole"),
     "tirg": Model(TIRG, TIRGConfig, "whole"),
     "compose-ae": Model(ComposeAE, ComposeAEConfig, "whole"),
+    "combiner": Model(Combiner, CombinerConfig, "whole"),
+    "maaf": Model(MAAF, MAAFConfig, "regions"),
+    "deepset": Model(DeepSet, DeepSetConfig, "regions"),
+    "cosmo": Model(CoSMo, CoSMoConfig, "regions"),
+    "val": Model(VAL, VALConfig, "regions"),
+    "clvc-net": Model(CLVCNet, CLVCNetConfig, "regions"),
 }
 
 
@@ -89,6 +101,9 @@ def build(
 def options_of(name: str, recommended: Mapping[str, Any], given: list[str]) -> dict[str, Any]:
     """Every option of a model: its defaults, then what is recommended, then `given`.
 
+    What a data set recommends is of LBF and its encoders, so a peer has it only where it
+    stands on these.
+
     Args:
         given: "NAME=VALUE" each, as typed on the command line.
 
@@ -97,4 +112,8 @@ def options_of(name: str, recommended: Mapping[str, Any], given: list[str]) -> d
     """
     if name not in ALL:
         raise UserError(f"no model is called {name!r}; there are {', '.join(ALL)}")
-    return choose("--set", name, ALL[name].config, recommended, given)
+    config = ALL[name].config
+    plain = choose("--set", name, config, {}, given)
+    if plain.get("encoder") == "linear":
+        return plain
+    return choose("--set", name, config, recommended, given)

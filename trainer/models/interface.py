@@ -90,3 +90,58 @@ class RetrievalModel(nn.Module):
             ValueError: the model has no such attention.
         """
         raise ValueError("this model's words do not attend to regions")
+
+    @property
+    def changes(self) -> bool:
+        """Whether a text changes each region by itself, so that `changed` has something to say."""
+        return False
+
+    def changed(self, regions: RegionBatch, words: WordBatch) -> Tensor:
+        """B x K: how far the text moves each region, 0 where none is real.
+
+        Raises:
+            ValueError: the model has no state of a region that a text changes.
+        """
+        raise ValueError("this model's texts change no region by itself")
+
+    @property
+    def divides(self) -> bool:
+        """Whether an image's vector is pooled from its regions, so that it has `shares`."""
+        return False
+
+    def shares(self, regions: RegionBatch, query: Tensor) -> Tensor:
+        """B x K: what each region of an image to be found adds to its score with a query.
+
+        They sum to the score, the dot product of the unit vectors, but for the part of what a
+        model may pool beside regions (`LBFConfig.nothing`); 0 where no region is real, negative
+        where a region speaks against the image.
+
+        Args:
+            query: B x E unit vectors.
+
+        Raises:
+            ValueError: an image's vector is not pooled from its regions.
+        """
+        raise ValueError("this model's vector of an image does not divide over its regions")
+
+
+def divided(mapped: Tensor, mask: Tensor, query: Tensor, greatest: bool) -> Tensor:
+    """B x K shares of scores, of vectors that are a maximum or a mean over regions.
+
+    With the maximum each dimension of the vector is that of one region, the first where
+    several are alike, and so is its part of the dot product; of a mean each region has its
+    part in every dimension.
+
+    Args:
+        mapped: B x K x E, which pooled are the images' vectors.
+        mask: B x K, True where a region is real.
+        query: B x E unit vectors.
+        greatest: whether they are pooled by the maximum.
+    """
+    if greatest:
+        best, region = mapped.masked_fill(~mask[..., None], -torch.inf).max(1)
+        parts = query * best / best.norm(dim=-1, keepdim=True)
+        return torch.zeros_like(mapped[..., 0]).scatter_add(1, region, parts)
+    real = mapped.masked_fill(~mask[..., None], 0)
+    out: Tensor = (real @ query[..., None])[..., 0] / real.sum(1).norm(dim=-1, keepdim=True)
+    return out

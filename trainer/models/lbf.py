@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.attention import CrossBlock, SelfBlock
-from cqr.trainer.models.interface import RetrievalModel
+from cqr.trainer.models.interface import RetrievalModel, divided
 from cqr.trainer.models.words import WordEmbedding
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
+
+Pool = Literal["mean", "max"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,9 @@ class LBFConfig:
         joint: which fused streams are pooled into the query's vector.  Inferred
             (the figure shows a pooling on top of both).
         pool: over the regions, and over the words.  Inferred.
+        nothing: pool a learned vector with the regions, of an image and of a query's: what is
+            left where the text takes the last object away, of which there are few examples
+            (23 of the 3,200 training queries of 200 generated references).  Ours.
         embed_dim: E.  Each region and each word goes through a two-layer map to
             E before pooling, since a set of objects does not fit into a mean of
             narrow vectors.  0 pools the D-wide states themselves.  Ours.
@@ -72,7 +77,8 @@ class LBFConfig:
     separate_reference: bool = False
     directions: Literal["both", "visual", "language"] = "both"
     joint: Literal["both", "visual", "language"] = "both"
-    pool: Literal["mean", "max"] = "mean"
+    pool: Pool = "mean"
+    nothing: bool = False
     embed_dim: int = 512
     scale: float = 4.0
 
@@ -93,19 +99,19 @@ class LBF(RetrievalModel):
         self.embed_regions = RegionEmbedding(region_dim, c)
         self.embed_reference = RegionEmbedding(region_dim, c) if c.separate_reference else None
         self.embed_words = WordEmbedding(text, c.width, c.dropout)
-        block = (c.width, c.heads, c.hidden * c.width, c.dropout)
-        self.vep = nn.ModuleList(SelfBlock(*block) for _ in range(c.vep_depth))
-        self.tep = nn.ModuleList(SelfBlock(*block) for _ in range(c.tep_depth))
+        self.vep = nn.ModuleList(block(c) for _ in range(c.vep_depth))
+        self.tep = nn.ModuleList(block(c) for _ in range(c.tep_depth))
+        size = (c.width, c.heads, c.hidden * c.width, c.dropout)
         depth = range(c.fusion_depth)
-        self.see = nn.ModuleList(CrossBlock(*block) for _ in depth if c.directions != "language")
-        self.read = nn.ModuleList(CrossBlock(*block) for _ in depth if c.directions != "visual")
-        self.out_regions = _output_map(c)
-        self.out_words = _output_map(c)
+        self.see = nn.ModuleList(CrossBlock(*size) for _ in depth if c.directions != "language")
+        self.read = nn.ModuleList(CrossBlock(*size) for _ in depth if c.directions != "visual")
+        self.out_regions = output_map(c)
+        self.out_words = output_map(c)
+        self.nothing = nn.Parameter(torch.zeros(c.embed_dim or c.width)) if c.nothing else None
 
     def encode_image(self, regions: RegionBatch) -> Tensor:
         """B x E unit vectors of images, to be found."""
-        vector = self._vector(self.out_regions, self.image_states(regions), regions.mask)
-        return F.normalize(vector, dim=-1)
+        return F.normalize(self._seen(self.image_states(regions), regions.mask), dim=-1)
 
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x E unit vectors of reference images with texts."""
@@ -114,9 +120,9 @@ class LBF(RetrievalModel):
         )
         parts = []
         if self.config.joint != "language":
-            parts.append(self._vector(self.out_regions, visual, regions.mask))
+            parts.append(self._seen(visual, regions.mask))
         if self.config.joint != "visual":
-            parts.append(self._vector(self.out_words, language, words.mask))
+            parts.append(vector(self.out_words, language, words.mask, self.config.pool))
         return F.normalize(torch.stack(parts).mean(0), dim=-1)
 
     def image_states(self, regions: RegionBatch) -> Tensor:
@@ -179,27 +185,72 @@ class LBF(RetrievalModel):
         _, weights = last.cross_attention.explain(language, visual, regions.mask)
         return weights.mean(1)
 
+    @property
+    def changes(self) -> bool:
+        return bool(self.see)
+
+    @torch.no_grad()
+    def changed(self, regions: RegionBatch, words: WordBatch) -> Tensor:
+        """B x K: the distance between a region's mapped state before and after the fusion.
+
+        Raises:
+            ValueError: the fusion leaves regions as they are.
+        """
+        if not self.see:
+            raise ValueError("this model's texts change no region by itself")
+        before, mask = self.reference_states(regions), regions.mask
+        after, _ = self.fuse(before, mask, self.word_states(words), words.mask)
+        moved: Tensor = (self.out_regions(after) - self.out_regions(before)).norm(dim=-1)
+        return moved.masked_fill(~mask, 0)
+
+    @property
+    def divides(self) -> bool:
+        return True
+
+    @torch.no_grad()
+    def shares(self, regions: RegionBatch, query: Tensor) -> Tensor:
+        """B x K: what each region of an image to be found adds to its score with a query; the
+        rest, where `nothing` is pooled too, is that vector's.
+        """
+        mapped, mask = self.out_regions(self.image_states(regions)), regions.mask
+        if self.nothing is not None:
+            mapped = torch.cat([mapped, self.nothing.expand(len(mapped), 1, -1)], 1)
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        shares = divided(mapped, mask, query, self.config.pool == "max")
+        return shares[:, : regions.mask.shape[1]]
+
+    def _seen(self, states: Tensor, mask: Tensor) -> Tensor:
+        """B x E of regions."""
+        pooled = vector(self.out_regions, states, mask, self.config.pool)
+        if self.nothing is None:
+            return pooled
+        if self.config.pool == "max":
+            return torch.maximum(pooled, self.nothing)
+        number = mask.sum(1, keepdim=True)
+        return (number * pooled + self.nothing) / (number + 1)
+
     def _vep(self, embed: nn.Module, regions: RegionBatch) -> Tensor:
         states: Tensor = embed(regions)
         for layer in self.vep:
             states = layer(states, regions.mask)
         return states
 
-    def _vector(self, out: nn.Sequential, states: Tensor, mask: Tensor) -> Tensor:
-        """B x E: the states, each through `out`, pooled.
 
-        The maps are most of the work, so padding, half of the rows in a batch of generated scenes,
-        is left out of them.  A mean and a linear map may change places, so there the last map is
-        done once for all states of an image or text.
-        """
-        greatest = self.config.pool == "max"
-        mapped: Tensor = (out if greatest else out[:-1])(states[mask])
-        empty = mapped.new_full((*mask.shape, mapped.shape[-1]), -torch.inf if greatest else 0)
-        padded = empty.index_put((mask,), mapped)
-        if greatest:
-            return padded.amax(1)
-        pooled: Tensor = out[-1:](padded.sum(1) / mask.sum(1, keepdim=True))
-        return pooled
+def vector(out: nn.Sequential, states: Tensor, mask: Tensor, pool: Pool) -> Tensor:
+    """B x E: the states B x K x D, each through `out`, pooled over what is real.
+
+    The maps are most of the work, so padding, half of the rows in a batch of generated scenes,
+    is left out of them.  A mean and a linear map may change places, so there the last map is
+    done once for all states of an image or text.
+    """
+    greatest = pool == "max"
+    mapped: Tensor = (out if greatest else out[:-1])(states[mask])
+    empty = mapped.new_full((*mask.shape, mapped.shape[-1]), -torch.inf if greatest else 0)
+    padded = empty.index_put((mask,), mapped)
+    if greatest:
+        return padded.amax(1)
+    pooled: Tensor = out[-1:](padded.sum(1) / mask.sum(1, keepdim=True))
+    return pooled
 
 
 class RegionEmbedding(nn.Module):
@@ -227,12 +278,18 @@ class RegionEmbedding(nn.Module):
         return out
 
 
+def block(config: LBFConfig) -> SelfBlock:
+    """A layer of VEP or of TEP."""
+    c = config
+    return SelfBlock(c.width, c.heads, c.hidden * c.width, c.dropout)
+
+
 def _embedding(dim: int, config: LBFConfig) -> nn.Sequential:
     norm = nn.LayerNorm(config.width) if config.input_norm else nn.Identity()
     return nn.Sequential(nn.Linear(dim, config.width), norm)
 
 
-def _output_map(config: LBFConfig) -> nn.Sequential:
+def output_map(config: LBFConfig) -> nn.Sequential:
     if not config.embed_dim:
         return nn.Sequential()
     return nn.Sequential(

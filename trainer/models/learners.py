@@ -19,6 +19,10 @@ metric(m) is the training's loss on the vectors of learner m alone, as in ABE; t
 averaged rather than summed is ours.  L_div is the mean of that of queries and that of
 targets.  Vectors are of unit length, so the hinge is 2 max(0, cos - (1 - margin / 2)): HORDE's
 max(0, cos - 0.5) is a margin of 1 at twice the weight that it has here.
+
+What is not as in HORDE's code: its trunk is a copy of the inception blocks 4a to 4e, and S a
+map behind pool3; its L_div is over pairs of learners of all images of a batch, not of one
+image alone, and averaged over the terms that are not 0; its weight of L_div is 0.5.
 """
 
 import math
@@ -72,7 +76,7 @@ class Learners(RetrievalModel):
     def forward(self, reference: RegionBatch, words: WordBatch, target: RegionBatch) -> Output:
         """B x M x E/M vectors, times the scale; the model's own losses, and L_div."""
         out = self.model(self.masked(reference), self._repeated(words), self.masked(target))
-        query, found = self._by_image(out.query), self._by_image(out.target)
+        query, found = (self._by_image(v.flatten(1)) for v in (out.query, out.target))
         extra = {name: Extra(w, self._value(value)) for name, (w, value) in out.extra.items()}
         likeness = (divergence(query, self.margin) + divergence(found, self.margin)) / 2
         return Output(query, found, extra | {"divergence": Extra(self.divergence, likeness)})
@@ -86,6 +90,27 @@ class Learners(RetrievalModel):
         """B x N x K: the mean of the learners' attention."""
         weights = self.model.attention(self.masked(regions), self._repeated(words))
         return self._by_image(weights).mean(1)
+
+    @property
+    def changes(self) -> bool:
+        return self.model.changes
+
+    @torch.no_grad()
+    def changed(self, regions: RegionBatch, words: WordBatch) -> Tensor:
+        """B x K: the mean over the learners."""
+        moved = self.model.changed(self.masked(regions), self._repeated(words))
+        return self._by_image(moved).mean(1)
+
+    @property
+    def divides(self) -> bool:
+        return self.model.divides
+
+    @torch.no_grad()
+    def shares(self, regions: RegionBatch, query: Tensor) -> Tensor:
+        """B x K: the sum of the learners' shares of their parts of the vectors."""
+        parts = query.unflatten(-1, (self.learners, -1)).flatten(0, 1)
+        shares = self.model.shares(self.masked(regions), parts)
+        return self._by_image(shares).sum(1) / math.sqrt(self.learners)
 
     def masked(self, regions: RegionBatch) -> RegionBatch:
         """S * A_m(S) of B images as BM images, those of one image after each other."""

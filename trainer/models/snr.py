@@ -24,6 +24,9 @@ The form of both is that of a third party's code for re-identification.  d is 0.
 differ by a factor of 2 in what softplus is given.  We could not verify the paper's d, nor its
 weights.
 
+A picture of one object is its own mean, so F~ is the bias alone: all that it shows is lost but
+what the gate puts back, and the gate sees it only through R.
+
 There is another form of the loss, in the authors' code for classification:
 softplus(H(F+) - H(F~)) + softplus(H(F~) - H(F-)) with H the entropy of a classifier on the
 pooled features.  It needs classes, which queries do not have; we do not have it.
@@ -100,6 +103,24 @@ class SNR(RetrievalModel):
     def attention(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x N x K: the model's."""
         return self.model.attention(self.parts(regions)[0], words)
+
+    @property
+    def changes(self) -> bool:
+        return self.model.changes
+
+    @torch.no_grad()
+    def changed(self, regions: RegionBatch, words: WordBatch) -> Tensor:
+        """B x K: the model's."""
+        return self.model.changed(self.parts(regions)[0], words)
+
+    @property
+    def divides(self) -> bool:
+        return self.model.divides
+
+    @torch.no_grad()
+    def shares(self, regions: RegionBatch, query: Tensor) -> Tensor:
+        """B x K: the model's."""
+        return self.model.shares(self.parts(regions)[0], query)
 
     def parts(self, regions: RegionBatch) -> tuple[RegionBatch, RegionBatch, RegionBatch]:
         """The regions with F+, F~ and F- as their features, 0 where no region is real."""

@@ -17,8 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
-from cqr.trainer.models.interface import RetrievalModel
-from cqr.trainer.models.words import WordLSTM, word_layer
+from cqr.trainer.models.interface import RetrievalModel, divided
+from cqr.trainer.models.lbf import (
+    LBFConfig,
+    Pool,
+    RegionEmbedding,
+    block,
+    output_map,
+    vector,
+)
+from cqr.trainer.models.words import WordEmbedding, WordLSTM, word_layer
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
 
@@ -28,20 +36,34 @@ class ImageConfig:
 
     Attributes:
         embed_dim: d, of image, text and query.  512 is TIRG's.
-        local: how a region becomes d wide before the mean over regions: "linear",
-            which over the whole image is TIRG's last layer, fc; or "mlp", a
-            two-layer map of its feature and box, so that the mean over many
-            regions still holds what is where.  The latter is ours.
+        local: how the encoder "linear" makes a region d wide: "linear", which over the
+            whole image is TIRG's last layer, fc; or "mlp", a two-layer map of its feature
+            and box, so that the mean over many regions still holds what is where.  The
+            latter is ours.
         scale: initial value of the learnable scale of both vectors.  TIRG's.
+        encoder: what comes before the composition.  "linear": regions as `local` says,
+            and TIRG's text encoder.  "lbf": LBF's own, so that composition is told from
+            encoding: VEP and TEP, each region and word through a two-layer map, pooled.
+        pool: over regions, and where a model composes regions or words, over these.
+        width, heads, vep_depth, encoder_dropout: of LBF's encoders, `width`, `heads`,
+            `vep_depth` and `dropout` of `LBFConfig`; not of "linear".
     """
 
     embed_dim: int = 512
     local: Literal["linear", "mlp"] = "linear"
     scale: float = 4.0
+    encoder: Literal["linear", "lbf"] = "linear"
+    pool: Pool = "mean"
+    width: int = 512
+    heads: int = 8
+    vep_depth: int = 2
+    encoder_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         if self.embed_dim < 1:
             raise ValueError(f"embed_dim {self.embed_dim} is less than 1")
+        if self.encoder == "lbf" and self.local != "linear":
+            raise ValueError(f"local {self.local!r} is of encoder=linear, not of encoder=lbf")
 
 
 @dataclass(frozen=True)
@@ -50,18 +72,55 @@ class WholeConfig(ImageConfig):
 
     Attributes:
         embed_dim: d, of image, text and query.  512 is TIRG's.
-        local: see `ImageConfig`.
+        local, encoder, pool, width, heads, vep_depth, encoder_dropout: see `ImageConfig`.
         scale: initial value of the learnable scale of both vectors.  TIRG's.
-        words: what the text's vector is made of: "lstm", its last state, TIRG's; or
-            "mean", that of the words' vectors, as ComposeAE's server pools BERT's.
-        text_dropout: before the text encoder's last layer.  0.1 is TIRG's code's.
+        words: what the vector of a text is made of by the encoder "linear": "lstm", its
+            last state, TIRG's; or "mean", that of the words' vectors, as ComposeAE's server
+            pools BERT's.
+        text_dropout: before the last layer of that text encoder.  0.1 is TIRG's code's.
+        tep_depth: of LBF's encoders, as `vep_depth`.
     """
 
     words: Literal["lstm", "mean"] = "lstm"
     text_dropout: float = 0.1
+    tep_depth: int = 2
 
 
-class WholeModel(RetrievalModel):
+class ImageModel(RetrievalModel):
+    """Unit vectors of phi_x of images to be found.
+
+    Args:
+        region_dim: D.
+        config: choices of the encoder.
+    """
+
+    def __init__(self, region_dim: int, config: ImageConfig) -> None:
+        super().__init__(config.scale)
+        self.image = image_encoder(region_dim, config)
+
+    def encode_image(self, regions: RegionBatch) -> Tensor:
+        """B x d unit vectors of images to be found."""
+        return F.normalize(self.image(regions), dim=-1)
+
+    @property
+    def divides(self) -> bool:
+        """Unless a model has a vector of its own of an image, which is not the encoder's."""
+        return type(self).encode_image is ImageModel.encode_image
+
+    @torch.no_grad()
+    def shares(self, regions: RegionBatch, query: Tensor) -> Tensor:
+        """B x K: what each region of an image to be found adds to its score with a query.
+
+        Raises:
+            ValueError: an image's vector is not the encoder's.
+        """
+        if not self.divides:
+            return super().shares(regions, query)
+        mapped = self.image.local(regions)
+        return divided(mapped, regions.mask, query, self.image.pool == "max")
+
+
+class WholeModel(ImageModel):
     """Unit vectors of phi_x and of compose(phi_x, phi_t).
 
     Args:
@@ -71,17 +130,12 @@ class WholeModel(RetrievalModel):
     """
 
     def __init__(self, region_dim: int, text: TextSpec, config: WholeConfig) -> None:
-        super().__init__(config.scale)
-        self.image = ImageEncoder(region_dim, config)
-        self.text = TextEncoder(text, config)
+        super().__init__(region_dim, config)
+        self.text = text_encoder(text, config)
 
     def compose(self, image: Tensor, text: Tensor) -> Tensor:
         """phi_xt, B x d, of phi_x and phi_t, both B x d."""
         raise NotImplementedError
-
-    def encode_image(self, regions: RegionBatch) -> Tensor:
-        """B x d unit vectors of images to be found."""
-        return F.normalize(self.image(regions), dim=-1)
 
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x d unit vectors of reference images with texts."""
@@ -89,18 +143,21 @@ class WholeModel(RetrievalModel):
 
 
 class ImageEncoder(nn.Module):
-    """phi_x: the mean over an image's real regions, each mapped to width d."""
+    """phi_x, pooled over an image's real regions, each mapped to width d: "linear"."""
 
     def __init__(self, region_dim: int, config: ImageConfig) -> None:
         super().__init__()
         d = config.embed_dim
+        self.pool = config.pool
         self.boxes = config.local == "mlp"
         self.map: nn.Module = nn.Linear(region_dim, d)
         if self.boxes:
             self.map = nn.Sequential(nn.Linear(region_dim + 4, d), nn.GELU(), nn.Linear(d, d))
 
     def forward(self, regions: RegionBatch) -> Tensor:
-        """B x d.  The last map, being linear, is of the mean: once an image, not a region."""
+        """B x d.  Before a mean, the last map is of the mean: once an image, not a region."""
+        if self.pool == "max":
+            return pooled(self.local(regions), regions.mask, "max")
         inputs = self._inputs(regions)
         if isinstance(self.map, nn.Sequential):
             out: Tensor = self.map[-1](masked_mean(self.map[:-1](inputs), regions.mask))
@@ -109,7 +166,7 @@ class ImageEncoder(nn.Module):
         return out
 
     def local(self, regions: RegionBatch) -> Tensor:
-        """B x K x d, whose mean over the real regions is phi_x."""
+        """B x K x d, which pooled over the real regions is phi_x."""
         out: Tensor = self.map(self._inputs(regions))
         return out
 
@@ -119,14 +176,20 @@ class ImageEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """phi_t: word embedding, one layer of LSTM, last state, dropout, linear; all d wide."""
+    """phi_t: word embedding, one layer of LSTM, last state, dropout, linear: "linear".
 
-    def __init__(self, text: TextSpec, config: WholeConfig) -> None:
+    Args:
+        whole: False leaves out what only the vector of the whole text needs.
+    """
+
+    def __init__(self, text: TextSpec, config: WholeConfig, whole: bool = True) -> None:
         super().__init__()
         d = config.embed_dim
         self.word = word_layer(text, d)
         self.lstm = WordLSTM(d, d) if config.words == "lstm" else None
         self.output = nn.Sequential(nn.Dropout(config.text_dropout), nn.Linear(d, d))
+        if not whole:
+            del self.output
 
     def forward(self, words: WordBatch, first: Tensor | None = None) -> Tensor:
         """B x d.
@@ -146,6 +209,100 @@ class TextEncoder(nn.Module):
             read = states[torch.arange(len(states), device=last.device), last]
         out: Tensor = self.output(read)
         return out
+
+    def local(self, words: WordBatch) -> Tensor:
+        """B x N x d: what is read after each word."""
+        vectors: Tensor = self.word(words.tokens)
+        if self.lstm is not None:
+            vectors = self.lstm(vectors)
+        return vectors
+
+
+class LBFImageEncoder(nn.Module):
+    """phi_x as LBF has it of an image to be found: VEP, a two-layer map, the pooling."""
+
+    def __init__(self, region_dim: int, config: LBFConfig) -> None:
+        super().__init__()
+        self.pool = config.pool
+        self.embed = RegionEmbedding(region_dim, config)
+        self.layers = nn.ModuleList(block(config) for _ in range(config.vep_depth))
+        self.out = output_map(config)
+
+    def forward(self, regions: RegionBatch) -> Tensor:
+        """B x d."""
+        return vector(self.out, self._states(regions), regions.mask, self.pool)
+
+    def local(self, regions: RegionBatch) -> Tensor:
+        """B x K x d, which pooled over the real regions is phi_x."""
+        out: Tensor = self.out(self._states(regions))
+        return out
+
+    def _states(self, regions: RegionBatch) -> Tensor:
+        states: Tensor = self.embed(regions)
+        for layer in self.layers:
+            states = layer(states, regions.mask)
+        return states
+
+
+class LBFTextEncoder(nn.Module):
+    """phi_t as LBF has words before they meet an image: TEP, a two-layer map, the pooling."""
+
+    def __init__(self, text: TextSpec, config: LBFConfig) -> None:
+        super().__init__()
+        self.pool = config.pool
+        self.embed = WordEmbedding(text, config.width, config.dropout)
+        self.layers = nn.ModuleList(block(config) for _ in range(config.tep_depth))
+        self.out = output_map(config)
+
+    def forward(self, words: WordBatch) -> Tensor:
+        """B x d."""
+        return vector(self.out, self._states(words), words.mask, self.pool)
+
+    def local(self, words: WordBatch) -> Tensor:
+        """B x N x d, which pooled over the words is phi_t."""
+        out: Tensor = self.out(self._states(words))
+        return out
+
+    def _states(self, words: WordBatch) -> Tensor:
+        states: Tensor = self.embed(words)
+        for layer in self.layers:
+            states = layer(states, words.mask)
+        return states
+
+
+def image_encoder(region_dim: int, config: ImageConfig) -> ImageEncoder | LBFImageEncoder:
+    """phi_x, B x d, by `forward`; by `local`, B x K x d."""
+    if config.encoder == "linear":
+        return ImageEncoder(region_dim, config)
+    return LBFImageEncoder(region_dim, _of_lbf(config))
+
+
+def text_encoder(
+    text: TextSpec, config: WholeConfig, whole: bool = True
+) -> TextEncoder | LBFTextEncoder:
+    """phi_t, B x d, by `forward`, unless not `whole`; by `local`, B x N x d."""
+    if config.encoder == "linear":
+        return TextEncoder(text, config, whole)
+    return LBFTextEncoder(text, _of_lbf(config))
+
+
+def _of_lbf(config: ImageConfig) -> LBFConfig:
+    return LBFConfig(
+        width=config.width,
+        heads=config.heads,
+        vep_depth=config.vep_depth,
+        tep_depth=getattr(config, "tep_depth", 0),
+        dropout=config.encoder_dropout,
+        pool=config.pool,
+        embed_dim=config.embed_dim,
+    )
+
+
+def pooled(vectors: Tensor, mask: Tensor, pool: Pool) -> Tensor:
+    """B x d: the mean or the greatest of B x K x d over what is real, at least one."""
+    if pool == "mean":
+        return masked_mean(vectors, mask)
+    return vectors.masked_fill(~mask[..., None], -torch.inf).amax(1)
 
 
 def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:

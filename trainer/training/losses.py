@@ -80,6 +80,9 @@ def soft_triplet_sampled(
     its counterpart, its negatives are `negatives` vectors drawn, without
     repetition, from all of the other pairs, of both kinds.
 
+    The loss is TIRG's; its gradient is twice that of TIRG's code, whose own backward pass
+    leaves out the 2 of a squared distance.  A learning rate of TIRG's is to be halved.
+
     Raises:
         ValueError: a batch of one has no negative.
     """

@@ -42,8 +42,8 @@ class Settings:
     options: dict[str, Any] = field(default_factory=dict)
     input: Input = _setting(
         "regions",
-        "What the model is given of an image: its regions, or the whole as one, which is"
-        " what every model but lbf is given unless told otherwise.",
+        "What the model is given of an image: its regions, or the whole as one: unless"
+        " told otherwise, whichever its paper gives it.",
     )
     k: int | None = _setting(None, "Read the first K regions only.", "all")
     learners: int = _setting(

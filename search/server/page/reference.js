@@ -57,7 +57,7 @@ export class Reference {
     }));
   }
 
-  // What was attended: { words, boxes, weights }, or null.
+  // What was attended: { words, boxes, weights, way, said }, or null.
   regions(attention) {
     this.attention = attention;
     if (!this.svg) return;
@@ -113,19 +113,22 @@ export class Reference {
       this.holes[region].style.opacity = share;
       this.outlines[region].style.opacity = share >= BOLD ? share : 0;
     });
-    this.looks.textContent = lit ? said(this.attention.words[word], lit.weights[word], lit.boxes) : "";
+    this.looks.textContent = lit ? said(this.attention, word) : "";
   }
 }
 
-function said(word, weights, boxes) {
-  if (weights.length === 1) return `“${word}” looks at the one region there is`;
-  if (alike(weights)) return `“${word}” looks everywhere alike`;
+// `way` is what the weights are: where a word looks, or what a whole text changes.
+function said({ words, boxes, weights: all, way, said: how }, at) {
+  const word = words[at], weights = all[at], changes = way === "change";
+  if (weights.length === 1) return `“${word}” ${changes ? "changes" : "looks at"} the one region there is`;
+  if (alike(weights)) return `“${word}” ${changes ? "changes all alike" : "looks everywhere alike"}`;
   const first = weights.map((weight, region) => ({ weight, region }))
     .filter(({ weight }) => weight >= 0.01)
     .sort((a, b) => b.weight - a.weight)
     .slice(0, NAMED);
   const shares = first.map(({ weight, region }) => `${spot(boxes[region])} ${Math.round(100 * weight)} %`);
-  return `“${word}” looks most at: ${shares.join(", ")}`;
+  const seen = `“${word}” ${changes ? "changes" : "looks"} most${changes ? "" : " at"}: ${shares.join(", ")}`;
+  return how ? `${seen}.  ${how}` : seen;
 }
 
 // Whether a word prefers no region: then nothing is lit.

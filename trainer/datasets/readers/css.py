@@ -27,7 +27,7 @@ import pandas as pd
 from cqr.errors import UserError, scarcity
 from cqr.trainer.datasets.layout import Pictures, first_folder
 from cqr.trainer.datasets.pairs import Listed
-from cqr.trainer.datasets.queries import Dataset, Protocol
+from cqr.trainer.datasets.queries import MEANT, PHRASE, Dataset, Protocol
 from cqr.trainer.datasets.readers import css_original
 from cqr.trainer.datasets.recommended import LIGHT
 from cqr.typed import parsed
@@ -193,6 +193,9 @@ def _split(folder: Path, split: str, reference: str) -> tuple[pd.DataFrame, pd.D
             "attribute": queries["attribute"],
         }
     )
+    read = read.assign(
+        **_meant(content["images"], queries, "drawing_box" if reference == "drawing" else "box")
+    )
     if reference == "drawing":
         drawings = [image.get("drawing") for image in content["images"]]
         read = read.assign(reference=[drawings[i] for i in queries["source"]], own_image=own)
@@ -202,6 +205,28 @@ def _split(folder: Path, split: str, reference: str) -> tuple[pd.DataFrame, pd.D
                 "--no-drawings, or leave out --protocol reference=drawing"
             )
     return read, images
+
+
+def _meant(images: list[dict[str, Any]], queries: pd.DataFrame, box: str) -> dict[str, Any]:
+    """Columns of each query: the words by which its text refers to an object of the reference,
+    and that object's box in pixels.  Missing where the text refers to none, as one that adds.
+    """
+    phrases: list[str | None] = []
+    boxes: list[list[float]] = []
+    for row in queries.itertuples():
+        source, target = (images[i].get("objects", []) for i in (row.source, row.target))
+        known = {tuple(one.get(name) for name in NAMED) for one in target}
+        gone = [one for one in source if tuple(one.get(name) for name in NAMED) not in known]
+        meant = gone[0].get(box) if len(gone) == 1 else None
+        words = str(row.text).split()
+        said = words[1:] if row.kind == "remove" else words[1:-1]
+        phrases.append(None if meant is None else " ".join(said))
+        boxes.append([float("nan")] * 4 if meant is None else meant)
+    edges = zip(*boxes, strict=True) if boxes else [[]] * 4
+    return {PHRASE: phrases, **dict(zip(MEANT, edges, strict=True))}
+
+
+NAMED = ("cell", "size", "color", "shape")
 
 
 def _json(path: Path) -> dict[str, Any]:

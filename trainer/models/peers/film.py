@@ -8,11 +8,13 @@ affine transformation of the image features, phi^i_xt = gamma^i . phi^i_x + beta
     x_0 = local features of phi_x, by region
     r = relu(U_i x + u_i),  x <- r + relu(gamma^i * BN(V_i r) + beta^i)      i = 1 .. blocks
     (gamma, beta) = 1 + W_gamma phi_t, W_beta phi_t
-    phi_xt = W mean_k x_k + b
+    phi_xt = W pool_k x_k + b
 
 The block is that of nashory/rtic-gcn-pytorch `model/film.py`: no affine map in the
 BN, no bias in V.  There V is a 3 x 3 convolution over a feature map; regions are a
-set, so here it is a map of each region, which on a whole image is the same.  TIRG's
+set without neighbours, so here it is a map of each region, and no region of a block
+sees another.  On one region, the whole image, that convolution has its middle alone
+to go by, and the two are the same.  TIRG's
 FiLM modulates the layers of the CNN itself; our features are computed beforehand, so
 the modulated layers follow them.  Ours: gamma around 1, and the last layer, fc's
 place, without which no coordinate of phi_xt could be negative.
@@ -24,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
-from cqr.trainer.models.whole import WholeConfig, WholeModel, masked_mean
+from cqr.trainer.models.whole import WholeConfig, WholeModel, pooled
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
 
@@ -47,13 +49,14 @@ class FiLM(WholeModel):
         d = config.embed_dim
         self.blocks = nn.ModuleList(_Block(d) for _ in range(config.blocks))
         self.output = nn.Linear(d, d)
+        self.pool = config.pool
 
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x d unit vectors of reference images with texts."""
         states, text = self.image.local(regions), self.text(words)
         for block in self.blocks:
             states = block(states, regions.mask, text)
-        return F.normalize(self.output(masked_mean(states, regions.mask)), dim=-1)
+        return F.normalize(self.output(pooled(states, regions.mask, self.pool)), dim=-1)
 
 
 class _Block(nn.Module):

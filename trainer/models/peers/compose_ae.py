@@ -9,7 +9,7 @@ Anwaar et al., "Compositional Learning of Image-Text Query for Image Retrieval" 
     eta = Linear ReLU dropout Linear BN,  gamma = Linear ReLU Linear BN
     rho = Linear ReLU Linear ReLU BN of [Re phi, Im phi]
     rho_conv = such layers again, of the 2d largest answers, each in its own stretch,
-        of 64 filters 3 wide along the 5 signals eta, gamma, z, Re phi, Im phi
+        of 64 filters 3 wide along the 5 signals z, eta, gamma, Re phi, Im phi
     z^ = d_img(phi_xt), q^ = d_txt(phi_xt),  each Linear ReLU Linear ReLU BN
 
     loss = base(phi_xt, psi(target)) + .01 base(phi*, z) + .1 |z^ - z|^2 + .1 |q^ - q|^2   (15)
@@ -18,7 +18,8 @@ Anwaar et al., "Compositional Learning of Image-Text Query for Image Retrieval" 
 where base is the training's own loss.  From the code rather than the paper: rho and
 rho_conv have an eta and a gamma each; the raw q does not enter rho_conv; squares are
 means over coordinates; nothing is detached; a = 10, b = 1 at first; the weights of
-the losses.  Ours: q comes from TIRG's LSTM, as in the code without BERT, unless the
+the losses.  Ours: z before eta and gamma, which the code has behind them (its weights of
+the filters fit in that order); q comes from TIRG's LSTM, as in the code without BERT, unless the
 run has a text encoder; the paper's q is a frozen BERT's (`words` = mean is nearest).
 The code can also be given the target's whole caption for a text; we never do that.
 """

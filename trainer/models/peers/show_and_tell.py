@@ -15,15 +15,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cqr.trainer.features import RegionBatch
-from cqr.trainer.models.whole import WholeConfig, WholeModel
+from cqr.trainer.models.whole import ImageModel, TextEncoder, WholeConfig
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
 
-class ShowAndTell(WholeModel):
-    """phi_xt is the text encoder's, phi_x its first word; see `whole.WholeModel`."""
+class ShowAndTell(ImageModel):
+    """phi_xt is the text encoder's, phi_x its first word; see `whole.WholeModel`.
+
+    With LBF's encoders the image alone has them, since the LSTM is the composition.
+    """
 
     def __init__(self, *, region_dim: int, text: TextSpec, config: WholeConfig) -> None:
-        super().__init__(region_dim, text, config)
+        super().__init__(region_dim, config)
+        self.text = TextEncoder(text, config)
 
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x d unit vectors of reference images with texts."""

@@ -15,11 +15,11 @@ with w_g = 1 and w_r = 10 at first, each layer applied from the right.
 
 The layers are the code's: where it differs from equations 2 and 3, which have two
 layers in every gate and residual, we follow it.  The map of form "last-conv": TIRG's
-is the CNN's own, of 512 channels; ours is the K regions of a g x g grid, each mapped
-to d by `whole.ImageEncoder.local`, put at their places by their boxes.
+is the CNN's own, of 512 channels, behind a ReLU; ours is the K regions of a g x g grid,
+or any regions put on g x g cells, each mapped to d by `whole.ImageEncoder.local` without
+a ReLU behind that map.  `pool` = max takes the greatest over the map in place of the mean.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cqr.errors import UserError
 from cqr.trainer.features import RegionBatch
+from cqr.trainer.models.maps import on_map
 from cqr.trainer.models.whole import WholeConfig, WholeModel
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
@@ -40,9 +40,17 @@ class TIRGConfig(WholeConfig):
     Attributes:
         form: what is modified, the image's vector or its map: "fc" or "last-conv".
             Both are the paper's.
+        side: of the map of "last-conv": 3 puts every region, an object say, on the cell of
+            3 x 3 that its middle lies in; 0, the default, takes the cells of a grid.  Ours.
     """
 
     form: Literal["fc", "last-conv"] = "fc"
+    side: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.side < 0:
+            raise ValueError(f"side {self.side} is less than 0")
 
 
 class TIRG(WholeModel):
@@ -53,6 +61,7 @@ class TIRG(WholeModel):
         d = config.embed_dim
         self.weights = nn.Parameter(torch.tensor([1.0, 10.0]))  # w_g, w_r
         self.fc = nn.Linear(d, d) if config.form == "last-conv" else None
+        self.side, self.pool = config.side, config.pool
         if config.form == "fc":
             self.gate = nn.Sequential(nn.BatchNorm1d(2 * d), nn.ReLU(), nn.Linear(2 * d, d))
             self.residual = nn.Sequential(
@@ -72,11 +81,17 @@ class TIRG(WholeModel):
         out: Tensor = gate * torch.sigmoid(self.gate(both)) * image + residual * self.residual(both)
         return out
 
+    @property
+    def divides(self) -> bool:
+        return self.fc is None
+
     def encode_image(self, regions: RegionBatch) -> Tensor:
         """B x d unit vectors of images to be found."""
         if self.fc is None:
             return super().encode_image(regions)
-        return F.normalize(self.fc(self.image(regions)), dim=-1)
+        if self.side == 0:
+            return F.normalize(self.fc(self.image(regions)), dim=-1)
+        return F.normalize(self.fc(self._over(self._map(regions))), dim=-1)
 
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x d unit vectors of reference images with texts.
@@ -86,9 +101,16 @@ class TIRG(WholeModel):
         """
         if self.fc is None:
             return super().encode_query(regions, words)
-        image = on_grid(self.image.local(regions), regions)
+        image = self._map(regions)
         text = self.text(words)[..., None, None].expand(-1, -1, *image.shape[2:])
-        return F.normalize(self.fc(self.compose(image, text).mean((2, 3))), dim=-1)
+        return F.normalize(self.fc(self._over(self.compose(image, text))), dim=-1)
+
+    def _map(self, regions: RegionBatch) -> Tensor:
+        return on_map(self.image.local(regions), regions, self.side, "tirg with form=last-conv")
+
+    def _over(self, image: Tensor) -> Tensor:
+        """B x d of B x d x g x g."""
+        return image.mean((2, 3)) if self.pool == "mean" else image.amax((2, 3))
 
 
 def _convolutions(d: int) -> nn.Sequential:
@@ -98,28 +120,3 @@ def _convolutions(d: int) -> nn.Sequential:
         nn.ReLU(),
         nn.Conv2d(2 * d, d, 3, padding=1),
     )
-
-
-def on_grid(states: Tensor, regions: RegionBatch) -> Tensor:
-    """B x K x d states of regions to the map that they tile, B x d x g x g, rows from the top.
-
-    Raises:
-        UserError: K is not the square of a g of 2 or more, or the boxes are not
-            those of a grid of g x g cells.
-    """
-    k = states.shape[1]
-    g = math.isqrt(k)
-    x1, y1, x2, y2 = (regions.boxes * (g / 2)).unbind(-1)
-    cell = ((y1 + y2).floor() * g + (x1 + x2).floor()).long()
-    order = cell.argsort(1)
-    found = cell.gather(1, order)
-    tiled = (found == torch.arange(k, device=cell.device)).all() and regions.mask.all()
-    if g < 2 or g * g != k or not tiled:
-        raise UserError(
-            f"tirg with form=last-conv needs regions that tile the image, K = 4, 9, 16, ... of "
-            f"them, and these {k} do not: extract with `cqr extract --detector grid --k 36` and "
-            "train with --input regions, or leave out --set form=last-conv"
-        )
-    placed = states.gather(1, order[..., None].expand_as(states))
-    out: Tensor = placed.transpose(1, 2).unflatten(2, (g, g))
-    return out

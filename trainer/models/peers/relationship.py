@@ -8,10 +8,10 @@ averaged to get a single feature phi_xt".
 
     phi_xt = W mean_{i,j} g([o_i, o_j, phi_t]) + b,    o_i = [phi_x's local feature, box_i]
 
-Pairs, text and mean are TIRG's; that o_i says where it is, Santoro et al.'s; so
-is a map after the mean, here one layer.  No code of TIRG's was published: depth and
-width of g are ours.  Given the whole image as one region, the only pair is the
-image with itself.  The encoders are `whole.WholeModel`'s.
+Pairs, text and mean are TIRG's (`pool` = max takes the greatest instead); that o_i says
+where it is, Santoro et al.'s; so is a map after the mean, here one layer.  No code of
+TIRG's was published: depth and width of g are ours.  A single region's only pair is
+itself with itself.  The encoders are `whole.WholeModel`'s.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
-from cqr.trainer.models.whole import WholeConfig, WholeModel
+from cqr.trainer.models.whole import WholeConfig, WholeModel, pooled
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
 
@@ -46,7 +46,7 @@ class Relationship(WholeModel):
     def __init__(self, *, region_dim: int, text: TextSpec, config: RelationshipConfig) -> None:
         super().__init__(region_dim, text, config)
         d, hidden = config.embed_dim, config.hidden
-        self.position = config.position
+        self.position, self.pool = config.position, config.pool
         width = d + 4 * config.position
         # the first layer of g, by what it reads: its sum over i, j and t needs no copies
         self.one = nn.Linear(width, hidden, bias=False)
@@ -63,6 +63,6 @@ class Relationship(WholeModel):
             local = torch.cat([local, regions.boxes.to(local.dtype)], -1)
         one, other = self.one(local)[:, :, None], self.other(local)[:, None]
         pairs = self.rest(F.relu(one + other + self.asked(self.text(words))[:, None, None]))
-        real = (mask[:, :, None] & mask[:, None])[..., None]  # B, K, K, 1
-        mean = pairs.masked_fill(~real, 0).sum((1, 2)) / real.sum((1, 2))
-        return F.normalize(self.output(mean), dim=-1)
+        real = mask[:, :, None] & mask[:, None]  # B, K, K
+        all_ = pooled(pairs.flatten(1, 2), real.flatten(1), self.pool)
+        return F.normalize(self.output(all_), dim=-1)

@@ -1,0 +1,1 @@
+"""The models that stand beside LBF: one file a paper, on encoders of `models.whole`."""
