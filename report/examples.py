@@ -292,7 +292,7 @@ def _regions(
     batch = reader.gather(rows[known])
     model = run.trained_model()
     looked: list[Attended | None] = [None] * len(known)
-    if has(model, way):
+    if way is not None and has(model, way):
         texts = asked["text"].iloc[known].tolist()
         looked = [*explained(model, run.words(), batch, texts, torch.device("cpu"), way)]
     boxes = [some[mask].numpy() for some, mask in zip(batch.boxes, batch.mask, strict=True)]

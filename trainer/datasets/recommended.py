@@ -15,7 +15,7 @@ def for_table(pairs: int) -> dict[str, object]:
     of products, held out, TIRG's R@1 was 45.2 with them and 49.2 without.  A small table needs a
     light model, and batches small enough for some steps an epoch.
     """
-    told = {"negatives": "wrong"}
+    told: dict[str, object] = {"negatives": "wrong"}
     if pairs >= LARGE:
         return told
     return {**LIGHT, **told, "batch": min(128, max(8, pairs // 16))}

@@ -31,7 +31,7 @@ def check_files(
         )
     if not data.is_dir():
         raise UserError(f"--data {data} is no folder: name that of the data set")
-    pictures = Pictures(data, [path for path in files(data, SUFFIXES) if is_utf8(path)])
+    pictures = Pictures(data, [path for path in files(data, SUFFIXES)[0] if is_utf8(path)])
     dataset = recognise.read(recognise.find(pictures, None, name), pictures, given=tuple(chosen))
     forms = forms_of(dataset)
     return {path: _check(path, forms, dataset) for path in paths}

@@ -68,10 +68,8 @@ def measure(
             hits[way] += right[torch.arange(len(right)), pointed].tolist()
     if not sum(chance):
         return None
-    percent = {
-        name: 100 * float(np.mean(each)) for name, each in {"chance": chance, **hits}.items()
-    }
-    return {"queries": len(asked), **percent}
+    percent = {way: 100 * float(np.mean(each)) for way, each in hits.items()}
+    return {"queries": len(asked), "chance": 100 * float(np.mean(chance)), **percent}
 
 
 @torch.inference_mode()

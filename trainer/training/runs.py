@@ -262,7 +262,7 @@ class Run:
 def _is(content: dict[str, Any], name: str, kind: type) -> Any:
     """A value of run.json.  Raises ValueError where it is of another type."""
     value = content[name]
-    if type(value) is not kind or (kind is int and value < 1):
+    if type(value) is not kind or (isinstance(value, int) and value < 1):
         raise ValueError(f"{name} is {str(value)[:50]!r}")
     return value
 

@@ -213,13 +213,13 @@ def _meant(images: list[dict[str, Any]], queries: pd.DataFrame, box: str) -> dic
     """
     phrases: list[str | None] = []
     boxes: list[list[float]] = []
-    for row in queries.itertuples():
-        source, target = (images[i].get("objects", []) for i in (row.source, row.target))
+    for row in queries.to_dict("records"):
+        source, target = (images[row[end]].get("objects", []) for end in ("source", "target"))
         known = {tuple(one.get(name) for name in NAMED) for one in target}
         gone = [one for one in source if tuple(one.get(name) for name in NAMED) not in known]
         meant = gone[0].get(box) if len(gone) == 1 else None
-        words = str(row.text).split()
-        said = words[1:] if row.kind == "remove" else words[1:-1]
+        words = str(row["text"]).split()
+        said = words[1:] if row["kind"] == "remove" else words[1:-1]
         phrases.append(None if meant is None else " ".join(said))
         boxes.append([float("nan")] * 4 if meant is None else meant)
     edges = zip(*boxes, strict=True) if boxes else [[]] * 4

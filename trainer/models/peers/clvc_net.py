@@ -248,7 +248,8 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def _joined(sides: list[Tensor]) -> Tensor:
-    return torch.cat([_unit(side) for side in sides], -1) / len(sides) ** 0.5
+    joined: Tensor = torch.cat([_unit(side) for side in sides], -1) / float(len(sides)) ** 0.5
+    return joined
 
 
 def _mutual(query: Tensor, found: Tensor, query_: Tensor, found_: Tensor) -> Tensor:

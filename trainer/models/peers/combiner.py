@@ -68,5 +68,6 @@ class Combiner(WholeModel):
             -1,
         )
         share = self.share(both)
-        out: Tensor = self.output(self.drop(F.relu(self.combine(both))))
-        return out + share * text + (1 - share) * image
+        learned = self.output(self.drop(F.relu(self.combine(both))))
+        out: Tensor = learned + share * text + (1 - share) * image
+        return out

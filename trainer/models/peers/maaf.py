@@ -128,7 +128,8 @@ class _Block(nn.Module):
         """x: B x N x d, mask: B x N; to B x N x d."""
         x = x + self.drop(self._attend(self.norms[0](x), mask))
         inner = self.drop(F.relu(self.first(self.norms[1](x))))
-        return x + self.drop(self.second(inner))
+        out: Tensor = x + self.drop(self.second(inner))
+        return out
 
     def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
         q, k, v = (
