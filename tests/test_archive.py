@@ -106,6 +106,16 @@ def test_the_comparison(archive):
     assert done.returncode == 0, done.stderr
     assert ": done" not in done.stdout + done.stderr  # none was trained
     again = pd.read_parquet(folder / "runs.parquet")
-    paths = ["features", "run"]
-    pd.testing.assert_frame_equal(again.drop(columns=paths), runs.drop(columns=paths))
-    assert json.loads((folder / "comparison.json").read_text())["rows"] == rows
+    other = ["features", "run", "settings"]
+    pd.testing.assert_frame_equal(again.drop(columns=other), runs.drop(columns=other))
+    for old, new in zip(
+        map(json.loads, runs.settings), map(json.loads, again.settings), strict=True
+    ):
+        assert new["options"] | old.pop("options") == new.pop("options")
+        assert new | old == new  # nothing but what there was none of
+    for old, new in zip(
+        rows, json.loads((folder / "comparison.json").read_text())["rows"], strict=True
+    ):
+        assert {name: new[name] for name in old if name != "options"} == {
+            name: value for name, value in old.items() if name != "options"
+        }

@@ -109,12 +109,13 @@ def test_the_command_ends_with_an_error(out):
     with h5py.File(shards_folder(out) / "00000.h5", "a") as file:
         file["regions/features"][2, 3, 1] = np.nan
     run = inspect(out)
+    lost = "00000.h5 has lost its checksums: it was written to since"
     problem = "'p002.png' has values in regions/features that are not finite"
     assert run.returncode == 1
-    assert run.stdout.splitlines()[-1] == f"Wrong: {problem}"
+    assert run.stdout.splitlines()[-2:] == [f"Wrong: {lost}", f"Wrong: {problem}"]
     pictures = out.parent / "pictures"
     assert run.stderr == (
-        f"Error: {out} has 1 fault, the first: {problem}; make it again with: cqr extract"
+        f"Error: {out} has 2 faults, the first: {lost}; make it again with: cqr extract"
         f" --images {pictures} --k 18 --detector fake --out {out} --overwrite\n"
     )
 

@@ -184,8 +184,9 @@ def test_every_model_trains_a_step_and_every_parameter_is_used(name, input_):
     made = around(name, learners=2).train()
     counts = (1, 1, 1, 1) if input_ == "whole" else (6, 4, 1, 2)
     idle = in_training(made, regions(counts), words(), regions(counts, seed=2))
-    # over one region, lbf's attention is 1 whatever its keys are
-    own = {key for key in idle if "attention" in key} if input_ == "whole" else set()
+    # over one region the attention of lbf and cosmo is 1 whatever its keys are
+    keys = ("attention", ".asked.", ".key.", ".query.")
+    own = {key for key in idle if any(k in key for k in keys)} if input_ == "whole" else set()
     assert idle == own
 
 

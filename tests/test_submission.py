@@ -123,9 +123,7 @@ def test_a_file_of_any_program_is_checked(tmp_path):
     path.write_text(json.dumps(content(version="rc3")))
     with pytest.raises(UserError) as error:
         check_file(KEYED, path, dataset())
-    assert str(error.value) == (
-        f'{path} does not say "version": "rc2": make it again with `cqr submit`'
-    )
+    assert str(error.value) == (f'{path} would be refused: it does not say "version": "rc2"')
     with pytest.raises(UserError, match="is missing"):
         check_file(KEYED, tmp_path / "nowhere.json", dataset())
 

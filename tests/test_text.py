@@ -45,7 +45,7 @@ def test_every_text_has_a_word_and_known_words_have_ids(texts):
     assert batch.mask[:, 0].all()
     assert len(batch) == len(texts)
     for text, row in zip(texts, batch.tokens.tolist(), strict=True):
-        words = words_of(text)[:32]
+        words = (segmented if vocabulary.splitter == "segmented" else words_of)(text)[:32]
         assert [vocabulary.words[i - 2] for i in row if i > 1] == words
 
 

@@ -20,6 +20,7 @@ from cqr.trainer.comparing import rows as typed
 from cqr.trainer.datasets.queries import QUERY_COLUMNS
 from cqr.trainer.evaluation.published import read as read_published
 from cqr.trainer.evaluation.stored import Stored
+from cqr.trainer.models import ALL
 from cqr.trainer.training.material import Material, Wanted, collect
 from cqr.trainer.training.runs import EVALUATION
 from cqr.trainer.training.settings import Settings
@@ -155,7 +156,8 @@ def _flat(settings: Settings) -> dict[str, Any]:
 
 
 _DEFAULTS = _flat(Settings())
-"""What a plan was begun with that was written before there was such a setting."""
+"""What a plan was begun with that was written before there was such a setting; of a model's own
+options it is the model's defaults."""
 
 
 def _file_name(label: str) -> str:
@@ -199,13 +201,17 @@ def prepare(
     varied = [typed.vary(specs[0], item) for item in vary]
     materials: dict[Path, Material] = {}
 
+    folder = folder or COMPARISONS / features.stem
+    older = _unknown_to(folder)
+
     def row(spec: typed.Spec) -> Row:
         file = (spec.features or features).resolve()
         if file not in materials:
             materials[file] = collect(file, wanted, max_missing=max_missing)
             _check_same_queries(next(iter(materials.values())), materials[file])
         material = materials[file]
-        settings = typed.settled(spec, shared, material.dataset.recommended)
+        recommended = {k: v for k, v in material.dataset.recommended.items() if k not in older}
+        settings = typed.settled(spec, shared, recommended)
         return Row(spec.label, material.seen_by(settings), settings)
 
     rows, curves = [row(spec) for spec in specs], []
@@ -221,11 +227,22 @@ def prepare(
     labels = [row.label for row in rows]
     if against is not None and against not in labels:
         raise UserError(f"--against {against}: there is no such row; there are {', '.join(labels)}")
-    folder = folder or COMPARISONS / features.stem
     said = read_published(published, rows[0].material.dataset.protocol.recalls)
     return Comparison(
         folder, rows, seeds, curves, against, said, wanted.data, max_missing, precision
     )
+
+
+def _unknown_to(folder: Path) -> set[str]:
+    """The settings that there were none of when the comparison in a folder was begun.
+
+    It goes on without what is recommended of them since.
+    """
+    try:
+        rows = parsed((folder / "plan.json").read_bytes())["rows"].values()
+        return set(_DEFAULTS) - {name for settings in rows for name in settings}
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        return set()  # there is none, or `begin` says what is wrong with it
 
 
 def _check_same_queries(one: Material, two: Material) -> None:
@@ -274,8 +291,9 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
         if label not in new["rows"]:
             return f"the row {label}, which is not given now"
         now = new["rows"][label]
+        absent = {**_DEFAULTS, **asdict(ALL[settings["model"]].config())}
         for name in {**settings, **now}:
-            one, two = settings.get(name, _DEFAULTS.get(name)), now.get(name)
+            one, two = settings.get(name, absent.get(name)), now.get(name)
             if one != two:
                 return f"{name}={one} in the row {label}, not {two}"
     for path, made in old["features"].items():
