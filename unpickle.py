@@ -212,7 +212,7 @@ class _Plain(pickle._Unpickler):
         try:  # numpy 2 writes _core for what older ones call core
             return _KNOWN[module.replace("numpy._core", "numpy.core"), name]
         except KeyError:
-            raise NotPlain(f"{module}.{name}") from None
+            raise NotPlain(f"it asks for {module}.{name}") from None
 
     def load_dict(self) -> None:
         items: list[Any] = self.pop_mark()  # type: ignore[attr-defined]

@@ -66,5 +66,7 @@ def client(
     from cqr.search.server.limits import Limits
     from cqr.search.server.suggestions import Suggestions
 
-    app = application(engine, texts or Suggestions(), Limits(**limits), hosts, collected, beside)
+    app = application(
+        engine, texts or Suggestions(), Limits(**limits), hosts, collected, beside=beside
+    )
     return TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)

@@ -172,5 +172,5 @@ def test_a_name_that_is_too_long_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match=said), atomic.replacing(path) as temporary:
         temporary.write_text("x")
     with pytest.raises(UserError, match="too long for a file; give a shorter --out"):
-        assembly.check_out(tmp_path / ("a" * 240 + ".h5"))
+        assembly.check_out(tmp_path / ("a" * 243 + ".h5"))
     assembly.check_out(tmp_path / ("a" * 230 + ".h5"))

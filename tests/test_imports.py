@@ -838,4 +838,5 @@ def test_inspect_looks_at_extras(tmp_path):
     assert sorted(problems) == [
         "'a' has regions/classes beyond its count",
         "'b' has values in regions/attribute_scores that are not finite",
+        "00000.h5 has lost its checksums: it was written to since",
     ]

@@ -38,7 +38,7 @@ def served(engine, journal=None, **limits):
     limit = Limits(**limits)
     server = uvicorn.Server(
         uvicorn.Config(
-            application(engine, Suggestions(), limit, None, None, journal),
+            application(engine, Suggestions(), limit, None, journal=journal),
             http=partial(Connection, limits=limit, journal=journal),
             lifespan="off",
             log_level="critical",

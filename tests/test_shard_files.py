@@ -82,7 +82,7 @@ def test_attributes_are_all_of_a_header_and_the_way_back():
     extras = '{"b": "<i4", "z": "<f4"}'
     parts = f'{{"detector": {SORTED}, "dim": 3, "extras": {extras}, "k": 2}}'
     attributes = {
-        "format": "cqr-regions", "version": 1, "set": "id",
+        "format": "cqr-regions", "version": 2, "set": "id",
         "settings": hashlib.sha256(parts.encode()).hexdigest(), "created": "2026-01-01",
         "k": 2, "dim": 3, "detector": SORTED, "image_root": "/pictures",
         "command": "cqr extract", "cqr_version": "0.1", "warning": "careful",
@@ -154,7 +154,7 @@ def test_a_shard_is_as_documented(tmp_path):
     parts = f'{{"detector": {SORTED}, "dim": 3, "k": 2}}'
     with h5py.File(path) as file:
         assert dict(file.attrs) == {
-            "format": "cqr-regions-shard", "version": 1, "set": "id",
+            "format": "cqr-regions-shard", "version": 2, "set": "id",
             "settings": hashlib.sha256(parts.encode()).hexdigest(),
         }  # fmt: skip
         found = {}

@@ -150,7 +150,8 @@ def other_format(path: Path) -> str:
     if head.startswith(b"PK"):
         return "a zip or npz archive: name the folder of .npz files, one a picture"
     first = head.split(b"\t", 2)
-    if len(first) == 2 and first[1].lstrip().startswith(b"{"):
+    named = first[0].decode("latin1").isprintable()  # or the bytes only happen to be these
+    if len(first) == 2 and named and first[1].lstrip().startswith(b"{"):
         return (
             "a TSV of JSON, as VinVL's predictions are: write it as image_id, num_boxes and"
             " features in base64, a line a picture"

@@ -50,6 +50,7 @@ def application(
     limits: Limits,
     hosts: frozenset[str] | None,
     collected: Collected | None = None,
+    *,
     beside: Engine | None = None,
     journal: Journal | None = None,
 ) -> Guard:

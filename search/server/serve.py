@@ -67,7 +67,9 @@ def serve(
     hosts = NAMES | {host.lower()} if private else None
     server = uvicorn.Server(
         uvicorn.Config(
-            application(engine, suggestions, limits, hosts, collected, beside, journal),
+            application(
+                engine, suggestions, limits, hosts, collected, beside=beside, journal=journal
+            ),
             http=connection,
             lifespan="off",
             ws="none",

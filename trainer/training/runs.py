@@ -282,7 +282,8 @@ def _epoch(line: Any) -> dict[str, Any]:
         raise ValueError("no epoch")
     numbers = {name: value for name, value in line.items() if name.endswith(("loss", "seconds"))}
     numbers |= line["recall"] if isinstance(line.get("recall"), dict) else {}
-    for name, value in {"loss": None, "seconds": None, **numbers}.items():
+    trained = {"loss": None, "seconds": None} if line["epoch"] else {}  # 0 is the start
+    for name, value in {**trained, **numbers}.items():
         if type(value) not in (int, float):
             raise ValueError(f"{name} is no number")
     return line
