@@ -65,7 +65,7 @@ def results(page: Page, options: argparse.Namespace) -> None:
         page.fill("#text", options.text)
         page.press("#text", "Enter")
     page.wait_for_selector("#words button")
-    page.locator("#words button").nth(1).click()
+    page.locator("#words button").first.click()
 
 
 def large(page: Page, options: argparse.Namespace) -> None:

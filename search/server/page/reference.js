@@ -103,12 +103,14 @@ export class Reference {
   // Light the regions of a word by its place in the text; null: of none.
   light(word) {
     const lit = word !== null && this.svg !== null && this.attention;
-    const shown = lit && !alike(lit.weights[word]);
+    const changes = lit && lit.way === "change";
+    const shown = lit && (changes || !alike(lit.weights[word]));
     this.place.classList.toggle("lit", Boolean(shown));
     const weights = shown ? this.attention.weights[word] : this.attention?.boxes.map(() => 0) ?? [];
-    const most = Math.max(...weights, 1e-9);
+    const least = changes ? Math.min(...weights) : 0; // every region is changed somewhat
+    const most = Math.max(...weights) - least || 1;
     weights.forEach((weight, region) => {
-      const share = weight / most;
+      const share = (weight - least) / most;
       if (!this.svg) return;
       this.holes[region].style.opacity = share;
       this.outlines[region].style.opacity = share >= BOLD ? share : 0;
@@ -121,12 +123,13 @@ export class Reference {
 function said({ words, boxes, weights: all, way, said: how }, at) {
   const word = words[at], weights = all[at], changes = way === "change";
   if (weights.length === 1) return `“${word}” ${changes ? "changes" : "looks at"} the one region there is`;
-  if (alike(weights)) return `“${word}” ${changes ? "changes all alike" : "looks everywhere alike"}`;
+  if (!changes && alike(weights)) return `“${word}” looks everywhere alike`;
   const first = weights.map((weight, region) => ({ weight, region }))
     .filter(({ weight }) => weight >= 0.01)
     .sort((a, b) => b.weight - a.weight)
-    .slice(0, NAMED);
-  const shares = first.map(({ weight, region }) => `${spot(boxes[region])} ${Math.round(100 * weight)} %`);
+    .slice(0, changes ? 1 : NAMED);
+  const share = (weight) => (changes ? "" : ` ${Math.round(100 * weight)} %`);
+  const shares = first.map(({ weight, region }) => `${spot(boxes[region])}${share(weight)}`);
   const seen = `“${word}” ${changes ? "changes" : "looks"} most${changes ? "" : " at"}: ${shares.join(", ")}`;
   return how ? `${seen}.  ${how}` : seen;
 }
