@@ -54,7 +54,7 @@ axe:
 	npm install --no-save --no-package-lock --silent axe-core
 
 test: setup chromium style types docs
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 style: setup
 	$(BIN)/ruff check .
