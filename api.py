@@ -227,7 +227,7 @@ def train(
         return run
     split = "scored" if untrained else None
     material = collect(Path(features), wanted, split=split, max_missing=max_missing)
-    settled = settle(material.dataset.recommended, settings, [*_typed(options)])
+    settled = settle(material.recommended(settings), settings, [*_typed(options)])
     run = start(material, settled, _path(data), fresh=fresh)
     if not progress:
         run_training(run, material, device=device, precision=precision)

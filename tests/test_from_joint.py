@@ -251,3 +251,14 @@ def test_features_without_a_space_of_texts_cannot_be_started_from(photos):
     plain = joint_space.write(Path("plain.h5"), None, paths=RegionReader(photos).paths)
     with pytest.raises(UserError, match=r"plain\.h5 shares no space with texts"):
         trained(plain, data="artifacts/photos.queries.csv")
+
+
+def test_with_a_table_of_ones_own_it_is_the_default(photos):
+    def started(**given):
+        run = cqr.train(photos, options=SMALL, epochs=1, batch=16, device="cpu", progress=False,
+                        **given)  # fmt: skip
+        return run.settings.start
+
+    assert started() == "joint"
+    assert started(start="scratch") == "scratch"
+    assert started(snr=True) == "scratch"  # which does not go with it

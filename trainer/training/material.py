@@ -10,8 +10,13 @@ from cqr.trainer.datasets.layout import Pictures
 from cqr.trainer.datasets.queries import Dataset, own_images
 from cqr.trainer.datasets.recognise import find, read
 from cqr.trainer.features import RegionReader
+from cqr.trainer.models import UNTRAINED
+from cqr.trainer.text.joint import Joint
 from cqr.trainer.training.runs import Run
 from cqr.trainer.training.settings import Settings
+
+OWN = ("table", "attributes")
+"""Data sets that are users' own tables, which follow no published protocol."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,27 @@ class Material:
             UserError: the file holds fewer regions.
         """
         return replace(self, reader=seen(self.reader, settings))
+
+    def recommended(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings that the data set recommends; with its own table a user starts from zero-shot.
+
+        That is so where the features share a space with texts, since a run from there is never
+        below it on held-out queries, and `cqr evaluate` says what was learned.
+
+        Args:
+            given: settings that were asked for; some go with no such start.
+        """
+        told = dict(self.dataset.recommended)
+        other = {"learners", "snr", "text_encoder"} & given.keys()
+        trained = given.get("model") not in UNTRAINED
+        if (
+            self.dataset.name in OWN
+            and trained
+            and not other
+            and Joint.of(self.reader.file.detector)
+        ):
+            told["start"] = "joint"
+        return told
 
 
 def seen(reader: RegionReader, settings: Settings) -> RegionReader:
