@@ -8,6 +8,7 @@ from typing import Any
 from cqr.report import cards, plots
 from cqr.report.examples import of_evaluation
 from cqr.report.page import READING, by_kind, paragraph, table, write_page
+from cqr.trainer.evaluation.beside_start import beside_start
 from cqr.trainer.evaluation.evaluate import Evaluation
 from cqr.trainer.evaluation.published import cells, columns
 from cqr.trainer.evaluation.stored import Stored
@@ -109,21 +110,9 @@ def _recall(metrics: Mapping[str, Any], published: Published) -> list[str]:
 
 def _start(metrics: Mapping[str, Any]) -> list[str]:
     """What the training started from, and whether what it learned is more."""
-    start = metrics.get("start")
-    if not start:
+    if not metrics.get("start"):
         return []
-    rows = [
-        [
-            f"R@{k}",
-            f"{start['recall'][k]:.2f}",
-            f"{metrics['recall'][k]:.2f}",
-            f"{d['mean']:+.2f}",
-            f"{d['low']:+.2f} to {d['high']:+.2f}",
-            f"{100 * d['not_better']:.1f} %",
-        ]
-        for k, d in start["difference"].items()
-    ]
-    head = ["", start["model"], "learned", "difference", "95 % interval", "not better in"]
+    head, rows = beside_start(metrics)
     return [
         "<h2>What was learned</h2>",
         table(head, rows),

@@ -20,6 +20,7 @@ from rich.table import Table
 from cqr.progress import bar
 from cqr.trainer.datasets.queries import Dataset
 from cqr.trainer.datasets.survey import Survey
+from cqr.trainer.evaluation.beside_start import beside_start
 from cqr.trainer.evaluation.published import cells, columns
 from cqr.trainer.training.material import Material
 from cqr.trainer.training.runs import Run
@@ -238,20 +239,12 @@ def recall_table(
 
 def _beside_start(metrics: dict[str, Any]) -> Table:
     """What a run started from, what it learned, and a paired bootstrap of the difference."""
-    start = metrics["start"]
+    head, rows = beside_start(metrics)
     table = Table()
-    table.add_column("")
-    for name in (start["model"], "learned", "difference", "95 % interval", "not better in"):
-        table.add_column(name, justify="right")
-    for k, d in start["difference"].items():
-        table.add_row(
-            f"R@{k}",
-            f"{start['recall'][k]:.2f}",
-            f"{metrics['recall'][k]:.2f}",
-            f"{d['mean']:+.2f}",
-            f"{d['low']:+.2f} to {d['high']:+.2f}",
-            f"{100 * d['not_better']:.1f} %",
-        )
+    for name in head:
+        table.add_column(name, justify="right" if name else "left")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
