@@ -77,7 +77,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path_factory, values):
     raw = grey.astype(">u2").tobytes()
     (folder / "a.pgm").write_bytes(b"P5 %d 1 65535\n" % len(values) + raw)
     for name in ("a.png", "a.tif"):
-        found, guessed = images.decoded(folder / name)
+        found, guessed, _ = images.decoded(folder / name)
         assert (found == expected[..., None]).all()
         assert guessed == (max(values) > 0 and bits < 16)
     full = np.round(grey / 65535 * 255)  # a PGM says its range
@@ -95,7 +95,7 @@ def test_the_range_that_a_file_states(tmp_path):
     (tmp_path / "a.png").write_bytes(with_sbit(encoded("PNG", grey), 12))
     grey.save(tmp_path / "b.tif", tiffinfo={281: 2000})
     for name, expected in (("a.png", [0, 6, 62]), ("b.tif", [0, 13, 128])):
-        found, guessed = images.decoded(tmp_path / name)
+        found, guessed, _ = images.decoded(tmp_path / name)
         assert found[0, :, 0].tolist() == expected
         assert not guessed
 
@@ -106,7 +106,7 @@ def test_grey_of_few_bits_is_never_black(tmp_path, largest, dtype):
     """8 bits in 16, 12 bits, depth in millimetres, 32-bit integers."""
     ramp = np.linspace(0, largest, 64).astype(dtype).reshape(8, 8)
     (tmp_path / "a.tif").write_bytes(encoded("TIFF", Image.fromarray(ramp)))
-    found, guessed = images.decoded(tmp_path / "a.tif")
+    found, guessed, _ = images.decoded(tmp_path / "a.tif")
     assert found.max() > 127
     assert guessed
 
