@@ -3,13 +3,14 @@
 import importlib.util
 import json
 import random
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from fake_detector import FakeDetector
 from PIL import Image
 
 from cqr.errors import UserError
@@ -19,6 +20,9 @@ from cqr.pipeline.feature_file import open_features
 from cqr.scenes import draw, protocol
 from cqr.scenes.arrange import arrange
 from cqr.search import pictures
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fake_detector import FakeDetector  # noqa: E402
 
 torch.set_num_threads(1)
 
