@@ -22,7 +22,7 @@ from cqr.scenes.arrange import arrange
 from cqr.search import pictures
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fake_detector import FakeDetector  # noqa: E402
+from fake_detector import FakeDetector
 
 torch.set_num_threads(1)
 
