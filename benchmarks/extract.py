@@ -3,19 +3,16 @@
     python benchmarks/extract.py time --images photos --detector grid
     python benchmarks/extract.py backbone --images photos
     python benchmarks/extract.py memory
-    python benchmarks/extract.py stages --images photos --detector grid
 
 `time`: the wall time of `extract` with one worker over the time of the detector's calls on the
 same batches, decoded beforehand; both with one torch thread and the same loaded detector,
 alternating; the median of the rounds' ratios, since neighbours slow either down.  The CPU time,
 of all threads, says what a machine without a free core would see.  Goal: 1.10.
 
+`stages.py` beside it says where the time goes, and compares what computes the network.
+
 `backbone`: the same of a CLIP ViT-B/32 of random weights, over the forward passes of transformers'
 own model on the same pictures, resized and normalised beforehand.  Goal: 1.05.
-
-`stages`: which share of an extraction's CPU time goes to decoding, resizing, the model, selection
-and writing, all in one thread, one after another, so that the shares are those of the wall time on
-an idle core too; the median of the rounds.
 
 `memory`: the peak resident size of a process that extracts 2,000 and 34,000 pictures, links to a
 few files, with a detector of K = 36 and D = 1280 that costs next to nothing.  Goal: within 10 %.
@@ -30,22 +27,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
 
 from cqr.listing import find
-from cqr.pipeline import assembly, compute, images
+from cqr.pipeline import images
 from cqr.pipeline.compute import full_batches, one_thread
-from cqr.pipeline.detectors import NAMES, Detector, DetectorSpec, regional
+from cqr.pipeline.detectors import NAMES, Detector, DetectorSpec
 from cqr.pipeline.extract import Job, extract
 from cqr.pipeline.plan import shard_size
 from cqr.pipeline.regions import Regions
@@ -74,13 +67,17 @@ def compare_times(
     """Extraction over `bare` on what `prepare` makes of the same batches beforehand."""
     detector = spec.load()
     paths, _ = find(folder)
+
+    def read(path: Path) -> np.ndarray:
+        return images.decoded(path, fraction=detector.fraction).pixels
+
     size = shard_size(len(paths))
     batches = []
     for first in range(0, len(paths), size):  # the same batches as in the shards
         shard = [folder / path for path in paths[first : first + size]]
         sizes = [images.size(path) for path in shard]
         for batch in full_batches(sizes, detector.network_size, BATCH):
-            batches.append(prepare(detector, [images.decode(shard[i]) for i in batch]))
+            batches.append(prepare(detector, [read(shard[i]) for i in batch]))
     ratios: dict[str, list[float]] = {"wall": [], "CPU": []}
     with tempfile.TemporaryDirectory() as scratch, one_thread():
         for i in range(rounds):
@@ -89,7 +86,8 @@ def compare_times(
                 bare(detector, batch)
             middle = _clocks()
             loaded = Loaded(spec.name, device="cpu", detector=detector)
-            job = Job(folder, Path(scratch, f"{i}.h5"), K, loaded, batch=BATCH, workers=1)
+            out = Path(scratch, f"{i}.h5")
+            job = Job(folder, out, K, loaded, batch=BATCH, workers=1, runtime="torch")
             times = extract(job).times
             end = _clocks()
             for clock in ratios:
@@ -129,86 +127,6 @@ def compare_backbone(folder: Path, rounds: int) -> None:
 
         spec = DetectorSpec("transformers", made, device="cpu")
         compare_times(folder, spec, rounds, prepare, bare)
-
-
-def print_stages(folder: Path, spec: DetectorSpec, rounds: int) -> None:
-    """The shares of the CPU time of an extraction, a line a stage."""
-    detector = spec.load()
-    pictures = len(find(folder)[0])
-    loaded = Loaded(spec.name, device="cpu", detector=detector)
-    found: list[Counter[str]] = []
-    with tempfile.TemporaryDirectory() as scratch, one_thread():
-        for i in range(rounds):
-            job = Job(folder, Path(scratch, f"{i}.h5"), K, loaded, batch=BATCH, workers=1)
-            with _timed(detector) as spent:
-                start = time.process_time()
-                extract(job)
-                whole = time.process_time() - start
-            spent["the rest"] = whole - spent.total()
-            spent["all"] = whole
-            found.append(spent)
-    print(f"{pictures} pictures, {spec.name}, K {K}, batch {BATCH}, CPU time of one thread")
-    for stage in found[0]:
-        seconds = statistics.median(spent[stage] for spent in found)
-        share = statistics.median(spent[stage] / spent["all"] for spent in found)
-        print(f"  {stage:10} {1000 * seconds / pictures:8.2f} ms a picture  {share:6.1%}")
-
-
-class _AtOnce:
-    """An executor that has no threads: what is submitted is done at once."""
-
-    def __init__(self, threads: int) -> None:
-        pass
-
-    def __enter__(self) -> "_AtOnce":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(function(*arguments))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-    def map(self, function: Callable[..., Any], items: Iterable[Any]) -> Iterable[Any]:
-        return map(function, items)
-
-
-@contextmanager
-def _timed(detector: Any) -> Iterator[Counter[str]]:
-    """The CPU seconds of each stage, filled while the block runs."""
-    spent: Counter[str] = Counter()
-
-    def timed(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        spent[stage] += 0
-
-        def run(*arguments: Any) -> Any:
-            start = time.process_time()
-            try:
-                return function(*arguments)
-            finally:
-                spent[stage] += time.process_time() - start
-
-        return run
-
-    backend = detector.backend
-    stages = {
-        "decode": [(images, "size"), (images, "decoded")],
-        "resize": [(backend, "resize")],
-        "model": [(backend, "encode"), (backend, "find"), (backend, "pool")],
-        "selection": [(regional, "select")],
-        "write": [(compute, "_store"), (assembly.Task, "write"), (assembly, "join")],
-    }
-    with ExitStack() as stack:
-        stack.enter_context(patch.object(compute, "ThreadPoolExecutor", _AtOnce))
-        for stage, places in stages.items():
-            for owner, name in places:
-                stack.enter_context(patch.object(owner, name, timed(stage, getattr(owner, name))))
-        yield spent
 
 
 def _clocks() -> dict[str, float]:
@@ -271,13 +189,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, rounds in (("time", 7), ("stages", 5)):
-        timing = commands.add_parser(name)
-        timing.add_argument("--images", type=Path, required=True)
-        timing.add_argument("--detector", choices=NAMES, default="grid")
-        timing.add_argument("--config")
-        timing.add_argument("--weights", type=Path)
-        timing.add_argument("--rounds", type=int, default=rounds)
+    timing = commands.add_parser("time")
+    timing.add_argument("--images", type=Path, required=True)
+    timing.add_argument("--detector", choices=NAMES, default="grid")
+    timing.add_argument("--config")
+    timing.add_argument("--weights", type=Path)
+    timing.add_argument("--rounds", type=int, default=7)
     backbone = commands.add_parser("backbone")
     backbone.add_argument("--images", type=Path, required=True)
     backbone.add_argument("--rounds", type=int, default=7)
@@ -287,10 +204,9 @@ def main() -> None:
     one = commands.add_parser("one-memory")
     one.add_argument("number", type=int)
     options = parser.parse_args()
-    if options.command in ("time", "stages"):
+    if options.command == "time":
         spec = DetectorSpec(options.detector, options.config, options.weights, "cpu")
-        run = compare_times if options.command == "time" else print_stages
-        run(options.images, spec, options.rounds)
+        compare_times(options.images, spec, options.rounds)
     elif options.command == "backbone":
         compare_backbone(options.images, options.rounds)
     elif options.command == "memory":
