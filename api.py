@@ -76,7 +76,7 @@ def extract(
         exclude: files and folders of these names or paths are left out, with * and ? as in a shell.
         max_pixels: a larger picture is refused.
         runtime: what computes the networks of `grid` and `bundled` on a CPU: "torch", "openvino",
-            "onnxruntime", or "auto": the fastest that is installed, for 128 pictures or more.
+            "onnxruntime", or "auto": the fastest that is installed, for 256 pictures or more.
         overwrite: start again, whatever is there.
         retry_failed: try pictures again that could not be used.
 

@@ -117,7 +117,7 @@ def extract(
         typer.Option(
             metavar="auto|torch|openvino|onnxruntime",
             help="What computes the networks of grid and bundled on a CPU.  auto: the fastest that"
-            " is installed (pip install 'cqr[cpu]'), for 128 pictures or more; a file that is"
+            " is installed (pip install 'cqr[cpu]'), for 256 pictures or more; a file that is"
             " continued keeps its own.",
         ),
     ] = "auto",

@@ -32,8 +32,8 @@ TOLERANCE = 1e-3
 """Of what a network gives, over its largest value: more than this from PyTorch is another network.
 4e-6 has been seen."""
 
-FEW = 128
-"""For fewer pictures `auto` is PyTorch: converting a network takes 2 s, more than it would save."""
+FEW = 256
+"""For fewer pictures `auto` is PyTorch: each worker would convert a network, which takes 2 s."""
 
 SHAPES = 32
 """So many compiled networks are kept, one for each size of picture; each copies the weights."""
