@@ -97,6 +97,9 @@ class _AtOnce:
     def __exit__(self, *error: object) -> None:
         pass
 
+    def shutdown(self, **how: bool) -> None:
+        pass
+
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         future: Future[Any] = Future()
         try:
@@ -117,10 +120,10 @@ def _timed(detector: Any) -> Iterator[Counter[str]]:
     def timed(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
         spent[stage] += 0
 
-        def run(*arguments: Any) -> Any:
+        def run(*arguments: Any, **named: Any) -> Any:
             start = time.process_time()
             try:
-                return function(*arguments)
+                return function(*arguments, **named)
             finally:
                 spent[stage] += time.process_time() - start
 

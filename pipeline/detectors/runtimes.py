@@ -6,9 +6,10 @@ picture.  What is not a network's (selection, pooling over boxes) stays PyTorch'
 
 import functools
 import importlib
-import io
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -197,14 +198,15 @@ def _openvino(module: nn.Module, example: Tensor) -> Callable[[NDArray[np.float3
 def _onnxruntime(module: nn.Module, example: Tensor) -> Callable[[NDArray[np.float32]], Arrays]:
     import onnxruntime
 
-    file = io.BytesIO()
     free = {"x": {2: "height", 3: "width"}}
-    torch.onnx.export(module, (example,), file, dynamo=False, input_names=["x"], dynamic_axes=free)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # as above
-    session = onnxruntime.InferenceSession(
-        file.getvalue(), options, providers=["CPUExecutionProvider"]
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        file = str(Path(scratch, "network.onnx"))
+        torch.onnx.export(
+            module, (example,), file, dynamo=False, input_names=["x"], dynamic_axes=free
+        )
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
     def run(picture: NDArray[np.float32]) -> Arrays:
         return list(session.run(None, {"x": picture}))
