@@ -96,6 +96,20 @@ def test_mmf_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_boxes", np.nan), ("num_boxes", 2.5), ("image_width", np.inf), ("image_w", [1, 2])],
+)
+def test_a_number_of_mmf_that_is_none_is_named(tmp_path, name, value):
+    about = {"bbox": np.tile(np.float32([1, 2, 30, 40]), (6, 1)), "image_h": 60, "image_w": 50}
+    for picture, change in (("p", {}), ("q", {name: value})):
+        np.save(tmp_path / f"{picture}.npy", np.ones((6, 16), np.float32))
+        np.save(tmp_path / f"{picture}_info.npy", about | change)
+    [failure] = import_features(ImportJob(tmp_path, tmp_path / "o.h5")).failures
+    assert failure.path == "q"
+    assert "has no whole number in" in failure.reason
+
+
+@pytest.mark.parametrize(
     ("head", "sentence"),
     [
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file, .*: read it with h5py"),

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cqr.errors import UserError
-from cqr.listing import Failure, look
+from cqr.listing import Failure, files, look
 from cqr.pipeline import assembly, images
 from cqr.pipeline.assembly import Summary, Task, Times
+from cqr.pipeline.imports import mmf
 from cqr.pipeline.imports.arrays import Arrays
 from cqr.pipeline.imports.mmf import Mmf
 from cqr.pipeline.imports.names import Names
@@ -119,7 +120,9 @@ def open_source(path: Path) -> Source:
         return Tsv(path)
     if (path / "features.npy").exists():
         return Arrays(path)
-    return Mmf(path) if Mmf.fits(path) else Npz(path)
+    found, unreadable = files(path, {".npz", ".npy"})
+    kind = Mmf if any(name.endswith(mmf.END) for name in found) else Npz
+    return kind(path, found, unreadable)
 
 
 _ARRAYS = "save it as features.npy, boxes.npy and paths.txt (docs/features.md)"
