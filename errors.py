@@ -37,6 +37,22 @@ def scarcity(error: BaseException) -> str | None:
     return why[number] if number in _SCARCE and number is not None else None
 
 
+_REFUSED = {
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EACCES: "give yourself access, or name another",
+    errno.EPERM: "give yourself access, or name another",
+    errno.EROFS: "name another place",
+    errno.ELOOP: "its links lead in a circle",
+}
+
+
+def refused(error: BaseException) -> str | None:
+    """What file or folder the system lets nobody use like that, and why; None of other errors."""
+    if not isinstance(error, OSError) or error.filename is None or error.errno not in _REFUSED:
+        return None
+    return f"cannot use {error.filename}: {error.strerror}; {_REFUSED[error.errno]}"
+
+
 def reason(error: BaseException) -> str:
     """The first line of what an error says, or its name where it says nothing."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

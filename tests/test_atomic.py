@@ -173,4 +173,6 @@ def test_a_name_that_is_too_long_is_one_sentence(tmp_path):
         temporary.write_text("x")
     with pytest.raises(UserError, match="too long for a file; give a shorter --out"):
         assembly.check_out(tmp_path / ("a" * 243 + ".h5"))
+    with pytest.raises(UserError, match="too long for a file; give a shorter --out"):
+        assembly.check_out(tmp_path / ("a" * 300 + ".h5"))
     assembly.check_out(tmp_path / ("a" * 230 + ".h5"))

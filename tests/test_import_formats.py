@@ -70,6 +70,8 @@ def test_vinvl_holds_boxes_at_the_end_of_features(tmp_path):
     row = ["7", "5", encoded(np.concatenate([features, box], 1), "<f4")]
     (tmp_path / "f.tsv").write_text("\t".join(row) + "\n")
     out = tmp_path / "o.h5"
+    with pytest.raises(UserError, match="name the folder of the pictures with --images"):
+        import_features(ImportJob(tmp_path / "f.tsv", out))
     import_features(ImportJob(tmp_path / "f.tsv", out, images=tmp_path))
     found = open_features(out).regions("7.png")
     np.testing.assert_array_equal(found.features, features.astype(np.float16))

@@ -82,8 +82,8 @@ def import_features(
 
     Raises:
         UserError: nothing to read, nowhere to write, settings that differ from
-            those of what is there, another process at the same file, no picture
-            usable; finished shards stay.
+            those of what is there, another process at the same file, pictures of
+            unknown size, no picture usable; finished shards stay.
     """
     assembly.check_out(job.out)
     assembly.check_names(job.source, job.images)
@@ -98,6 +98,7 @@ def import_features(
         for note in source.notes:
             say(note)
         header = _header(job, source, survey)
+        _check_sizes(job, source, survey, header)
         with assembly.locked(job.out):
             paths = list(survey.entries)
             size = job.shard or shard_size(len(paths))
@@ -222,6 +223,20 @@ def _header(job: ImportJob, source: Source, survey: Survey) -> Header:
         command=shlex.join(words),
         extras={f"regions/{name}": EXTRAS[name] for name in survey.kind.extras},
     )
+
+
+def _check_sizes(job: ImportJob, source: Source, survey: Survey, header: Header) -> None:
+    """Raises UserError where nothing says how large a picture is: the first is taken for all."""
+    path, entry = next(iter(survey.entries.items()))
+    try:
+        size = source.read(entry).size
+    except Broken:
+        return  # `_fill` will say so
+    if size is None and job.images is None and not (Path(header.image_root) / path).is_file():
+        raise UserError(
+            f"{job.source} does not say how large its pictures are, and {path} is not beside it;"
+            f" name the folder of the pictures with --images"
+        )
 
 
 def _fill(
