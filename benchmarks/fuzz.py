@@ -279,6 +279,7 @@ FORMATS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None]]] = {
     "features-v1": (make_old, read_features),
     **{name.lower(): (picture(name), read_picture) for name in ("PNG", "JPEG", "WEBP", "GIF")},
     **{name.lower(): (picture(name), read_picture) for name in ("BMP", "TIFF", "PPM", "JPEG2000")},
+    "avif": (picture("AVIF"), read_picture),
     "grey": (make_grey, read_picture),
     "npy": (make_arrays, read_source),
     "npz": (make_npz, read_source),

@@ -1,6 +1,7 @@
 """Kill every command at random moments, and let every kind of write fail: is anything lost?
 
-    python benchmarks/torture.py [--stages extract,import,...] [--kills 34] [--faults 12] [--seed 0]
+    python benchmarks/torture.py [--stages extract,import,...] [--kills 34] [--faults 12]
+                                 [--disks 4] [--seed 0]
 
 The stages are extract, train, import, index, compare and collect (`cqr serve --collect`), on a
 small gallery of drawings.  Of each, --kills times: the command is begun and ended by SIGKILL at a
@@ -8,8 +9,10 @@ random moment; after each four it is run to its end, and what it leaves is held 
 uninterrupted run leaves.  Then --faults times, by turns: the n-th write, fsync or rename below the
 working folder fails once (a preloaded C library, failing.c), or every write from the n-th on, as
 on a full disk, or no file may grow beyond n KiB; the command must end by itself, with a sentence
-and no traceback, and when it is run again, leave what an uninterrupted one leaves.  Of collect:
-each answer that a caller heard of is in the table, whole, after the kill.
+and no traceback, and when it is run again, leave what an uninterrupted one leaves.  Then --disks
+times the same in a file system of its own, which is full at a random moment; none where nothing
+may be mounted.  Of collect: each answer that a caller heard of is in the table, whole, after the
+kill.
 
 Ends with status 1 if anything was otherwise.  The full campaign takes some hours.
 """
@@ -230,6 +233,53 @@ def failed(
     return found, stopped
 
 
+def full(
+    stage: Stage, base: Path, scratch: Path, number: int, rng: random.Random
+) -> tuple[list[str], int]:
+    """Faults that were found by full disks, and how many of these stopped the command."""
+    whole = finish(stage, place := begun(base, scratch))
+    shutil.rmtree(place)
+    place.mkdir()
+    found, stopped = [], 0
+    for turn in range(number + 1):  # the first has room, and says how much is written
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", place], check=True)
+        try:
+            shutil.copytree(base, place, dirs_exist_ok=True)
+            before = _used(place)
+            if not turn:
+                finish(stage, place)
+                grows = _used(place) - before
+                continue
+            left = 4096 * rng.randrange(grows // 4096 + 1)
+            _resize(place, before + left)
+            done = subprocess.run(stage.command, cwd=place, capture_output=True, text=True)
+            stopped += done.returncode != 0
+            _resize(place, 1 << 30)
+            if "Traceback" in done.stderr or done.returncode not in (0, 1):
+                said = done.stderr[-400:]
+                found.append(f"{left} bytes left: status {done.returncode}, {said}")
+            elif (now := finish(stage, place)) != whole:
+                now = now if isinstance(now, str) else "not equal"
+                found.append(f"{left} bytes left, then again: {now}")
+        finally:
+            subprocess.run(["umount", "--lazy", place], check=True)
+    return found, stopped
+
+
+def _used(disk: Path) -> int:
+    status = os.statvfs(disk)
+    return (status.f_blocks - status.f_bfree) * status.f_bsize
+
+
+def _resize(disk: Path, size: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
+
+
+def may_mount(scratch: Path) -> bool:
+    done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", scratch], capture_output=True)
+    return done.returncode == 0 and subprocess.run(["umount", scratch]).returncode == 0
+
+
 def _no_larger(most: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
@@ -279,6 +329,7 @@ def main() -> None:
     parser.add_argument("--stages", default=",".join([*STAGES, "collect"]))
     parser.add_argument("--kills", type=int, default=34)
     parser.add_argument("--faults", type=int, default=12)
+    parser.add_argument("--disks", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     wrong = 0
@@ -286,6 +337,7 @@ def main() -> None:
         base, scratch = Path(folder, "base"), Path(folder, "scratch")
         base.mkdir()
         scratch.mkdir()
+        disks = options.disks if may_mount(scratch) else 0
         prepared(base)
         print(f"seed {options.seed}", flush=True)
         for name in options.stages.split(","):
@@ -298,6 +350,9 @@ def main() -> None:
                 more, stopped = failed(stage, base, scratch, options.faults, rng)
                 found += more
                 said = f", {options.faults} faults of which {stopped} stopped it"
+                more, stopped = full(stage, base, scratch, disks, rng)
+                found += more
+                said += f", {disks} full disks of which {stopped}"
             wrong += len(found)
             print(f"{name}: {options.kills} kills{said}: {len(found)} wrong", flush=True)
             for one in found:
