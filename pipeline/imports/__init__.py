@@ -227,12 +227,9 @@ def _header(job: ImportJob, source: Source, survey: Survey) -> Header:
 
 def _check_sizes(job: ImportJob, source: Source, survey: Survey, header: Header) -> None:
     """Raises UserError where nothing says how large a picture is: the first is taken for all."""
-    path, entry = next(iter(survey.entries.items()))
-    try:
-        size = source.read(entry).size
-    except Broken:
-        return  # `_fill` will say so
-    if size is None and job.images is None and not (Path(header.image_root) / path).is_file():
+    path = next(iter(survey.entries))
+    there = source.sized or job.images is not None or (Path(header.image_root) / path).is_file()
+    if not there:
         raise UserError(
             f"{job.source} does not say how large its pictures are, and {path} is not beside it;"
             f" name the folder of the pictures with --images"

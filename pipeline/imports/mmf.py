@@ -31,6 +31,7 @@ class Mmf:
     """
 
     format = "mmf"
+    sized = True
     notes: ClassVar[list[str]] = []
 
     def __init__(self, folder: Path, files: list[str], unreadable: list[Failure]):

@@ -45,6 +45,7 @@ class Npz:
     """
 
     format = "npz"
+    sized = True
     notes: ClassVar[list[str]] = []
 
     def __init__(self, folder: Path, files: list[str], unreadable: list[Failure]):

@@ -84,10 +84,14 @@ class Source(Protocol):
 
     Attributes:
         format: for people.
+        sized: whether it says how large its pictures are.
         notes: what the user should know of how it is read, a sentence each.
     """
 
     format: str
+
+    @property
+    def sized(self) -> bool: ...
 
     @property
     def notes(self) -> list[str]: ...
