@@ -1,5 +1,6 @@
 """Every kind of picture file: upright RGB, or a reason."""
 
+import errno
 import io
 import os
 import zlib
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cqr import listing
+from cqr.errors import UserError
 from cqr.pipeline import images
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's, of damaged metadata
@@ -242,6 +244,20 @@ def test_reasons(tmp_path):
     }.items():
         assert reason(tmp_path / name) == expected
     assert images.size(tmp_path / "empty.jpg") == (0, 0)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
+def test_what_the_machine_lacks_is_no_fault_of_a_picture(tmp_path, monkeypatch, number):
+    """Else it would be listed as a failure, and not looked at again."""
+    (tmp_path / "a.png").write_bytes(encoded("PNG"))
+
+    def refusing(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Image, "open", refusing)
+    for read in (images.decode, images.size):
+        with pytest.raises(UserError, match=r"cannot read .*a\.png: (too many|there is not en)"):
+            read(tmp_path / "a.png")
 
 
 def test_reasons_for_bytes():
