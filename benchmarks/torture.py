@@ -1,7 +1,7 @@
 """Kill every command at random moments, and let every kind of write fail: is anything lost?
 
     python benchmarks/torture.py [--stages extract,import,...] [--kills 34] [--faults 12]
-                                 [--disks 4] [--seed 0]
+                                 [--disks 4] [--terms 8] [--scarce 8] [--seed 0]
 
 The stages are extract, train, import, index, compare and collect (`cqr serve --collect`), on a
 small gallery of drawings.  Of each, --kills times: the command is begun and ended by SIGKILL at a
@@ -11,8 +11,9 @@ working folder fails once (a preloaded C library, failing.c), or every write fro
 on a full disk, or no file may grow beyond n KiB; the command must end by itself, with a sentence
 and no traceback, and when it is run again, leave what an uninterrupted one leaves.  Then --disks
 times the same in a file system of its own, which is full at a random moment; none where nothing
-may be mounted.  Of collect: each answer that a caller heard of is in the table, whole, after the
-kill.
+may be mounted.  Then --terms times SIGTERM instead, and --scarce times with few descriptors or
+little memory, of which it must not speak as of damage.  Of collect: each answer that a caller heard
+of is in the table, whole, after the kill; and SIGTERM while the service starts.
 
 Ends with status 1 if anything was otherwise.  The full campaign takes some hours.
 """
@@ -280,6 +281,63 @@ def may_mount(scratch: Path) -> bool:
     return done.returncode == 0 and subprocess.run(["umount", scratch]).returncode == 0
 
 
+def told(
+    stage: Stage, base: Path, scratch: Path, number: int, rng: random.Random
+) -> tuple[list[str], int]:
+    """Faults that were found by SIGTERM at random moments, and how many of these stopped it."""
+    began = time.perf_counter()
+    whole = finish(stage, begun(base, scratch))
+    seconds = time.perf_counter() - began
+    found, stopped, place = [], 0, begun(base, scratch)
+    for turn in range(1, number + 1):
+        process = subprocess.Popen(
+            stage.command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(rng.uniform(0, seconds))
+        process.terminate()
+        _, said = process.communicate(timeout=600)
+        stopped += process.returncode != 0
+        # before Python can take it, the signal ends the process by itself
+        if process.returncode not in (0, 130, -signal.SIGTERM) or "Traceback" in said:
+            found.append(f"SIGTERM {turn}: status {process.returncode}, {said[-400:]}")
+    if number and (now := finish(stage, place)) != whole:
+        found.append(f"after SIGTERM: {now if isinstance(now, str) else 'not equal'}")
+    return found, stopped
+
+
+FEW = (
+    *((resource.RLIMIT_NOFILE, n) for n in (8, 12, 20, 32)),
+    *((resource.RLIMIT_AS, n << 20) for n in (256, 512, 1024, 2048)),
+)
+"""Descriptors, and bytes of memory."""
+
+
+def scarce(
+    stage: Stage, base: Path, scratch: Path, number: int, rng: random.Random
+) -> tuple[list[str], int]:
+    """Faults that were found by too few descriptors, or too little memory."""
+    whole = finish(stage, begun(base, scratch))
+    found, stopped = [], 0
+    for kind, most in rng.sample(FEW, min(number, len(FEW))):
+        place = begun(base, scratch)
+        done = subprocess.run(
+            stage.command,
+            cwd=place,
+            preexec_fn=lambda kind=kind, most=most: resource.setrlimit(kind, (most, most)),
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        stopped += done.returncode != 0
+        unclear = [word for word in ("Traceback", "damaged") if word in done.stderr]
+        if unclear or done.returncode not in (0, 1):
+            what = "descriptors" if kind == resource.RLIMIT_NOFILE else "bytes of memory"
+            found.append(f"{most} {what}: status {done.returncode}, {done.stderr[-400:]}")
+        elif (now := finish(stage, place)) != whole:
+            found.append(f"{most}, then again: {now if isinstance(now, str) else 'not equal'}")
+    return found, stopped
+
+
 def _no_larger(most: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
@@ -315,6 +373,28 @@ def collected(base: Path, scratch: Path, kills: int, rng: random.Random) -> list
     return found
 
 
+def told_at_start(base: Path, scratch: Path, number: int, rng: random.Random) -> list[str]:
+    """Faults of SIGTERM while the service starts."""
+    place, found, seconds = begun(base, scratch), [], 0.0
+    command = [*CQR, "serve", "--port", "0", "--device", "cpu"]
+    for turn in range(number + 1):  # the first says how long it takes
+        began = time.perf_counter()
+        service = subprocess.Popen(
+            command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert service.stdout is not None
+        if turn:
+            time.sleep(rng.uniform(0, seconds))
+        else:
+            next((line for line in service.stdout if line.startswith("Open ")), None)
+            seconds = time.perf_counter() - began
+        service.terminate()
+        _, said = service.communicate(timeout=600)
+        if service.returncode not in (0, 130, -signal.SIGTERM) or "Traceback" in said:
+            found.append(f"SIGTERM {turn}: status {service.returncode}, {said[-400:]}")
+    return found
+
+
 def _answered(address: str, number: int) -> bool:
     body = {"reference": 0, "text": f"answer {number}", "right": [1], "wrong": [2]}
     request = urllib.request.Request(
@@ -330,6 +410,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=34)
     parser.add_argument("--faults", type=int, default=12)
     parser.add_argument("--disks", type=int, default=4)
+    parser.add_argument("--terms", type=int, default=8)
+    parser.add_argument("--scarce", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     wrong = 0
@@ -343,16 +425,24 @@ def main() -> None:
         for name in options.stages.split(","):
             rng = random.Random(f"{options.seed} {name}")
             if name == "collect":
-                found, said = collected(base, scratch, options.kills, rng), ""
+                found = collected(base, scratch, options.kills, rng)
+                found += told_at_start(base, scratch, options.terms, rng)
+                said = f", {options.terms} SIGTERM"
             else:
                 stage = STAGES[name]
                 found = killed(stage, base, scratch, options.kills, rng)
                 more, stopped = failed(stage, base, scratch, options.faults, rng)
                 found += more
                 said = f", {options.faults} faults of which {stopped} stopped it"
-                more, stopped = full(stage, base, scratch, disks, rng)
-                found += more
-                said += f", {disks} full disks of which {stopped}"
+                for try_, number, what in (
+                    (full, disks, "full disks"),
+                    (told, options.terms, "SIGTERM"),
+                    (scarce, options.scarce, "too few descriptors or too little memory"),
+                ):
+                    if number:
+                        more, stopped = try_(stage, base, scratch, number, rng)
+                        found += more
+                        said += f", {number} {what} of which {stopped}"
             wrong += len(found)
             print(f"{name}: {options.kills} kills{said}: {len(found)} wrong", flush=True)
             for one in found:
