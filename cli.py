@@ -1,6 +1,7 @@
 """The command line: registers the commands, and ends what a user caused with one sentence."""
 
 import functools
+import io
 import os
 import signal
 import sys
@@ -104,6 +105,8 @@ def _say_interrupted() -> None:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may be in what it cannot write
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except KeyboardInterrupt:  # before a command has begun, or as it ends
