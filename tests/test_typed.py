@@ -81,6 +81,16 @@ def test_deep_json_is_said():
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
         (MemoryError(), "there is not enough memory"),
         (RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory"), "not enough memory"),
+        (
+            ImportError("libtorch_cuda.so: failed to map segment from shared object"),
+            "enough memory",
+        ),
+        (
+            ImportError("libc10.so: cannot open shared object file: Too many open files"),
+            "many files",
+        ),
+        (RuntimeError("std::bad_alloc"), "not enough memory"),
+        (RuntimeError("mmap: Cannot allocate memory"), "not enough memory"),
         (OSError(errno.ENOENT, "x"), None),
         (ValueError("a file of 24 bytes"), None),
     ],
