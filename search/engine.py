@@ -139,10 +139,15 @@ class Engine:
         reader = parts_of(self.reader)
         return reader.gather(reader.rows([self.gallery.paths[row]]))
 
-    def picture(self, picture: Picture | bytes | Path, name: str | None = None) -> Reference:
+    def picture(
+        self,
+        picture: Picture | bytes | Path,
+        name: str | None = None,
+        source: bytes | None = None,
+    ) -> Reference:
         """A new picture, by the detector that made the features; see `NewPictures.reference`."""
         named = str(picture) if isinstance(picture, Path) else "the picture"
-        return self.new_pictures.reference(picture, name or named)
+        return self.new_pictures.reference(picture, name or named, source)
 
     def named(self, name: str) -> Reference:
         """A picture of the gallery if it has one of that name, else that file.

@@ -34,6 +34,9 @@ class FakeDetector:
     def network_size(self, width: int, height: int) -> tuple[int, int]:
         return (32, 16) if width > height else (16, 32)
 
+    def fraction(self, width: int, height: int) -> int:
+        return 1
+
     def check_k(self, k: int) -> None:
         if not 1 <= k <= self.max_k:
             raise UserError(f"--k {k} is not 1 to {self.max_k}")

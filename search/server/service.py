@@ -145,8 +145,8 @@ class Service:
             raise Refusal(
                 503, f"the detector is being loaded ({loading:.0f} s so far): try again in a second"
             )
-        reference = self.engine.picture(pixels)
-        other = None if self.beside is None else self.beside.picture(pixels)
+        reference = self.engine.picture(pixels, source=body)
+        other = None if self.beside is None else self.beside.picture(pixels, source=body)
         seconds = {**reference.seconds, "decode": decoded}
         height, width = pixels.shape[:2]
         kept = Upload(reference, jpeg(pixels, LARGE), width, height, other)
