@@ -40,7 +40,8 @@ def main() -> None:
     losses: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(o.rounds):
         for name, process in turns.items():
-            assert process.stdin and process.stdout
+            assert process.stdin is not None
+            assert process.stdout is not None
             process.stdin.write("go\n")
             process.stdin.flush()
             said = json.loads(process.stdout.readline())

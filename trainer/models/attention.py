@@ -36,11 +36,12 @@ class Places:
         flat = states.flatten(0, 1)
         return flat if self.real is None else flat.index_select(0, self.real)
 
-    def padded(self, states: Tensor) -> Tensor:
-        """P x D to B x N x D, 0 where no state is real."""
+    def padded(self, states: Tensor, fill: float | None = None) -> Tensor:
+        """P x D to B x N x D, `fill` where no state is real; None: it does not matter what."""
         if self.real is None:
-            return states.unflatten(0, self.mask.shape)
-        out = states.new_zeros(self.mask.numel(), states.shape[-1])
+            out = states.unflatten(0, self.mask.shape)
+            return out if fill is None else out.masked_fill(~self.mask[..., None], fill)
+        out = states.new_full((self.mask.numel(), states.shape[-1]), fill or 0.0)
         return out.index_copy_(0, self.real, states).unflatten(0, self.mask.shape)
 
     def dropout(self, states: Tensor, drop: nn.Dropout) -> Tensor:

@@ -244,12 +244,11 @@ def vector(out: nn.Sequential, states: Tensor, mask: Tensor, pool: Pool) -> Tens
     done once for all states of an image or text.
     """
     greatest = pool == "max"
-    mapped: Tensor = (out if greatest else out[:-1])(states[mask])
-    empty = mapped.new_full((*mask.shape, mapped.shape[-1]), -torch.inf if greatest else 0)
-    padded = empty.index_put((mask,), mapped)
+    places = Places.of(mask)
+    mapped: Tensor = (out if greatest else out[:-1])(places.kept(states))
     if greatest:
-        return padded.amax(1)
-    pooled: Tensor = out[-1:](padded.sum(1) / mask.sum(1, keepdim=True))
+        return places.padded(mapped, -torch.inf).amax(1)
+    pooled: Tensor = out[-1:](places.padded(mapped, 0).sum(1) / mask.sum(1, keepdim=True))
     return pooled
 
 
