@@ -88,7 +88,7 @@ class RegionReader:
         self.paths = self.file.paths
         self._row = {name: row for row, name in enumerate(self.paths)}
         self._first = np.array([shard.first for shard in self.file.shards])
-        self._sizes = np.asarray(self.file.sizes, dtype=np.float32)
+        self._sizes = np.tile(np.asarray(self.file.sizes, dtype=np.float32), 2)  # W, H, W, H
         self._rows: _Mapped | _Hdf5 = (_Mapped if mapped else _Hdf5)(self.file)
         self._count = self._rows.counts()
 
@@ -145,7 +145,7 @@ class RegionReader:
         k = int(count.max())
         features = self._rows.read("regions/features", shard, local, k)
         boxes = self._rows.read("regions/boxes", shard, local, k)
-        boxes /= np.tile(self._sizes[rows], 2)[:, None]
+        boxes /= self._sizes[rows][:, None]
         mask = np.arange(k) < count[:, None]
         batch = RegionBatch(*map(torch.from_numpy, (features, boxes, mask)))
         if self.whole:
