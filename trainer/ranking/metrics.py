@@ -43,7 +43,7 @@ def rank(
 ) -> Ranking:
     """Rank the gallery for every query by dot product, in float32.
 
-    Never holds more than two times scores.BLOCK scores (or those of one query).
+    Never holds more than scores.BLOCK scores (or those of one query).
 
     Args:
         queries: Q x E, finite.
@@ -62,9 +62,9 @@ def rank(
     wanted = min(depth, len(gallery))
     group = min(GROUP, len(gallery) // wanted)
     for first, block in scores.blocks(queries, gallery, reference, group):
-        maxima, least = _reached(block, wanted, group)
+        least = _reached(block, wanted, group)
         for row, line in enumerate(block.cpu().numpy()):
-            best = _best(line, maxima[row], least[row], wanted)
+            best = _best(line, least[row], wanted)
             found.top[first + row, : len(best)] = best
             found.scores[first + row, : len(best)] = line[best]
             found.rank[first + row] = _first_correct(line, correct[first + row])
@@ -210,28 +210,21 @@ def _check_distinct(places: NDArray[np.int64]) -> None:
         raise ValueError(f"query {row} has the place {ordered[row, column]} twice")
 
 
-def _reached(
-    block: Tensor, wanted: int, group: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """For each row the groups' maxima, and a score that at least `wanted` images reach.
+def _reached(block: Tensor, wanted: int, group: int) -> NDArray[np.float32]:
+    """For each row, a score that at least `wanted` images reach, and not many more.
 
-    Not many more do: it is the `wanted`-th greatest of the maxima.  Finite, so that no removed
-    image reaches it.
+    It is the `wanted`-th greatest of the groups' maxima.  Finite, so that no
+    removed image reaches it.
     """
     maxima = block.unflatten(1, (-1, group)).amax(2)
     least = maxima.topk(wanted, sorted=False).values.amin(1)
     bounds: NDArray[np.float32] = least.clamp(min=torch.finfo(block.dtype).min).cpu().numpy()
-    return maxima.cpu().numpy(), bounds
+    return bounds
 
 
-def _best(
-    line: NDArray[np.float32], maxima: NDArray[np.float32], least: np.float32, wanted: int
-) -> NDArray[np.int64]:
+def _best(line: NDArray[np.float32], least: np.float32, wanted: int) -> NDArray[np.int64]:
     """The places of the `wanted` best of those that reach `least`, by (score, place)."""
-    groups = np.flatnonzero(maxima >= least)  # few, so most of the line is not looked at
-    size = len(line) // len(maxima)
-    inside = np.flatnonzero(line.reshape(-1, size)[groups] >= least)
-    places = groups[inside // size] * size + inside % size
+    places = np.flatnonzero(line >= least)
     return places[np.argsort(-line[places], kind="stable")[:wanted]]
 
 

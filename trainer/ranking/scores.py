@@ -1,7 +1,6 @@
 """Scores of queries against a gallery, block by block: the matrix is never whole."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 
 import numpy as np
@@ -9,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-BLOCK = 2**23
-"""Scores of a block: 32 MiB of float32; two are held, as one is multiplied while one is read."""
+BLOCK = 2**24
+"""Scores held at once: 64 MiB of float32."""
 
 
 def blocks(
@@ -19,8 +18,8 @@ def blocks(
     """The first query of each block, and the block's dot products in float32.
 
     Images with the same vector, bit for bit, have the same score.  A block is
-    overwritten by the next but one, whose product runs while it is read.  On a CPU
-    numpy's BLAS multiplies, whose threads OMP_NUM_THREADS sets before numpy is imported.
+    overwritten by the next.  On a CPU numpy's BLAS multiplies, whose threads
+    OMP_NUM_THREADS sets before numpy is imported.
 
     Args:
         queries: Q x E, finite.
@@ -33,27 +32,16 @@ def blocks(
     size = len(gallery)
     width = -(-size // multiple) * multiple
     rows = max(1, min(BLOCK // max(1, width), len(queries)))
-    held = torch.full((2, rows, width), -torch.inf, device=gallery.device)
-
-    def multiplied(number: int) -> Tensor:
-        some = queries[number * rows : (number + 1) * rows]
-        block = held[number % 2, : len(some)]
-        _multiply(some, gallery, block[:, :size])
-        return block
-
-    last = -(-len(queries) // rows) - 1
-    with ThreadPoolExecutor(1) as ahead:
-        following = ahead.submit(multiplied, 0) if len(queries) else None
-        for number in range(last + 1):
-            assert following is not None
-            block = following.result()
-            following = ahead.submit(multiplied, number + 1) if number < last else None
-            block[:, later] = block[:, earlier]
-            first = number * rows
-            gone = torch.tensor(removed[first : first + rows], device=block.device)
-            row = (gone >= 0).nonzero().flatten()
-            block[row, gone[row]] = -torch.inf
-            yield first, block
+    held = torch.full((rows, width), -torch.inf, device=gallery.device)
+    for first in range(0, len(queries), rows):
+        part = slice(first, first + rows)
+        block = held[: len(queries[part])]
+        _multiply(queries[part], gallery, block[:, :size])
+        block[:, later] = block[:, earlier]
+        gone = torch.tensor(removed[part], device=block.device)
+        row = (gone >= 0).nonzero().flatten()
+        block[row, gone[row]] = -torch.inf
+        yield first, block
 
 
 def _twins(gallery: Tensor) -> tuple[Tensor, Tensor]:
