@@ -1,6 +1,6 @@
 """Ten times the pictures, the queries, the gallery: does time grow as they do, and memory not?
 
-    OMP_NUM_THREADS=1 python benchmarks/growth.py [--pictures 60] [--queries 600] [--gallery 6000]
+    OMP_NUM_THREADS=1 python benchmarks/growth.py [--pictures 60] [--queries 6000] [--gallery 6000]
 
 Each row is done at its size and at ten times that, each in a process of its own on one thread:
 `cqr extract --detector grid --workers 1` of random pictures of 320 x 240; ranking a gallery of
@@ -30,7 +30,7 @@ def main() -> None:
         ranking(int(sys.argv[2]), int(sys.argv[3]))
         return
     parser = argparse.ArgumentParser()
-    for name, value in (("pictures", 60), ("queries", 600), ("gallery", 6000)):
+    for name, value in (("pictures", 60), ("queries", 6000), ("gallery", 6000)):
         parser.add_argument(f"--{name}", type=int, default=value)
     o = parser.parse_args()
     report("pictures extracted", o.pictures, *map(extraction, (o.pictures, 10 * o.pictures)))
