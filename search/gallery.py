@@ -104,7 +104,8 @@ def read(file: Path) -> Gallery:
                 )
             vectors = content.get_tensor("vectors").numpy()
             held = content.get_tensor("table").numpy().tobytes()
-        table = pyarrow.parquet.read_table(io.BytesIO(held))  # all of it, so that damage is found
+        # all of it, so that damage is found; `read_table` would load pandas
+        table = pyarrow.parquet.ParquetFile(io.BytesIO(held)).read()
         paths = table["path"].to_pylist()
         if vectors.dtype != np.float16 or vectors.ndim != 2 or len(paths) != len(vectors):
             raise ValueError(f"{len(paths)} paths, vectors {vectors.shape} {vectors.dtype}")
