@@ -20,7 +20,8 @@ from cqr.search.question import Question, weighted
 import pathlib, subprocess, tempfile, torch
 from cqr.search import gallery
 from cqr.trainer.training.checkpoint import save_tensors
-write = "import pandas, sys; sys.stdout.buffer.write(pandas.DataFrame({'path': ['a.jpg']}).to_parquet())"
+write = "import pandas as pd, sys; table = pd.DataFrame({'path': ['a.jpg']}).to_parquet();"
+write += "sys.stdout.buffer.write(table)"
 held = subprocess.run([sys.executable, "-c", write], capture_output=True, check=True).stdout
 tensors = {"vectors": torch.ones(1, 2).half(), "table": torch.tensor(list(held)).byte()}
 about = {"format": gallery.FORMAT, "version": gallery.VERSION, "id": "1", "source": "{}"}

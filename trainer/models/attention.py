@@ -39,10 +39,11 @@ class Places:
     def padded(self, states: Tensor, fill: float | None = None) -> Tensor:
         """P x D to B x N x D, `fill` where no state is real; None: it does not matter what."""
         if self.real is None:
-            out = states.unflatten(0, self.mask.shape)
+            out: Tensor = states.unflatten(0, self.mask.shape)
             return out if fill is None else out.masked_fill(~self.mask[..., None], fill)
-        out = states.new_full((self.mask.numel(), states.shape[-1]), fill or 0.0)
-        return out.index_copy_(0, self.real, states).unflatten(0, self.mask.shape)
+        flat = states.new_full((self.mask.numel(), states.shape[-1]), fill or 0.0)
+        padded: Tensor = flat.index_copy_(0, self.real, states).unflatten(0, self.mask.shape)
+        return padded
 
     def dropout(self, states: Tensor, drop: nn.Dropout) -> Tensor:
         """P x D, of which each number is dropped as it would be among all B x N x D.
@@ -100,7 +101,8 @@ class Attention(nn.Module):
 
     def _split(self, t: Tensor) -> Tensor:
         """B x N x D to B x H x N x D/H."""
-        return t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        split: Tensor = t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return split
 
 
 def _joined(mixed: Tensor) -> Tensor:
