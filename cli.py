@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from types import FrameType
 from typing import Annotated, Any
 
@@ -62,7 +61,9 @@ def _register(function: Callable[..., None], group: str) -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"cqr {version('cqr')}")
+        import cqr
+
+        print(f"cqr {cqr.__version__}")
         raise typer.Exit
 
 

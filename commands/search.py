@@ -100,12 +100,13 @@ def search(
     """
     from cqr.search import console
     from cqr.search.at_once import lacks_index, run_for
-    from cqr.search.command import index as bring_up_to_date
     from cqr.search.engine import Engine
     from cqr.search.question import Question, weighted
 
     used = run_for(run, features, text_encoder, device, console.say)
     if lacks_index(used, features):
+        from cqr.search.command import index as bring_up_to_date
+
         with console.bars() as progress:
             bring_up_to_date(used, features, index, None, device, progress)
     engine = Engine.open(used, features, index, device, weights=weights)

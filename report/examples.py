@@ -14,8 +14,7 @@ from cqr.errors import UserError
 from cqr.trainer.comparing.plan import Cell, Comparison
 from cqr.trainer.datasets.queries import Dataset, tasks
 from cqr.trainer.evaluation.attended import Attended
-from cqr.trainer.evaluation.explained import Shown, best, explained, has, shown_of
-from cqr.trainer.evaluation.pointing import Way
+from cqr.trainer.evaluation.explained import Shown, Way, best, explained, has, shown_of
 from cqr.trainer.training.material import Material
 from cqr.trainer.training.runs import Run
 

@@ -16,11 +16,11 @@ from cqr.errors import UserError
 from cqr.machine import find_device
 from cqr.pipeline.detectors import Picture
 from cqr.search.answer import Answer, Hit
-from cqr.search.build import difference, source
 from cqr.search.gallery import Gallery, folder_of, open_gallery
 from cqr.search.indexes import Index, open_index
 from cqr.search.pictures import NewPictures, parts_of
 from cqr.search.question import Question, Reference, WeightedText
+from cqr.search.source import difference, source
 from cqr.search.understood import Understood, understood
 from cqr.search.vector import vector_of
 from cqr.trainer.evaluation.attended import Attended
@@ -29,7 +29,7 @@ from cqr.trainer.features import RegionBatch, RegionReader
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.text.vocabulary import TextReader
 from cqr.trainer.training import runs
-from cqr.trainer.training.material import seen
+from cqr.trainer.training.fitting import seen
 from cqr.trainer.training.runs import Run
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from cqr.errors import UserError
 from cqr.trainer.evaluation.attended import Attended, attended
-from cqr.trainer.evaluation.pointing import Way
 from cqr.trainer.evaluation.stored import Stored
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.text.vocabulary import TextReader
 from cqr.trainer.training.runs import Run
+
+Way = Literal["attention", "change"]
+"""See `pointing`."""
 
 CLEAR = 0.25
 """A way is shown if it is this far, or further, from chance to 100 %."""

@@ -13,6 +13,7 @@ from cqr.trainer.datasets.recognise import find, read
 from cqr.trainer.features import RegionReader
 from cqr.trainer.models import UNTRAINED
 from cqr.trainer.text.joint import Joint
+from cqr.trainer.training.fitting import seen
 from cqr.trainer.training.runs import Run
 from cqr.trainer.training.settings import Settings
 
@@ -61,15 +62,6 @@ class Material:
         ):
             told["start"] = "joint"
         return told
-
-
-def seen(reader: RegionReader, settings: Settings) -> RegionReader:
-    """The regions of a file, as a model of these settings is given them.
-
-    Raises:
-        UserError: the file holds fewer.
-    """
-    return reader.seen_as(settings.input, settings.k, whole=settings.start == "joint")
 
 
 @dataclass(frozen=True)
