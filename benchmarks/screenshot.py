@@ -5,20 +5,16 @@ above dark.  Needs playwright and a Chromium.
 """
 
 import io
-import shutil
 import sys
 from pathlib import Path
 
+from browsing import chromium
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 
 def main(page: Path, out: Path, number: int = 1) -> None:
     shots = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
+    with chromium() as browser:
         for scheme in ("light", "dark"):
             tab = browser.new_page(
                 viewport={"width": 1100, "height": 900}, color_scheme=scheme, device_scale_factor=1

@@ -8,7 +8,6 @@ benchmarks/serve.py: a run's own pictures, filled up with clustered random vecto
 """
 
 import argparse
-import shutil
 import sys
 import tempfile
 import threading
@@ -16,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import uvicorn
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 sys.path.insert(0, str(Path(__file__).parent))
+from browsing import chromium
 from serve import enlarged
 
 from cqr.search.engine import Engine
@@ -72,13 +72,9 @@ def main() -> None:
 
 
 def walk(address: str, questions: int) -> None:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         spent = [ask(page, address, number) for number in range(questions + 2)][2:]
-        browser.close()
     answered, seen, shown = np.array(spent).T
     print(f"{'ms':24}{'first':>8}{'p50':>8}{'least':>8}")
     for title, values in (("results are there", answered), ("thumbnails are seen", seen)):

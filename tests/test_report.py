@@ -373,19 +373,6 @@ def test_the_command_says_where_the_page_is_and_shows_published_numbers(scenes):
     assert wrong.stderr.startswith("Error: --published none.csv cannot be read")
 
 
-@pytest.fixture
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip("there is no Chromium on this machine")
-    with playwright.sync_playwright() as p:
-        found = p.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield found
-        found.close()
-
-
 def opened(browser, path, width=1280, **how):
     """A tab with the page, and what it complained of or asked the network for."""
     tab = browser.new_context(viewport={"width": width, "height": 900}, **how).new_page()
