@@ -280,7 +280,7 @@ def test_a_model_whose_score_does_not_divide_is_not_asked(open_page):
 def held(page):
     """Have the next answers wait; gives what lets them go."""
     waiting = []
-    page.route("**/api/search", waiting.append)
+    page.route("**/api/search", lambda route: waiting.append(route))
 
     def release():
         while not waiting:
