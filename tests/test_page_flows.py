@@ -278,14 +278,21 @@ def test_a_model_whose_score_does_not_divide_is_not_asked(open_page):
 
 
 def held(page):
-    """Have the next answers wait; gives what lets them go."""
-    waiting = []
-    page.route("**/api/search", lambda route: waiting.append(route))
+    """Have answers wait; gives what lets them go."""
+    waiting, released = [], []
+
+    def hold(route):
+        if released:
+            route.continue_()
+        else:
+            waiting.append(route)
+
+    page.route("**/api/search", hold)
 
     def release():
         while not waiting:
             page.wait_for_timeout(20)
-        page.unroute("**/api/search")
+        released.append(True)
         for route in waiting:
             route.continue_()
 
@@ -299,9 +306,9 @@ def test_a_click_on_a_result_that_is_still_to_come_is_done_when_it_is_there(open
     page.fill("#text", "make it red")
     page.press("#text", "Enter")
     expect(page.locator("#grid .waiting").nth(2)).to_be_visible()
-    page.locator("#grid li[data-index='2'] a").click()
+    page.locator("#grid li[data-index='1'] a").click()
     release()
-    expect(page.locator("#large-place")).to_contain_text("3 of 40")
+    expect(page.locator("#large-title")).to_have_text(f"{rows(page)[1]:04d}.png")
 
 
 def test_what_is_done_after_a_click_takes_its_place(open_page):

@@ -6,6 +6,10 @@ const GAP = 14;
 const MORE = 600; // pixels above and below the window that are filled too
 const LOAD_EVERY = 80; // ms: what is scrolled past at once is never loaded
 const CAPTION = 28;
+const SLIP = 10; // pixels that a pointer may move between press and release
+
+// Whether a click asks for a tab or a window of its own.
+const other = (event) => event.ctrlKey || event.metaKey || event.shiftKey;
 
 export class Grid {
   // `list`: an empty <ul>.  `pick(item)`: an item was chosen, to go on from.
@@ -24,6 +28,7 @@ export class Grid {
       addEventListener(kind, () => (this.wanted = this.down = null), true);
     }
     list.addEventListener("pointerdown", (event) => (this.down = this.at(event)));
+    addEventListener("pointerup", (event) => this.released(event), true); // where its tile is gone, no click comes
   }
 
   // `item(index)`: { href, src, label, rank, score, note } (the last three may be absent), or null:
@@ -283,22 +288,25 @@ export class Grid {
 
   // The item at which an event is, and what it would do; null: at none.
   at(event) {
+    if (event.button || other(event) || event.target.closest(".actions")) return null;
     const tile = event.target.closest("li");
     const index = tile && Number(tile.dataset.index);
     const item = tile && this.item(index);
     const { open, pick, lists } = this;
-    return item && { lists, choose: () => (open ? open(index) : pick(item, index)) };
+    return item && { lists, at: [event.clientX, event.clientY], choose: () => (open ? open(index) : pick(item, index)) };
+  }
+
+  released({ clientX, clientY }) {
+    const { down } = this;
+    if (!down || down.lists === this.lists) return;
+    this.down = null;
+    if (Math.hypot(clientX - down.at[0], clientY - down.at[1]) < SLIP) down.choose();
   }
 
   click(event) {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return; // a tab of its own
-    if (event.target.closest(".actions")) return;
-    const { down } = this;
     const tile = event.target.closest("li");
-    if (!tile && !down) return;
+    if (!tile || other(event) || event.target.closest(".actions")) return;
     event.preventDefault();
-    if (down && down.lists !== this.lists) return down.choose();
-    if (!tile) return;
     const index = Number(tile.dataset.index);
     if (this.item(index)) this.choose(index);
     else this.wanted = index;
