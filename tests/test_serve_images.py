@@ -71,7 +71,7 @@ def test_a_folder_that_is_not_there():
 
 
 def test_the_end_waits_for_no_thread_and_loses_no_word():
-    """One that works for a caller who was told that it took too long is there for ten minutes here."""
+    """One may still work for a caller who was told that it took too long."""
     said = (
         "import threading, time\n"
         "from cqr.search.server.serve import leave\n"
