@@ -735,6 +735,7 @@ def test_a_detector_that_is_being_loaded_is_waited_for_and_can_be_cancelled(open
 
 def states(page, service):
     """Each state by its name, once it is there."""
+    with_shares(page, [0.7, 0.35, -0.05])
     page.goto(service)
     expect(page.locator("#grid img.here").first).to_be_visible()
     yield "gallery"
@@ -754,6 +755,7 @@ def states(page, service):
     page.keyboard.press(" ")
     page.locator("#large-boxes").check()
     expect(page.locator("#large-objects .chips button").first).to_be_visible()
+    page.locator("#large-why button").first.click()
     yield "large"
     page.keyboard.press("Escape")
     page.locator("#mark-another").click()
