@@ -61,10 +61,10 @@ def results(page: Page, options: argparse.Namespace) -> None:
 
 
 def large(page: Page, options: argparse.Namespace) -> None:
-    """A result, and its objects."""
+    """A result, and what its regions add to its score."""
     results(page, options)
     page.locator("#grid a").first.click()
-    page.locator("#large-boxes").check()
+    page.locator("#large-why button").first.click()
 
 
 def steps(page: Page, options: argparse.Namespace) -> None:
