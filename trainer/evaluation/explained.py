@@ -22,8 +22,9 @@ CLEAR = 0.25
 """A way is shown if it is this far, or further, from chance to 100 %."""
 
 
-ALIKE = 1.5
-"""Times its equal share: a region that adds less than this has nothing to say; as on the page."""
+ALIKE = 1.2
+"""Times its equal share: if no region adds more than this, their shares say nothing.  The page of
+`cqr serve` has the same number."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 // In words: where a word looks, what a text changes, what a region adds to a score.
 
 const NAMED = 3; // regions whose share is said
-const ALIKE = 1.5; // times the share that each would have: less than this is nothing to say
+// Times the share that each region would have, if all had the same: less than this is nothing to say.
+const ALIKE = { attention: 1.5, share: 1.2 };
 
 // `way` is what the weights are: where a word looks, what a whole text changes, or what a region adds.
 export function said({ words, boxes, weights: all, way, said: how, ...rest }, at) {
@@ -30,7 +31,8 @@ function added({ shares, score, regions }, at) {
 }
 
 // Whether no weight is much more than an equal one: then there is nothing to say.
-export const alike = (weights) => weights.length > 1 && Math.max(...weights) < ALIKE / weights.length;
+export const alike = (weights, way = "attention") =>
+  weights.length > 1 && Math.max(...weights) < ALIKE[way] / weights.length;
 
 const percent = (share) => `${share < 0 ? "−" : ""}${Math.round(100 * Math.abs(share))} %`;
 
@@ -38,7 +40,7 @@ const percent = (share) => `${share < 0 ? "−" : ""}${Math.round(100 * Math.abs
 // matter first; null where they say nothing: of one region, or of regions that add alike.
 export function divided({ boxes, shares: added, score }) {
   const shares = added.map((share) => share / score);
-  if (!(score > 0) || boxes.length < 2 || alike(shares)) return null;
+  if (!(score > 0) || boxes.length < 2 || alike(shares, "share")) return null;
   const order = shares.map((_, region) => region).filter((region) => Math.abs(shares[region]) >= 0.01);
   order.sort((a, b) => Math.abs(shares[b]) - Math.abs(shares[a]));
   return { way: "share", boxes, shares, score, order, name: (region) => `${spot(boxes[region])} ${percent(shares[region])}` };
