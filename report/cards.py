@@ -185,7 +185,7 @@ def spot(box: NDArray[np.float32]) -> str:
 
 
 def _percent(part: float) -> str:
-    return f"{'−' if part < 0 else ''}{abs(100 * part):.0f} %"
+    return f"{'−' if part < 0 else ''}{abs(100 * part):.0f}\u00a0%"
 
 
 def _path(box: NDArray[np.float32], picture: Picture) -> str:

@@ -205,7 +205,8 @@ def test_shares_are_drawn_and_said_where_they_say_something():
     answer = examples.Answer("lbf", 1, names, [0.8] * 6, [alike, some, None, against, one])
     album = pictures.Album({n: pictures.Picture(n, f"p{n}", 100, 100, None) for n in names})
     found = Page(cards._why(answer, album))
-    assert found.texts("figcaption") == ["2: top left 60 %, middle center 30 %, bottom center 15 %"]
+    [said] = found.texts("figcaption")
+    assert said.replace("\u00a0", " ") == "2: top left 60 %, middle center 30 %, bottom center 15 %"
     assert [e["fill-opacity"] for e in found.all("path", "heat")] == ["0.55", "0.28", "0.14"]
     assert found.all("details")
     none = examples.Answer("lbf", 1, names, [0.8] * 6, [alike, None])
