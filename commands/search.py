@@ -194,7 +194,7 @@ def serve(
     from cqr.search.command import index as bring_up_to_date
     from cqr.search.engine import Engine
     from cqr.search.server.collected import Collected
-    from cqr.search.server.serve import needed
+    from cqr.search.server.serve import leave, needed
     from cqr.search.server.serve import serve as answer
     from cqr.search.server.suggestions import suggestions
     from cqr.trainer.training.runs import Run
@@ -230,6 +230,7 @@ def serve(
         beside=second,
         journal=journal,
     )
+    leave()
 
 
 def _extracted(images: Path, device: str) -> Path:

@@ -24,6 +24,11 @@ CLEAR = 0.25
 """A way is shown if it is this far, or further, from chance to 100 %."""
 
 
+ALIKE = 1.2
+"""Times its equal share: if no region adds more than this, their shares say nothing.  The page of
+`cqr serve` has the same number."""
+
+
 @dataclass(frozen=True)
 class Shown:
     """The way of pointing that a page shows.
@@ -65,6 +70,14 @@ class Shares:
     boxes: NDArray[np.float32]
     shares: NDArray[np.float32]
     score: float
+
+    def parts(self) -> NDArray[np.float32]:
+        """K shares of the score; none, so K = 0, where they say nothing: of one region, of a score
+        that is not above 0, or of regions that all add alike.
+        """
+        parts: NDArray[np.float32] = self.shares / max(self.score, 1e-9)
+        clear = self.score > 0 and len(parts) > 1 and parts.max() >= ALIKE / len(parts)
+        return parts if clear else parts[:0]
 
 
 def shown_of(run: Run) -> Shown:
@@ -123,3 +136,24 @@ def explained(
         share = row[: len(mask)][mask] / row.sum().clamp(min=1e-12)
         out.append(Attended([text], boxes[mask].numpy(), share[None].numpy()))
     return out
+
+
+@torch.inference_mode()
+def shares_of(
+    model: RetrievalModel, query: torch.Tensor, regions: RegionBatch, device: torch.device
+) -> list[Shares]:
+    """What each region of images adds to their scores with a query.
+
+    Args:
+        model: one that `divides`, in evaluation mode, on `device`.
+        query: E, a unit vector.
+        regions: of B images.
+    """
+    regions, query = regions.to(device), query.to(device).expand(len(regions.mask), -1)
+    scores = (model.encode_image(regions) * query).sum(1).tolist()
+    found = model.shares(regions, query).float().cpu().numpy()
+    masks, boxes = regions.mask.cpu().numpy(), regions.boxes.cpu().numpy()
+    return [
+        Shares(box[mask], share[mask], score)
+        for box, mask, share, score in zip(boxes, masks, found, scores, strict=True)
+    ]
