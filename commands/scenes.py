@@ -23,7 +23,22 @@ def scenes(
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Processes.", show_default="one a core")
     ] = None,
+    pictures: Annotated[
+        bool,
+        typer.Option(
+            help="Draw the scenes; without, the tables alone are made, which say where each object"
+            " would appear, and nothing needs OpenGL."
+        ),
+    ] = True,
     drawings: Annotated[bool, typer.Option(help="Also draw each scene flat, 64 x 64.")] = True,
+    held_out: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Which eight colour-shape pairs are kept for the test: 0, 1 or 2; no pair is kept"
+            " by two of them.",
+        ),
+    ] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace scenes that are in the folder.")
     ] = False,
@@ -52,7 +67,7 @@ def scenes(
         task = shown.add_task("scenes", total=None)
         outcome = generate(
             out,
-            Settings(seed, references, modifications, drawings),
+            Settings(seed, references, modifications, drawings, held_out, pictures),
             workers=workers or machine.cores(),
             overwrite=overwrite,
             progress=lambda done, total: shown.update(task, completed=done, total=total),
@@ -61,4 +76,6 @@ def scenes(
     for name, counts in outcome.manifest["splits"].items():
         print(f"  {name}: {counts['images']} pictures, {counts['queries']} queries")
     print("The texts call a cube rectangle, a sphere circle and a cylinder triangle")
+    if not pictures:
+        return
     print(f"Next: cqr extract --images {shlex.quote(str(out))} --k 36")

@@ -17,7 +17,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,26 @@ class Settings:
     references: int = 1000
     modifications: int = 16
     drawings: bool = True
+    held_out: int = 0
+    pictures: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < protocol.HELD_OUT:
+            raise UserError(
+                f"--held-out {self.held_out} is none of 0 to {protocol.HELD_OUT - 1}, the choices "
+                "of what is kept for testing"
+            )
+        if self.drawings and not self.pictures:
+            raise UserError("drawings are made beside pictures: give --no-drawings too")
+
+    def told(self) -> dict[str, Any]:
+        """What a manifest holds: of choices that came later, those that are not the default."""
+        later = {f.name: f.default for f in fields(self) if f.name in LATER}
+        return {n: v for n, v in asdict(self).items() if n not in later or v != later[n]}
+
+
+LATER = ("held_out", "pictures")
+"""Settings that manifests were written without before there were such: the default."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +102,8 @@ def generate(
         finished = _finished(out, settings)
         if finished and not overwrite:
             return Outcome(finished, fresh=False)
-        _renderer()  # fails before anything is touched
+        if settings.pictures:
+            _renderer()  # fails before anything is touched
         _make_room(out, settings, overwrite)
         return Outcome(_fill(out, settings, workers, progress), fresh=True)
     except OSError as error:
@@ -94,11 +115,13 @@ def generate(
 
 def _fill(out: Path, settings: Settings, workers: int, progress: Progress) -> dict[str, Any]:
     splits = {
-        name: protocol.make_split(name, settings.references, settings.modifications, settings.seed)
+        name: protocol.make_split(
+            name, settings.references, settings.modifications, settings.seed, settings.held_out
+        )
         for name in SPLITS
     }
     jobs = [
-        Job(out, name, number, scene, settings.seed, settings.drawings)
+        Job(out, name, number, scene, settings.seed, settings.drawings, settings.pictures)
         for name, split in splits.items()
         for number, scene in enumerate(split.scenes)
     ]
@@ -123,9 +146,9 @@ def _manifest(settings: Settings, splits: dict[str, Split]) -> dict[str, Any]:
     return {
         "format": "cqr-scenes",
         "version": 1,
-        **asdict(settings),
+        **settings.told(),
         "image_size": [camera.WIDTH, camera.HEIGHT],
-        "pairs": {name: [list(pair) for pair in protocol.pairs(name)] for name in splits},
+        "pairs": {name: [list(p) for p in protocol.pairs(name, settings.held_out)] for name in splits},
         "splits": {
             name: {"images": len(split.scenes), "queries": len(split.queries)}
             for name, split in splits.items()
@@ -159,7 +182,7 @@ def _finished(out: Path, settings: Settings) -> dict[str, Any] | None:
         for name, counts in manifest["splits"].items()
         for number in range(counts["images"])
     ]
-    folders = ["images", "drawings"] if settings.drawings else ["images"]
+    folders = ["images"] * settings.pictures + ["drawings"] * settings.drawings
     present = all(_names(out / folder).issuperset(names) for folder in folders)
     return manifest if present and all((out / f"{n}.json").exists() for n in SPLITS) else None
 
@@ -186,8 +209,9 @@ def _make_room(out: Path, settings: Settings, overwrite: bool) -> None:
         for old in (out / folder).glob("css_*.png"):
             old.unlink()
     with replacing(out / STARTED) as temporary:
-        temporary.write_text(json.dumps({"format": "cqr-scenes", "version": 1, **asdict(settings)}))
-    (out / "images").mkdir(exist_ok=True)
+        temporary.write_text(json.dumps({"format": "cqr-scenes", "version": 1, **settings.told()}))
+    if settings.pictures:
+        (out / "images").mkdir(exist_ok=True)
     if settings.drawings:
         (out / "drawings").mkdir(exist_ok=True)
 
@@ -204,11 +228,13 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _made_by(manifest: dict[str, Any], settings: Settings) -> bool:
     wanted = {"version": 1, **asdict(settings)}
-    return {key: manifest.get(key) for key in wanted} == wanted
+    usual = {f.name: f.default for f in fields(settings) if f.name in LATER}
+    return {key: manifest.get(key, usual.get(key)) for key in wanted} == wanted
 
 
 def _describe(manifest: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {manifest.get(key)}" for key in asdict(Settings()))
+    told = (key for key in asdict(Settings()) if key in manifest)
+    return ", ".join(f"{key} {manifest[key]}" for key in told)
 
 
 def _names(folder: Path) -> set[str]:
@@ -228,6 +254,7 @@ class Job:
     scene: Scene
     seed: int
     drawing: bool
+    picture: bool = True
 
 
 def _run(jobs: list[Job], workers: int) -> Iterator[dict[str, Any]]:
@@ -262,9 +289,12 @@ def _renderer() -> Renderer:
 
 def _make(job: Job) -> dict[str, Any]:
     view = arrange(job.scene, random.Random(f"{job.seed}/{job.split}/{job.number}"))
-    picture, seen = _renderer().render(view)
     name = f"css_{job.split}_{job.number:06d}.png"
-    Image.fromarray(picture).save(job.out / "images" / name, compress_level=1)
+    if job.picture:
+        picture, seen = _renderer().render(view)
+        Image.fromarray(picture).save(job.out / "images" / name, compress_level=1)
+    else:
+        seen = [Seen(outline.box, None, None) for outline in camera.outlines(view)]
     if job.drawing:
         draw.draw(view).save(job.out / "drawings" / name, compress_level=1)
     return {
@@ -287,6 +317,6 @@ def _record(placed: Placed, seen: Seen, drawing: bool) -> dict[str, Any]:
         "cell": one.place,
         "box": [round(edge, 2) for edge in seen.box],
         "visible_box": seen.visible_box,
-        "visible": round(seen.visible, 3),
+        "visible": None if seen.visible is None else round(seen.visible, 3),
         "drawing_box": draw.box(placed) if drawing else None,
     }

@@ -43,12 +43,12 @@ class Seen:
     Attributes:
         box: (x1, y1, x2, y2) in pixels, of the whole object, hidden parts too.
         visible_box: of the visible part, to half a pixel; None if nothing is visible.
-        visible: the visible fraction of the silhouette, 0 to 1.
+        visible: the visible fraction of the silhouette, 0 to 1; None if it was not looked at.
     """
 
     box: Box
     visible_box: Box | None
-    visible: float
+    visible: float | None
 
 
 class Renderer:
