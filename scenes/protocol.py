@@ -205,6 +205,11 @@ def reference(allowed: tuple[Pair, ...], rng: random.Random) -> Scene:
     return tuple(Object(cell, rng.choice(SIZES), *rng.choice(allowed)) for cell in sorted(cells))
 
 
+def picture_rng(seed: int, split: str, number: int) -> random.Random:
+    """Decides what a scene does not say and its picture must."""
+    return random.Random(f"{seed}/{split}/{number}")
+
+
 def make_split(
     split: str, references: int, modifications_each: int, seed: int, held_out: int = 0
 ) -> Split:
