@@ -96,9 +96,6 @@ LAYOUTS = {
         crowd.arrange,
         _sights,
         _standing,
-        (
-            "The bundled detector was trained on no such scenes: true regions are made by "
-            "benchmarks/true_regions.py",
-        ),
+        ("The bundled detector knows no crowds: docs/datasets/css.md says how they are read",),
     ),
 }

@@ -5,6 +5,7 @@ triangle, counter-clockwise from outside.
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +70,7 @@ def _pointed(sides: int, half_height: float = 1.0) -> Mesh:
     ring = _ring(sides, -half_height)
     top, middle = np.array([0.0, 0.0, half_height]), np.array([0.0, 0.0, -half_height])
     return _flat(
-        [[a, b, top] for a, b in zip(ring, ring[1:], strict=False)]
-        + [[b, a, middle] for a, b in zip(ring, ring[1:], strict=False)]
+        [[a, b, top] for a, b in pairwise(ring)] + [[b, a, middle] for a, b in pairwise(ring)]
     )
 
 
