@@ -27,7 +27,7 @@ LEAST, MOST = 12, 40
 SIZE = 448, 336
 """Pixels of a picture, across and down."""
 RADIUS = {"small": 0.22, "large": 0.38}
-REACH = 330, 310
+REACH = 310, 300
 """Things stand so far from the middle at most, along x and y, in hundredths."""
 GAP = 6
 """Between any two things at least, in hundredths, however they are turned."""
@@ -159,7 +159,7 @@ def arrange(scene: Crowd, rng: random.Random) -> View[Standing]:
     )
     return View(
         standing,
-        camera=near((0, -10.4, 4.9), 0.2),
+        camera=near((0, -11.2, 5.2), 0.2),
         target=near((0, -0.3, 0.1), 0.1),
         lights=(near((-4.5, -3.5, 8), 1), near((6, -5, 5), 1), near((1, 7, 6), 1)),
         size=SIZE,
