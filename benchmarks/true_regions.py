@@ -75,6 +75,8 @@ def main(folder, out):
         np.save(arrays / "sizes.npy", np.array([size for _, size, *_ in rows]))
         np.save(arrays / "count.npy", np.maximum(counts, 1))
         command = ["cqr", "import", arrays, "--out", out]
+        if manifest.get("layout") == "crowd":
+            command += ["--k", str(KS[-1])]
         if manifest.get("pictures", True):
             command += ["--images", folder]
         subprocess.run(command, check=True)
