@@ -9,8 +9,8 @@
 #   test B       --seed 202 --held-out 2   made here, and run once
 # A region is an object's true box, colour, shape and size (benchmarks/true_regions.py), so that
 # composers are compared and no detector, and no detector has seen the pairs that are held out.
-# Sized for a core or two: REFERENCES=200, EPOCHS=15, one seed of every row, then SEEDS of LBF and
-# the three rows that were best on development.  An interrupted comparison goes on.
+# Sized for about an hour of a core, tuning included: REFERENCES=100 (1,600 queries), EPOCHS=12, one
+# seed of every row, then SEEDS of LBF and the three rows that were best on development.  An interrupted comparison goes on.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 place=${1:-artifacts/worlds}
@@ -18,12 +18,12 @@ place=${1:-artifacts/worlds}
 tuning=artifacts/comparisons/tuning/runs.parquet
 [ -e "$place/$tuning" ] || sh "$here/tune.sh" "$place" "$@"
 cd "$place"
-cqr scenes --out test-b --seed 202 --held-out 2 --references "${REFERENCES:-200}" \
+cqr scenes --out test-b --seed 202 --held-out 2 --references "${REFERENCES:-100}" \
   --no-pictures --no-drawings
 [ -e artifacts/test-b.h5 ] || python "$here/true_regions.py" test-b artifacts/test-b.h5
 rows=$(python "$here/trials.py" best "$tuning")
 cqr compare --features artifacts/test-b.h5 --data test-b --out artifacts/comparisons/test-b \
-  --seeds 1 --examples 0 --set "epochs=${EPOCHS:-15}" --models "$rows" "$@"
+  --seeds 1 --examples 0 --set "epochs=${EPOCHS:-12}" --models "$rows" "$@"
 few=$(python "$here/trials.py" few "$tuning")
 cqr compare --features artifacts/test-b.h5 --data test-b --out artifacts/comparisons/test-b-seeds \
-  --seeds "${SEEDS:-3}" --examples 0 --set "epochs=${EPOCHS:-15}" --models "$few" "$@"
+  --seeds "${SEEDS:-3}" --examples 0 --set "epochs=${EPOCHS:-12}" --models "$few" "$@"

@@ -1,13 +1,14 @@
 """The rows of benchmarks/tune.sh and comparison.sh: every composer, and what is tried for each.
 
-    python benchmarks/trials.py tried [N]           rows of `cqr compare --models` on development
+    python benchmarks/trials.py tried N             rows of `cqr compare --models` on development
     python benchmarks/trials.py best RUNS.parquet   rows on test B, each with what did best there
     python benchmarks/trials.py few RUNS.parquet    LBF and the three other rows that did best there
     python benchmarks/trials.py table RUNS.parquet  what was tried, and what did best
 
-Every composer is tried with the same N settings (six, unless said): the first is `cqr train`'s
-own, the others are drawn once, by a fixed seed, for all.  A composer stands on two encoders, TIRG's
-("plain") and LBF's ("lbf encoder"), and is given regions on both.  LBF has encoders of its own.
+Every composer is tried with the same N settings: the first is `cqr train`'s own, the others are
+drawn once, by a fixed seed, for all.  A composer stands on two encoders, TIRG's ("plain") and LBF's
+("on lbf encoder"), and is given regions on both; LBF has encoders of its own.  What is tried is
+tried on LBF's, and on plain ones a composer has what did best there.
 """
 
 import json
@@ -56,6 +57,11 @@ def rows():
     return found
 
 
+def tuned(label):
+    """The row by which the settings of a row are chosen; of several of a model the same."""
+    return label.replace("plain", "on lbf encoder")
+
+
 def typed(label, row, settings, more=""):
     model, choices, dropout = row
     said = [choices, *(f"{dropout if n == 'dropout' else n}={v}" for n, v in settings.items())]
@@ -68,6 +74,7 @@ def tried(count):
         typed(f"{label} / {number}", row, settings)
         for number, settings in enumerate(trials(count))
         for label, row in rows().items()
+        if label == tuned(label)
     )
 
 
@@ -83,7 +90,7 @@ def best(file):
     label, number = runs["row"].str.rsplit(" / ", n=1).str
     runs = runs.assign(label=label, number=number.astype(int))
     done = runs.groupby("number")["label"].nunique()
-    whole = [n for n in sorted(done.index) if done[n] == len(rows())]
+    whole = [n for n in sorted(done.index) if done[n] == len({*map(tuned, rows())})]
     if not whole:
         return {}, runs
     runs = runs[runs["number"].isin(whole)].reset_index(drop=True)
@@ -97,9 +104,9 @@ def chosen(file):
     drawn = trials(1 + max(numbers.values(), default=0))
     found = []
     for label, row in rows().items():
-        found.append(typed(label, row, drawn[numbers.get(label, 0)]))
+        own = drawn[numbers.get(tuned(label), 0)]
+        found.append(typed(label, row, own))
         if label == "lbf":
-            own = drawn[numbers.get(label, 0)]
             for layers in (2, 3):
                 more = f"vep_depth={layers},tep_depth={layers}"
                 found.append(typed(f"lbf of {layers} layers", row, own, more))
@@ -120,7 +127,7 @@ def table(file):
     numbers, runs = best(file)
     drawn = trials(1 + int(runs["number"].max()))
     lines = []
-    for label in rows():
+    for label in dict.fromkeys(map(tuned, rows())):
         own = runs[runs["label"] == label].set_index("number")["R@1"].round(2).to_dict()
         settings = json.dumps(drawn[numbers[label]]) if label in numbers else "not tried"
         lines.append(f"{label}: {settings}, of {own}")
@@ -130,7 +137,7 @@ def table(file):
 def main():
     what, *rest = sys.argv[1:]
     if what == "tried":
-        print(tried(int(rest[0]) if rest else 6))
+        print(tried(int(rest[0])))
     else:
         told = {"best": chosen, "few": few, "table": table}[what](*rest)
         print(told)
