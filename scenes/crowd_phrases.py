@@ -145,12 +145,11 @@ def ordinal(
         if len(alike) < 2 or any(s.visible < SHOWN for s in alike):
             continue
         for side in SIDES:
-            ordered = sorted(alike, key=lambda s, side=side: -along(side, s))  # type: ignore[misc]
-            number = ordered.index(target)
-            beside = [ordered[i] for i in (number - 1, number + 1) if 0 <= i < len(ordered)]
-            clear = all(abs(along(side, s) - along(side, target)) >= MARGIN for s in beside)
-            if number < len(ORDINALS) and clear:
-                fitting.append((said, side, ORDINALS[number]))
+            own = along(side, target)
+            others = [along(side, s) - own for s in alike if s != target]
+            before = sum(more > 0 for more in others)
+            if before < len(ORDINALS) and all(abs(more) >= MARGIN for more in others):
+                fitting.append((said, side, ORDINALS[before]))
     if not fitting:
         return None
     said, side, number = rng.choice(fitting)
