@@ -1,34 +1,23 @@
 #!/bin/sh
-# The learning rate of each peer of benchmarks/comparison.sh: recall on held-out training queries.
+# The same small budget of tuning for LBF and every peer, on the development world alone.
 #
-#   sh benchmarks/tune.sh FOLDER [--epochs 1 ...]   what follows FOLDER goes to `cqr train`
+#   sh benchmarks/tune.sh [FOLDER] [--jobs 1 ...]   what follows FOLDER goes to `cqr compare`
 #
-# FOLDER is that of comparison.sh, once it has extracted.  A line for each model and rate: the mean
-# of R@1, 5, 10 and 50 in the best epoch, and its R@1.  The test queries are not looked at.
+# Every composer on LBF's encoders is trained with the same TRIALS settings of learning rate, loss,
+# dropout and --together (benchmarks/trials.py), and scored on development's own test split, whose
+# pairs of colour and shape are held out in no other world.  What is tuned on is never reported.
+# An interrupted tuning goes on; comparison.sh takes the trials that every row has finished.
+# Every run: FOLDER/artifacts/comparisons/tuning/runs.parquet.
 set -eu
-cd "$1"
-shift
-try() {  # try NAME MODEL..., with each learning rate
-  name=$1
-  shift
-  for lr in 0.0005 0.002 0.005; do
-    mkdir -p "tuning/$name-$lr"
-    cd "tuning/$name-$lr"
-    cqr train --features ../../artifacts/fashion.h5 \
-      --epochs 15 --batch 512 --together 4 --lr $lr "$@"
-    python - "$name" $lr artifacts/runs/*/log.jsonl <<'PYTHON'
-import json, sys
-best = max(map(json.loads, open(sys.argv[3])), key=lambda line: line["score"])
-print(*sys.argv[1:3], f"{best['score']:.2f} {best['recall']['1']:.2f}")
-PYTHON
-    cd ../..
-  done
-}
-for model in compose-ae tirg mrn film relationship parameter-hashing show-and-tell concatenation \
-  image-only text-only; do
-  try $model --model $model --input whole "$@"
-done
-for model in compose-ae tirg mrn; do
-  try $model-mapped --model $model --input regions --set local=mlp "$@"
-done
-try tirg-regions --model tirg --input regions "$@"
+here=$(cd "$(dirname "$0")" && pwd)
+place=${1:-artifacts/worlds}
+[ $# -gt 0 ] && shift
+mkdir -p "$place"
+cd "$place"
+cqr scenes --out development --seed 101 --held-out 1 --references "${REFERENCES:-100}" \
+  --no-pictures --no-drawings
+[ -e artifacts/development.h5 ] ||
+  python "$here/true_regions.py" development artifacts/development.h5
+cqr compare --features artifacts/development.h5 --data development \
+  --out artifacts/comparisons/tuning --seeds 1 --examples 0 \
+  --set "epochs=${EPOCHS:-12}" --models "$(python "$here/trials.py" tried "${TRIALS:-4}")" "$@"

@@ -256,6 +256,6 @@ def inspect(
 
     Example: `cqr inspect artifacts/photos.h5 --show 9`
     """
-    from cqr.pipeline import console
+    from cqr.pipeline import inspection
 
-    console.run_inspect(file, show, save)
+    inspection.inspect(file, show, save)

@@ -23,7 +23,35 @@ def scenes(
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Processes.", show_default="one a core")
     ] = None,
-    drawings: Annotated[bool, typer.Option(help="Also draw each scene flat, 64 x 64.")] = True,
+    pictures: Annotated[
+        bool,
+        typer.Option(
+            help="Draw the scenes; without, the tables alone are made, which say where each object"
+            " would appear, and nothing needs OpenGL."
+        ),
+    ] = True,
+    drawings: Annotated[
+        bool | None,
+        typer.Option(
+            help="Also draw each scene flat, 64 x 64.", show_default="of the grid, with pictures"
+        ),
+    ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="grid, or crowd: 12 to 40 things of seven shapes on free places, that hide one"
+            " another in part, in pictures of 448 x 336; told by relation, number and negation.",
+        ),
+    ] = "grid",
+    held_out: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Which eight colour-shape pairs are kept for the test: 0, 1 or 2; no pair is kept"
+            " by two of them.",
+        ),
+    ] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace scenes that are in the folder.")
     ] = False,
@@ -46,13 +74,22 @@ def scenes(
 
     from cqr.progress import bar
     from cqr.scenes.generate import Settings, generate
+    from cqr.scenes.layouts import LAYOUTS
 
     columns = "scenes", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with bar(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task("scenes", total=None)
         outcome = generate(
             out,
-            Settings(seed, references, modifications, drawings),
+            Settings(
+                seed,
+                references,
+                modifications,
+                (pictures and layout == "grid") if drawings is None else drawings,
+                held_out,
+                pictures,
+                layout,
+            ),
             workers=workers or machine.cores(),
             overwrite=overwrite,
             progress=lambda done, total: shown.update(task, completed=done, total=total),
@@ -60,5 +97,8 @@ def scenes(
     print(f"{out} is complete" + ("" if outcome.fresh else " already: nothing to do"))
     for name, counts in outcome.manifest["splits"].items():
         print(f"  {name}: {counts['images']} pictures, {counts['queries']} queries")
-    print("The texts call a cube rectangle, a sphere circle and a cylinder triangle")
+    for line in LAYOUTS[layout].told:
+        print(line)
+    if not pictures:
+        return
     print(f"Next: cqr extract --images {shlex.quote(str(out))} --k 36")

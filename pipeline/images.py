@@ -1,6 +1,7 @@
 """Turn any picture file into upright 8-bit RGB, or say why not."""
 
 import contextlib
+import errno
 import io
 import os
 import stat
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 from PIL.JpegImagePlugin import JpegImageFile
+
+from cqr.errors import UserError, scarcity
 
 MAX_PIXELS = 100_000_000
 """A larger picture is refused: 100 million pixels are 300 MB once decoded."""
@@ -70,6 +73,9 @@ def size(path: Path) -> tuple[int, int]:
 
     It is for sorting: a header may promise what the pixels do not keep, or
     leave the orientation to the end of the file.
+
+    Raises:
+        UserError: the machine has no descriptor or no memory left for it.
     """
     try:
         with _opened(path) as image:
@@ -78,7 +84,7 @@ def size(path: Path) -> tuple[int, int]:
             # For TIFF, Pillow gives the upright size from the start.
             apart = "exif" in image.info if image.format == "PNG" else image.format != "TIFF"
             turned = apart and _is_turned(image)
-    except MemoryError:
+    except (MemoryError, UserError):
         raise
     except Exception:
         return 0, 0
@@ -112,6 +118,7 @@ def decoded(
     Raises:
         Refused: not a regular file, empty, no picture of FORMATS, damaged, more than
             `max_pixels`, or of pixels whose range is not known.
+        UserError: the machine has no descriptor or no memory left for it.
     """
     with _opened(source, max_pixels) as image:
         try:
@@ -136,6 +143,7 @@ def decoded(
         except (MemoryError, Refused):
             raise
         except Exception as error:  # decoders raise nearly anything on damaged data
+            _check_scarce(error, source)
             raise Refused(f"is truncated or damaged ({sentence(error)})") from error
 
 
@@ -158,6 +166,7 @@ def _opened(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except (Refused, MemoryError):
         raise
     except Exception as error:
+        _check_scarce(error, source)
         known = isinstance(error, OSError) and error.errno is not None
         what = "cannot be opened" if known else "is truncated or damaged"
         raise Refused(f"{what} ({sentence(error)})") from error
@@ -167,6 +176,13 @@ def _opened(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             f"has {image.width} x {image.height} pixels, more than the limit of {max_pixels:,}"
         )
     return image
+
+
+def _check_scarce(error: Exception, source: Path | bytes) -> None:
+    """Raises UserError where the machine is at fault: then the picture is not to be passed over."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        what = "a picture" if isinstance(source, bytes) else source
+        raise UserError(f"cannot read {what}: {scarcity(error)}") from error
 
 
 def _codec(source: Path | bytes) -> str:

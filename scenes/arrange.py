@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from cqr.scenes.protocol import Object, Scene
 
@@ -9,10 +10,38 @@ PITCH = (2.35, 2.5)
 """From one cell to the next, along x and y, in the units of `RADIUS`."""
 OFFSET = 0.25
 """An object lies up to this far from the middle of its cell, along x and y."""
+SIZE = 224, 168
+"""Pixels of a picture, across and down."""
 RADIUS = {"small": 0.42, "large": 0.78}
 
 Point = tuple[float, float, float]
 """x to the right, y away from the camera, z up; the ground is z = 0."""
+
+
+class Solid(Protocol):
+    """What a picture needs to know of a thing that stands on the ground.
+
+    Attributes:
+        position: of its middle, along x and y.
+        radius: its mesh is so many times the unit's.
+        mesh: a name in `meshes.SOLIDS`.
+        color: a name in `render.COLORS`.
+        turn: about the vertical, in degrees.
+        metal: shiny, else dull.
+    """
+
+    @property
+    def position(self) -> tuple[float, float]: ...
+    @property
+    def radius(self) -> float: ...
+    @property
+    def mesh(self) -> str: ...
+    @property
+    def color(self) -> str: ...
+    @property
+    def turn(self) -> float: ...
+    @property
+    def metal(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -38,18 +67,38 @@ class Placed:
             (1 - row) * PITCH[1] + self.offset[1],
         )
 
+    @property
+    def radius(self) -> float:
+        return RADIUS[self.object.size]
+
+    @property
+    def mesh(self) -> str:
+        return self.object.shape
+
+    @property
+    def color(self) -> str:
+        return self.object.color
+
+
+S = TypeVar("S", bound=Solid, covariant=True)
+
 
 @dataclass(frozen=True)
-class View:
-    """All that a picture shows.  The first of the three lights casts the shadows."""
+class View(Generic[S]):
+    """All that a picture shows.  The first of the three lights casts the shadows.
 
-    objects: tuple[Placed, ...]
+    Attributes:
+        size: of the picture, width and height in pixels.
+    """
+
+    objects: tuple[S, ...]
     camera: Point
     target: Point
     lights: tuple[Point, Point, Point]
+    size: tuple[int, int] = SIZE
 
 
-def arrange(scene: Scene, rng: random.Random) -> View:
+def arrange(scene: Scene, rng: random.Random) -> View[Placed]:
     """One of the many pictures of a scene."""
 
     def near(point: Point, spread: float) -> Point:

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cqr.scenes import meshes
-from cqr.scenes.arrange import RADIUS, Placed, Point, View
+from cqr.scenes.arrange import SIZE, Point, Solid, View
 
-WIDTH, HEIGHT = 224, 168
+WIDTH, HEIGHT = SIZE
+"""Of a picture of the grid; that of a crowd is larger."""
 FIELD_OF_VIEW = 46.0
 """Across the picture's width, in degrees."""
 
@@ -29,47 +30,56 @@ class Outline:
     area: float
 
 
-def view_projection(view: View) -> Floats:
+def view_projection(view: View[Solid]) -> Floats:
     """4 x 4, from the world to clip coordinates of the camera."""
-    return _perspective(FIELD_OF_VIEW, WIDTH / HEIGHT, 0.5, 60) @ _look_at(view.camera, view.target)
+    width, height = view.size
+    return _perspective(FIELD_OF_VIEW, width / height, 0.5, 60) @ _look_at(view.camera, view.target)
 
 
-def light_projection(view: View) -> Floats:
+def light_projection(view: View[Solid]) -> Floats:
     """4 x 4, from the world to clip coordinates of the light that casts shadows."""
     return _perspective(62, 1, 2, 25) @ _look_at(view.lights[0], (0, 0, 0), up=(0, 1, 0))
 
 
-def model(placed: Placed) -> Floats:
+def model(placed: Solid) -> Floats:
     """4 x 4, from a unit mesh to the object where it stands, on the ground."""
-    radius = RADIUS[placed.object.size]
+    radius = placed.radius
     turn = math.radians(placed.turn)
     cos, sin = math.cos(turn) * radius, math.sin(turn) * radius
     x, y = placed.position
-    z = radius * meshes.HALF_HEIGHT[placed.object.shape]
+    z = radius * meshes.HALF_HEIGHT[placed.mesh]
     return np.array([[cos, -sin, 0, x], [sin, cos, 0, y], [0, 0, radius, z], [0, 0, 0, 1]])
 
 
-def outlines(view: View) -> list[Outline]:
+def outlines(view: View[Solid]) -> list[Outline]:
     """Box and silhouette of each object.  All shapes are convex: a silhouette is a convex hull."""
-    projection, eye = view_projection(view), np.array(view.camera)
+    width, height = view.size
     found = []
-    for placed in view.objects:
-        matrix = model(placed)
-        if placed.object.shape == "circle":
-            points = _rim(matrix[:3, 3], RADIUS[placed.object.size], eye)
-        else:
-            points = meshes.CORNERS[placed.object.shape] @ matrix[:3, :3].T + matrix[:3, 3]
-        pixels = _project(points, projection)
+    for pixels in silhouettes(view):
         (x1, y1), (x2, y2) = pixels.min(axis=0), pixels.max(axis=0)
-        box = max(x1, 0.0), max(y1, 0.0), min(x2, WIDTH), min(y2, HEIGHT)
+        box = max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)
         found.append(
             Outline((float(box[0]), float(box[1]), float(box[2]), float(box[3])), hull_area(pixels))
         )
     return found
 
 
-def hull_area(points: Floats) -> float:
-    """Area of the convex hull of N x 2 points (Andrew's monotone chain, shoelace formula)."""
+def silhouettes(view: View[Solid]) -> list[Floats]:
+    """For each object N x 2 points in pixels, of which the convex hull is where it appears."""
+    projection, eye = view_projection(view), np.array(view.camera)
+    found = []
+    for placed in view.objects:
+        matrix = model(placed)
+        if placed.mesh == "circle":
+            points = _rim(matrix[:3, 3], placed.radius, eye)
+        else:
+            points = meshes.CORNERS[placed.mesh] @ matrix[:3, :3].T + matrix[:3, 3]
+        found.append(_project(points, projection, view.size))
+    return found
+
+
+def hull(points: Floats) -> list[list[float]]:
+    """The corners of the convex hull of N x 2 points, in order (Andrew's monotone chain)."""
 
     def half(ordered: list[list[float]]) -> list[list[float]]:
         chain: list[list[float]] = []
@@ -83,7 +93,12 @@ def hull_area(points: Floats) -> float:
         return chain[:-1]
 
     ordered = points[np.lexsort((points[:, 1], points[:, 0]))].tolist()
-    x, y = np.array(half(ordered) + half(ordered[::-1])).T
+    return half(ordered) + half(ordered[::-1])
+
+
+def hull_area(points: Floats) -> float:
+    """Area of the convex hull of N x 2 points (shoelace formula)."""
+    x, y = np.array(hull(points)).T
     return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
 
 
@@ -101,10 +116,10 @@ def _rim(center: Floats, radius: float, eye: Floats) -> Floats:
     return points
 
 
-def _project(points: Floats, projection: Floats) -> Floats:
+def _project(points: Floats, projection: Floats, size: tuple[int, int]) -> Floats:
     clip = np.c_[points, np.ones(len(points))] @ projection.T
     x, y = (clip[:, :2] / clip[:, 3:]).T
-    pixels: Floats = np.c_[(x + 1) / 2 * WIDTH, (1 - y) / 2 * HEIGHT]
+    pixels: Floats = np.c_[(x + 1) / 2 * size[0], (1 - y) / 2 * size[1]]
     return pixels
 
 

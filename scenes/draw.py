@@ -23,7 +23,7 @@ def box(placed: Placed) -> tuple[int, int, int, int]:
     return x - half, y - half, x + half, y + half
 
 
-def draw(view: View) -> Image.Image:
+def draw(view: View[Placed]) -> Image.Image:
     """A white square with a flat rectangle, circle or triangle for each object."""
     picture = Image.new("RGB", (SIZE, SIZE), "white")
     pen = ImageDraw.Draw(picture)

@@ -1,6 +1,6 @@
 """Writes a folder of generated data: pictures, drawings, queries, and what is where.
 
-    OUT/images/css_SPLIT_000000.png      224 x 168; SPLIT is train or test
+    OUT/images/css_SPLIT_000000.png      224 x 168, of crowds 448 x 336; SPLIT is train or test
     OUT/drawings/css_SPLIT_000000.png    64 x 64, the same scenes drawn flat (unless left out)
     OUT/train.json, test.json            {"images": [...], "queries": [...]}
     OUT/scenes.json                      settings, pairs, counts; written last: the folder is whole
@@ -12,12 +12,11 @@ and its number, so the bytes do not depend on how the work was shared out.
 import functools
 import json
 import os
-import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,10 @@ from PIL import Image
 
 from cqr.atomic import replacing
 from cqr.errors import UserError
-from cqr.scenes import camera, draw, protocol
-from cqr.scenes.arrange import Placed, arrange
-from cqr.scenes.protocol import SPLITS, Scene, Split
-from cqr.scenes.render import Renderer, Seen
+from cqr.scenes import draw, protocol
+from cqr.scenes.layouts import LAYOUTS
+from cqr.scenes.protocol import SPLITS
+from cqr.scenes.render import Renderer
 from cqr.typed import parsed
 
 DONE = "scenes.json"
@@ -50,6 +49,31 @@ class Settings:
     references: int = 1000
     modifications: int = 16
     drawings: bool = True
+    held_out: int = 0
+    pictures: bool = True
+    layout: str = "grid"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < protocol.HELD_OUT:
+            raise UserError(
+                f"--held-out {self.held_out} is none of 0 to {protocol.HELD_OUT - 1}, the choices "
+                "of what is kept for testing"
+            )
+        if self.drawings and not self.pictures:
+            raise UserError("drawings are made beside pictures: give --no-drawings too")
+        if self.layout not in LAYOUTS:
+            raise UserError(f"--layout {self.layout} is none of {', '.join(LAYOUTS)}")
+        if self.drawings and self.layout != "grid":
+            raise UserError("only scenes of the grid are drawn flat: give --no-drawings too")
+
+    def told(self) -> dict[str, Any]:
+        """What a manifest holds: of choices that came later, those that are not the default."""
+        later = {f.name: f.default for f in fields(self) if f.name in LATER}
+        return {n: v for n, v in asdict(self).items() if n not in later or v != later[n]}
+
+
+LATER = ("held_out", "pictures", "layout")
+"""Settings that manifests were written without before there were such: the default."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +106,8 @@ def generate(
         finished = _finished(out, settings)
         if finished and not overwrite:
             return Outcome(finished, fresh=False)
-        _renderer()  # fails before anything is touched
+        if settings.pictures:
+            _renderer(LAYOUTS[settings.layout].size)  # fails before anything is touched
         _make_room(out, settings, overwrite)
         return Outcome(_fill(out, settings, workers, progress), fresh=True)
     except OSError as error:
@@ -94,11 +119,13 @@ def generate(
 
 def _fill(out: Path, settings: Settings, workers: int, progress: Progress) -> dict[str, Any]:
     splits = {
-        name: protocol.make_split(name, settings.references, settings.modifications, settings.seed)
+        name: LAYOUTS[settings.layout].make_split(
+            name, settings.references, settings.modifications, settings.seed, settings.held_out
+        )
         for name in SPLITS
     }
     jobs = [
-        Job(out, name, number, scene, settings.seed, settings.drawings)
+        Job(out, name, number, scene, settings)
         for name, split in splits.items()
         for number, scene in enumerate(split.scenes)
     ]
@@ -119,13 +146,16 @@ def _fill(out: Path, settings: Settings, workers: int, progress: Progress) -> di
     return manifest
 
 
-def _manifest(settings: Settings, splits: dict[str, Split]) -> dict[str, Any]:
+def _manifest(settings: Settings, splits: dict[str, Any]) -> dict[str, Any]:
+    layout = LAYOUTS[settings.layout]
     return {
         "format": "cqr-scenes",
         "version": 1,
-        **asdict(settings),
-        "image_size": [camera.WIDTH, camera.HEIGHT],
-        "pairs": {name: [list(pair) for pair in protocol.pairs(name)] for name in splits},
+        **settings.told(),
+        "image_size": list(layout.size),
+        "pairs": {
+            name: [list(p) for p in layout.pairs(name, settings.held_out)] for name in splits
+        },
         "splits": {
             name: {"images": len(split.scenes), "queries": len(split.queries)}
             for name, split in splits.items()
@@ -133,7 +163,7 @@ def _manifest(settings: Settings, splits: dict[str, Split]) -> dict[str, Any]:
     }
 
 
-def _write_table(path: Path, images: list[dict[str, Any]], split: Split) -> None:
+def _write_table(path: Path, images: list[dict[str, Any]], split: Any) -> None:
     """One record a line, so that people can read it, too."""
 
     def lines(records: list[dict[str, Any]]) -> str:
@@ -159,7 +189,7 @@ def _finished(out: Path, settings: Settings) -> dict[str, Any] | None:
         for name, counts in manifest["splits"].items()
         for number in range(counts["images"])
     ]
-    folders = ["images", "drawings"] if settings.drawings else ["images"]
+    folders = ["images"] * settings.pictures + ["drawings"] * settings.drawings
     present = all(_names(out / folder).issuperset(names) for folder in folders)
     return manifest if present and all((out / f"{n}.json").exists() for n in SPLITS) else None
 
@@ -186,8 +216,9 @@ def _make_room(out: Path, settings: Settings, overwrite: bool) -> None:
         for old in (out / folder).glob("css_*.png"):
             old.unlink()
     with replacing(out / STARTED) as temporary:
-        temporary.write_text(json.dumps({"format": "cqr-scenes", "version": 1, **asdict(settings)}))
-    (out / "images").mkdir(exist_ok=True)
+        temporary.write_text(json.dumps({"format": "cqr-scenes", "version": 1, **settings.told()}))
+    if settings.pictures:
+        (out / "images").mkdir(exist_ok=True)
     if settings.drawings:
         (out / "drawings").mkdir(exist_ok=True)
 
@@ -204,11 +235,13 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _made_by(manifest: dict[str, Any], settings: Settings) -> bool:
     wanted = {"version": 1, **asdict(settings)}
-    return {key: manifest.get(key) for key in wanted} == wanted
+    usual = {f.name: f.default for f in fields(settings) if f.name in LATER}
+    return {key: manifest.get(key, usual.get(key)) for key in wanted} == wanted
 
 
 def _describe(manifest: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {manifest.get(key)}" for key in asdict(Settings()))
+    told = (key for key in asdict(Settings()) if key in manifest)
+    return ", ".join(f"{key} {manifest[key]}" for key in told)
 
 
 def _names(folder: Path) -> set[str]:
@@ -225,9 +258,8 @@ class Job:
     out: Path
     split: str
     number: int
-    scene: Scene
-    seed: int
-    drawing: bool
+    scene: Any
+    settings: Settings
 
 
 def _run(jobs: list[Job], workers: int) -> Iterator[dict[str, Any]]:
@@ -255,38 +287,29 @@ def _start_worker() -> None:
 
 
 @functools.cache
-def _renderer() -> Renderer:
-    """One a process."""
-    return Renderer()
+def _renderer(size: tuple[int, int]) -> Renderer:
+    """One a process and size."""
+    return Renderer(size)
 
 
 def _make(job: Job) -> dict[str, Any]:
-    view = arrange(job.scene, random.Random(f"{job.seed}/{job.split}/{job.number}"))
-    picture, seen = _renderer().render(view)
+    settings, layout = job.settings, LAYOUTS[job.settings.layout]
+    rng = protocol.picture_rng(settings.seed, job.split, job.number)
+    view = layout.arrange(job.scene, rng)
     name = f"css_{job.split}_{job.number:06d}.png"
-    Image.fromarray(picture).save(job.out / "images" / name, compress_level=1)
-    if job.drawing:
+    if settings.pictures:
+        picture, seen = _renderer(layout.size).render(view)
+        Image.fromarray(picture).save(job.out / "images" / name, compress_level=1)
+    else:
+        seen = layout.look(view)
+    if settings.drawings:
         draw.draw(view).save(job.out / "drawings" / name, compress_level=1)
     return {
         "file": f"images/{name}",
-        "drawing": f"drawings/{name}" if job.drawing else None,
-        "caption": protocol.caption(job.scene),
+        "drawing": f"drawings/{name}" if settings.drawings else None,
+        "caption": layout.caption(job.scene),
         "objects": [
-            _record(placed, shown, job.drawing)
-            for placed, shown in zip(view.objects, seen, strict=True)
+            layout.record(one, shown, settings.drawings)
+            for one, shown in zip(view.objects, seen, strict=True)
         ],
-    }
-
-
-def _record(placed: Placed, seen: Seen, drawing: bool) -> dict[str, Any]:
-    one = placed.object
-    return {
-        "shape": one.shape,
-        "color": one.color,
-        "size": one.size,
-        "cell": one.place,
-        "box": [round(edge, 2) for edge in seen.box],
-        "visible_box": seen.visible_box,
-        "visible": round(seen.visible, 3),
-        "drawing_box": draw.box(placed) if drawing else None,
     }

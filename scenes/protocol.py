@@ -113,14 +113,22 @@ class Split:
     queries: tuple[Query, ...]
 
 
-def pairs(split: str) -> tuple[Pair, ...]:
+HELD_OUT = 3
+"""Choices of the pairs that occur only in testing; no pair is in two of them."""
+
+
+def pairs(split: str, held_out: int = 0) -> tuple[Pair, ...]:
     """The 16 of the 24 colour-shape pairs that occur in a split.
 
     Eight occur in both splits, eight only in training, eight only in testing;
     every colour and every shape occurs in both.  The same for every seed, so
     that what is trained on one generated set may be tested on another.
+
+    Args:
+        held_out: 0, 1 or 2.  The eight pairs that are kept for testing by one of them are
+            in the training of the two others, so the three part all 24 pairs.
     """
-    absent = {"train": 1, "test": 0}[split]
+    absent = ({"train": 1, "test": 0}[split] + held_out) % len(SHAPES)
     return tuple(
         (color, SHAPES[(i + step) % len(SHAPES)])
         for i, color in enumerate(COLORS)
@@ -197,13 +205,20 @@ def reference(allowed: tuple[Pair, ...], rng: random.Random) -> Scene:
     return tuple(Object(cell, rng.choice(SIZES), *rng.choice(allowed)) for cell in sorted(cells))
 
 
-def make_split(split: str, references: int, modifications_each: int, seed: int) -> Split:
+def picture_rng(seed: int, split: str, number: int) -> random.Random:
+    """Decides what a scene does not say and its picture must."""
+    return random.Random(f"{seed}/{split}/{number}")
+
+
+def make_split(
+    split: str, references: int, modifications_each: int, seed: int, held_out: int = 0
+) -> Split:
     """The scenes and queries of "train" or "test"; the same for the same arguments.
 
     No two references are the same scene.
     """
     rng = random.Random(f"{seed}/{split}")
-    allowed = pairs(split)
+    allowed = pairs(split, held_out)
     distinct: dict[Scene, None] = {}
     while len(distinct) < references:
         distinct.setdefault(reference(allowed, rng))

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from cqr.errors import UserError
 from cqr.scenes import camera, meshes, shaders
-from cqr.scenes.arrange import View
-from cqr.scenes.camera import HEIGHT, WIDTH
+from cqr.scenes.arrange import SIZE, Solid, View
 
 COLORS = {
     "gray": (87, 87, 87),
@@ -43,12 +42,12 @@ class Seen:
     Attributes:
         box: (x1, y1, x2, y2) in pixels, of the whole object, hidden parts too.
         visible_box: of the visible part, to half a pixel; None if nothing is visible.
-        visible: the visible fraction of the silhouette, 0 to 1.
+        visible: the visible fraction of the silhouette, 0 to 1; None if it was not looked at.
     """
 
     box: Box
     visible_box: Box | None
-    visible: float
+    visible: float | None
 
 
 class Renderer:
@@ -58,11 +57,15 @@ class Renderer:
     OpenGL compiles for the processor that it finds, so bytes may differ in
     the last bit on another.
 
+    Args:
+        size: of the pictures, width and height in pixels.
+
     Raises:
         UserError: moderngl is absent, or no OpenGL 3.3 can be opened.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: tuple[int, int] = SIZE) -> None:
+        self.size = size
         # Mesa's software renderer would start a thread a core in every process.
         os.environ.setdefault("LP_NUM_THREADS", "0")
         self._gl = gl = _open()
@@ -81,7 +84,7 @@ class Renderer:
         self._shadow_map.compare_func = "<="
         self._shadow_map.repeat_x = self._shadow_map.repeat_y = False
         self._shadow = gl.framebuffer(depth_attachment=self._shadow_map)
-        size, fine = (WIDTH, HEIGHT), (WIDTH * FINENESS, HEIGHT * FINENESS)
+        fine = (size[0] * FINENESS, size[1] * FINENESS)
         self._smooth = gl.framebuffer(
             gl.renderbuffer(size, 4, samples=4), gl.depth_renderbuffer(size, samples=4)
         )
@@ -93,8 +96,8 @@ class Renderer:
     def close(self) -> None:
         self._gl.release()
 
-    def render(self, view: View) -> tuple[NDArray[np.uint8], list[Seen]]:
-        """The picture, HEIGHT x WIDTH x 3, and what it shows of each object, in their order."""
+    def render(self, view: View[Solid]) -> tuple[NDArray[np.uint8], list[Seen]]:
+        """The picture, height x width x 3, and what it shows of each object, in their order."""
         models = [camera.model(placed) for placed in view.objects]
         self._draw_shadows(view, models)
         numbers = self._draw_numbers(view, models)
@@ -105,30 +108,31 @@ class Renderer:
         ]
         return picture, seen
 
-    def numbers(self, view: View) -> NDArray[np.uint8]:
+    def numbers(self, view: View[Solid]) -> NDArray[np.uint8]:
         """Which object is seen where: FINENESS times the picture's size; 0: none, 1: the first."""
         return self._draw_numbers(view, [camera.model(placed) for placed in view.objects])
 
-    def _draw_shadows(self, view: View, models: list[camera.Floats]) -> None:
+    def _draw_shadows(self, view: View[Solid], models: list[camera.Floats]) -> None:
         self._shadow.use()
         self._shadow.clear(depth=1.0)
         self._depth["camera"].write(_columns(camera.light_projection(view)))
         for placed, model in zip(view.objects, models, strict=True):
             self._depth["model"].write(_columns(model))
-            self._depth_mesh[placed.object.shape].render()
+            self._depth_mesh[placed.mesh].render()
 
-    def _draw_numbers(self, view: View, models: list[camera.Floats]) -> NDArray[np.uint8]:
+    def _draw_numbers(self, view: View[Solid], models: list[camera.Floats]) -> NDArray[np.uint8]:
         self._numbers.use()
         self._numbers.clear()
         self._number["camera"].write(_columns(camera.view_projection(view)))
         for number, (placed, model) in enumerate(zip(view.objects, models, strict=True), start=1):
             self._number["model"].write(_columns(model))
             self._number["number"].value = number
-            self._number_mesh[placed.object.shape].render()
+            self._number_mesh[placed.mesh].render()
+        width, height = self.size
         raw = self._numbers.read(components=1, alignment=1, dtype="u1")
-        return np.frombuffer(raw, np.uint8).reshape(HEIGHT * FINENESS, WIDTH * FINENESS)[::-1]
+        return np.frombuffer(raw, np.uint8).reshape(height * FINENESS, width * FINENESS)[::-1]
 
-    def _draw_picture(self, view: View, models: list[camera.Floats]) -> NDArray[np.uint8]:
+    def _draw_picture(self, view: View[Solid], models: list[camera.Floats]) -> NDArray[np.uint8]:
         lit = self._lit
         self._smooth.use()
         self._smooth.clear()
@@ -142,10 +146,10 @@ class Renderer:
         lit["is_object"].value = True
         for placed, model in zip(view.objects, models, strict=True):
             lit["model"].write(_columns(model))
-            lit["base"].value = tuple((c / 255) ** 2.2 for c in COLORS[placed.object.color])
+            lit["base"].value = tuple((c / 255) ** 2.2 for c in COLORS[placed.color])
             lit["metal"].value = float(placed.metal)
             lit["roughness"].value = 0.35 if placed.metal else 0.75
-            self._lit_mesh[placed.object.shape].render()
+            self._lit_mesh[placed.mesh].render()
         lit["is_object"].value = False
         lit["model"].write(_columns(np.eye(4)))
         lit["base"].value = GROUND_GRAY
@@ -153,8 +157,9 @@ class Renderer:
         lit["roughness"].value = 0.9
         self._lit_mesh["ground"].render()
         self._gl.copy_framebuffer(self._picture, self._smooth)
+        width, height = self.size
         raw = self._picture.read(components=3, alignment=1)
-        upright = np.frombuffer(raw, np.uint8).reshape(HEIGHT, WIDTH, 3)[::-1]
+        upright = np.frombuffer(raw, np.uint8).reshape(height, width, 3)[::-1]
         return np.ascontiguousarray(upright)
 
 

@@ -1,5 +1,6 @@
 """Every kind of picture file: upright RGB, or a reason."""
 
+import errno
 import io
 import os
 import zlib
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cqr import listing
+from cqr.errors import UserError
 from cqr.pipeline import images
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's, of damaged metadata
@@ -133,12 +135,34 @@ def test_heic_is_read_where_its_codec_is(tmp_path):
     assert listing.find(tmp_path)[0] == ["a.heic"]
 
 
-def test_the_codec_that_is_missing_is_named():
-    head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
-    if "HEIF" in Image.OPEN:
-        pytest.skip("pillow-heif is installed: the file is then merely damaged")
+def test_avif_is_read_and_listed(tmp_path):
+    red = np.full((20, 30, 3), (200, 30, 40), np.uint8)
+    red[:, 15:] = (20, 40, 190)
+    (tmp_path / "a.AVIF").write_bytes(encoded("AVIF", Image.fromarray(red), quality=90))
+    found = images.decode(tmp_path / "a.AVIF")
+    assert found.shape == (20, 30, 3)
+    assert np.abs(found.astype(int) - red)[:, [0, 5, 25, 29]].max() < 12
+    assert images.size(tmp_path / "a.AVIF") == (30, 20)
+    assert listing.find(tmp_path)[0] == ["a.AVIF"]
+
+
+def test_transparency_of_avif_lies_on_white(tmp_path):
+    (tmp_path / "a.avif").write_bytes(encoded("AVIF", Image.new("RGBA", (30, 20), (255, 0, 0, 0))))
+    found = images.decode(tmp_path / "a.avif")
+    assert found.shape == (20, 30, 3)
+    assert found.min() > 250
+
+
+def test_the_codec_that_is_missing_is_named(monkeypatch):
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
+    avif = b"\0\0\0\x18ftypavif\0\0\0\0mif1avif" + bytes(40)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    monkeypatch.setattr(images.features, "check", lambda name: False)
     with pytest.raises(images.Refused, match=r"HEIC needs `pip install 'cqr\[heic\]'`"):
-        images.decode(head)
+        images.decode(heic)
+    with pytest.raises(images.Refused, match="AVIF needs a Pillow that was built with it"):
+        images.decode(avif)
 
 
 def test_the_size_of_the_largest_pictures_is_said(tmp_path):
@@ -312,6 +336,20 @@ def test_reasons(tmp_path):
     assert images.size(tmp_path / "empty.jpg") == (0, 0)
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
+def test_what_the_machine_lacks_is_no_fault_of_a_picture(tmp_path, monkeypatch, number):
+    """Else it would be listed as a failure, and not looked at again."""
+    (tmp_path / "a.png").write_bytes(encoded("PNG"))
+
+    def refusing(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Image, "open", refusing)
+    for read in (images.decode, images.size):
+        with pytest.raises(UserError, match=r"cannot read .*a\.png: (too many|there is not en)"):
+            read(tmp_path / "a.png")
+
+
 def test_reasons_for_bytes():
     for content, limit, expected in (
         (b"", 96, "is empty"),
@@ -324,7 +362,7 @@ def test_reasons_for_bytes():
     assert images.decode(encoded("PNG"), 96).shape == (12, 8, 3)
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF"])
 def test_truncated_anywhere_is_refused_or_whole(tmp_path, format):
     whole = encoded(format)
     (tmp_path / "a").write_bytes(whole)
@@ -342,7 +380,9 @@ def test_truncated_anywhere_is_refused_or_whole(tmp_path, format):
 @settings(derandomize=True, deadline=None)
 @given(data=st.data())
 def test_damage_never_raises_anything_else(tmp_path_factory, data):
-    whole = bytearray(encoded(data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP"]))))
+    whole = bytearray(
+        encoded(data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "AVIF"])))
+    )
     for _ in range(data.draw(st.integers(1, 8))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.mktemp("damaged") / "a"

@@ -115,6 +115,34 @@ def test_other_settings_are_refused_and_replace_with_overwrite(tmp_path):
     assert json.loads((out / "train.json").read_text())["images"][0]["drawing"] is None
 
 
+def test_tables_without_pictures_say_the_same(tmp_path, folder):
+    out = tmp_path / "tables"
+    generate(out, Settings(4, 3, 4, drawings=False, pictures=False))
+    assert set(content(out)) == {"scenes.json", "train.json", "test.json"}
+    for split in ("train", "test"):
+        ours, theirs = (json.loads((f / f"{split}.json").read_text()) for f in (out, folder))
+        assert ours["queries"] == theirs["queries"]
+        for image, drawn in zip(ours["images"], theirs["images"], strict=True):
+            assert image["caption"] == drawn["caption"]
+            assert [o["box"] for o in image["objects"]] == [o["box"] for o in drawn["objects"]]
+            assert all(one["visible"] is None for one in image["objects"])
+    assert not generate(out, Settings(4, 3, 4, drawings=False, pictures=False)).fresh
+    with pytest.raises(UserError, match="--no-drawings"):
+        Settings(pictures=False)
+
+
+def test_other_pairs_are_another_setting(tmp_path):
+    out = tmp_path / "scenes"
+    generate(out, Settings(0, 1, 1, drawings=False, pictures=False, held_out=1))
+    manifest = json.loads((out / "scenes.json").read_text())
+    assert manifest["held_out"] == 1
+    assert {tuple(p) for p in manifest["pairs"]["train"]} == set(protocol.pairs("train", 1))
+    with pytest.raises(UserError, match=r"held_out 1.*--overwrite"):
+        generate(out, Settings(0, 1, 1, drawings=False, pictures=False))
+    with pytest.raises(UserError, match="--held-out 3"):
+        Settings(held_out=3)
+
+
 def test_files_that_are_not_scenes_are_refused(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"not generated scenes.*--overwrite"):

@@ -135,6 +135,22 @@ def test_a_third_of_the_pairs_is_kept_for_each_split():
         assert {shape for _, shape in pairs} == set(SHAPES)
 
 
+def test_each_choice_keeps_pairs_that_no_other_keeps():
+    kept = []
+    for choice in range(protocol.HELD_OUT):
+        train, test = (set(protocol.pairs(split, choice)) for split in ("train", "test"))
+        assert len(train - test) == len(test - train) == len(train & test) == 8
+        for pairs in (train, test):
+            assert {color for color, _ in pairs} == set(COLORS)
+            assert {shape for _, shape in pairs} == set(SHAPES)
+        kept.append(test - train)
+    assert len(set().union(*kept)) == sum(map(len, kept)) == 24
+    assert PAIRS["train"] == protocol.pairs("train", 0)
+    made = protocol.make_split("test", 60, 4, seed=3, held_out=2)
+    shown = {(one.color, one.shape) for scene in made.scenes for one in scene}
+    assert shown == set(protocol.pairs("test", 2))
+
+
 def test_captions():
     assert protocol.caption(()) == "empty"
     scene = (Object(0, "small", "gray", "circle"), Object(8, "large", "red", "triangle"))

@@ -45,6 +45,7 @@ PROTOCOL = Protocol(
     correct="caption",
     recall_at=(1, 5, 10, 50),
 )
+CROWD = replace(PROTOCOL, source=f"{PROTOCOL.source}, crowded")
 DRAWN = replace(
     PROTOCOL,
     source=f"{PROTOCOL.source}, 2D to 3D: a reference is the flat drawing of its scene",
@@ -117,11 +118,14 @@ def read(folder: Path, pictures: Pictures, options: Options) -> Dataset:
         )
     else:
         dataset = _original(folder)
-    queries = dataset.queries
+    queries, breakdown = dataset.queries, dataset.breakdown
+    if not set(TOLD) <= set(queries):  # of a crowd no text names a cell
+        queries = queries.assign(place=queries["text"].str.extract(PLACE)[0])
+        breakdown = (*breakdown, "place")
     return replace(
         dataset,
-        queries=queries.assign(place=queries["text"].str.extract(PLACE)[0]),
-        breakdown=(*dataset.breakdown, "place"),
+        queries=queries,
+        breakdown=breakdown,
         protocol=replace(dataset.protocol, pairs=PAIRS[rules]),
         recommended={**dataset.recommended, **({"together": 2} if rules == "listed" else {})},
         pairs=Listed if rules == "listed" else css_original.Modifications,
@@ -156,23 +160,34 @@ def _generated(folder: Path, reference: str) -> Dataset:
             f"{folder / MARKER} is {kind!r} version {version!r}, not 'cqr-scenes' version 1: "
             "make the folder again with `cqr scenes --overwrite`"
         )
-    parts = [_split(folder, split, reference) for split in ("train", "test")]
+    crowd = manifest.get("layout") == "crowd"
+    if crowd and reference == "drawing":
+        raise UserError(
+            f"{folder} holds crowded scenes, which are not drawn flat: leave out "
+            "--protocol reference=drawing"
+        )
+    parts = [_split(folder, split, reference, crowd) for split in ("train", "test")]
+    grid = DRAWN if reference == "drawing" else PROTOCOL
     return Dataset(
         name=NAME,
         root=folder,
         queries=pd.concat([queries for queries, _ in parts], ignore_index=True),
         images=pd.concat([images for _, images in parts], ignore_index=True),
-        protocol=DRAWN if reference == "drawing" else PROTOCOL,
+        protocol=CROWD if crowd else grid,
         recommended=RECOMMENDED,
-        breakdown=("kind", "attribute"),
+        breakdown=("kind", "attribute", *(TOLD if crowd else ())),
     )
 
 
-def _split(folder: Path, split: str, reference: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _split(
+    folder: Path, split: str, reference: str, crowd: bool
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     file = folder / f"{split}.json"
     content = _json(file)
     try:
         _checked(content)
+        if crowd:
+            _checked_crowd(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _broken(file, error) from error
     images = pd.DataFrame(content["images"], columns=["file", "caption"])
@@ -193,6 +208,8 @@ def _split(folder: Path, split: str, reference: str) -> tuple[pd.DataFrame, pd.D
             "attribute": queries["attribute"],
         }
     )
+    if crowd:
+        return read.assign(**_told(content["images"], content["queries"])), images
     read = read.assign(
         **_meant(content["images"], queries, "drawing_box" if reference == "drawing" else "box")
     )
@@ -228,6 +245,21 @@ def _meant(images: list[dict[str, Any]], queries: pd.DataFrame, box: str) -> dic
 
 NAMED = ("cell", "size", "color", "shape")
 
+TOLD = ("by", "wording")
+"""What else is known of a crowd's queries: how a thing is referred to, in words seen or new."""
+
+
+def _told(images: list[dict[str, Any]], queries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Columns of a crowd's queries: TOLD, and as `_meant`, which its file says."""
+    missing = [float("nan")] * 4
+    boxes = [
+        missing if row["meant"] is None else images[row["source"]]["objects"][row["meant"]]["box"]
+        for row in queries
+    ]
+    edges = zip(*boxes, strict=True) if boxes else [[]] * 4
+    columns = {name: [row[name] for row in queries] for name in (*TOLD, PHRASE)}
+    return {**columns, **dict(zip(MEANT, edges, strict=True))}
+
 
 def _json(path: Path) -> dict[str, Any]:
     try:
@@ -255,6 +287,23 @@ def _checked(content: dict[str, Any]) -> None:
             raise ValueError("a query without text and kind")
         if not isinstance(query.get("attribute"), str | None):
             raise ValueError("a query whose attribute is no text")
+
+
+def _checked_crowd(content: dict[str, Any]) -> None:
+    """Raises ValueError, KeyError or TypeError for what is no split of crowded scenes."""
+    for query in content["queries"]:
+        if not all(isinstance(query[name], str) for name in TOLD):
+            raise ValueError("a query that does not say how it is told")
+        if not isinstance(query[PHRASE], str | None):
+            raise ValueError("a query whose phrase is no text")
+        objects, meant = content["images"][query["source"]]["objects"], query["meant"]
+        if meant is None:
+            continue
+        if type(meant) is not int or not 0 <= meant < len(objects):
+            raise ValueError(f"a query that means object {str(meant)[:50]}")
+        box = objects[meant]["box"]
+        if len(box) != 4 or not all(isinstance(edge, int | float) for edge in box):
+            raise ValueError(f"an object whose box is {str(box)[:50]}")
 
 
 def _broken(path: Path, error: Exception) -> UserError:

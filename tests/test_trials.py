@@ -1,0 +1,73 @@
+"""The rows that benchmarks/tune.sh and comparison.sh train: equal budgets, and the best of them."""
+
+import importlib.util
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cqr.trainer.comparing import rows as typed
+
+FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "trials.py"
+
+
+@pytest.fixture(scope="module")
+def trials():
+    spec = importlib.util.spec_from_file_location("trials", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def runs(trials, file, scores, missing=()):
+    """A runs.parquet: R@1 by (row, number), 10 where nothing is said; `missing` have failed."""
+    cells = [
+        {"row": f"{label} / {number}", "R@1": scores.get((label, number), 10.0), "error": None}
+        for number in range(3)
+        for label in trials.rows()
+        if "plain" not in label
+    ]
+    for cell in cells:
+        if cell["row"] in missing:
+            cell.update({"R@1": None, "error": "not done yet"})
+    pd.DataFrame(cells).to_parquet(file)
+    return file
+
+
+def test_every_row_is_tried_with_the_same_settings_of_its_own_names(trials):
+    specs = typed.specs([trials.tried(4)])
+    assert len(specs) == 4 * (1 + 13)
+    of_numbers = {}
+    for spec in specs:
+        settings = typed.settled(spec, [], {"together": 2})
+        dropouts = ("encoder_dropout" if settings.options.get("encoder") == "lbf" else
+                    "dropout" if spec.model == "lbf" else "text_dropout")  # fmt: skip
+        said = (settings.lr, settings.loss, settings.together, settings.options[dropouts])
+        of_numbers.setdefault(spec.label.rsplit(" / ")[1], set()).add(said)
+        assert settings.input == "regions"
+    assert of_numbers["0"] == {(0.001, "batch-classification", 2, 0.1)}
+    assert all(len(said) == 1 for said in of_numbers.values())
+    assert len(set.union(*of_numbers.values())) == 4
+    losses = {loss for said in of_numbers.values() for _, loss, _, _ in said}
+    assert losses == {"batch-classification", "soft-triplet", "soft-triplet-sampled"}
+
+
+def test_the_best_trial_of_each_goes_to_the_test(trials, tmp_path):
+    file = runs(trials, tmp_path / "r", {("maaf on lbf encoder", 2): 50.0, ("lbf", 1): 60.0})
+    specs = {spec.label: spec for spec in typed.specs([trials.chosen(file)])}
+    drawn = trials.trials(3)
+    assert f"lr={drawn[2]['lr']}" in specs["maaf plain"].given
+    assert f"loss={drawn[1]['loss']}" in specs["lbf of 3 layers"].given
+    assert f"lr={drawn[0]['lr']}" in specs["tirg plain"].given
+    assert len(specs) == 27 + 4
+    few = [spec.label for spec in typed.specs([trials.few(file)])]
+    assert few[:2] == ["lbf", "maaf on lbf encoder"]
+    assert len(few) == 4
+    assert "maaf on lbf encoder" in trials.table(file)
+
+
+def test_a_trial_that_not_every_row_has_finished_counts_for_none(trials, tmp_path):
+    file = runs(trials, tmp_path / "r", {("lbf", 2): 60.0}, missing=["val on lbf encoder / 2"])
+    numbers, _ = trials.best(file)
+    assert set(numbers) == {trials.tuned(label) for label in trials.rows()}
+    assert 2 not in numbers.values()
