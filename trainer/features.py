@@ -168,7 +168,7 @@ class _Mapped:
         places = np.array([one.ctypes.data for one in self.mapped])
         first = int(places.min())
         self.span = int(max(places + [len(one) for one in self.mapped])) - first
-        self.memory = (ctypes.c_ubyte * self.span).from_address(first)
+        self.memory = memoryview((ctypes.c_ubyte * self.span).from_address(first)).cast("B")
         self.begins = {
             name: places - first + [s.offsets[name] for s in self.shards] for name in self.layout
         }
