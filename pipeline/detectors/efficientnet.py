@@ -30,8 +30,8 @@ efficientnet-lite-pytorch 0.1.0, which computed them at first.  timm's network g
 MARGIN = 3
 """A JPEG may be decoded at a fraction of its size that is so many times what the network sees.
 
-Of pictures of 12 million pixels (a quarter, 3.9 times) the features keep a mean cosine of 0.9993
-with those of the whole; at an eighth, 2.0 times, it would be 0.9964 (benchmarks/scaled_jpegs.py)."""
+Of pictures of 12 million pixels (a quarter, 3.9 times) the features keep a mean cosine of
+0.9993 with those of the whole; at an eighth it would be 0.9964 (benchmarks/scaled_jpegs.py)."""
 
 BLOCKS = (1, 2, 2, 3, 3, 4, 1)
 """Of each stage: timm counts them within it, the file of weights through all of them."""
