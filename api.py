@@ -45,6 +45,7 @@ def extract(
     engine: str = "local",
     exclude: Iterable[str] = (),
     max_pixels: int = 100_000_000,
+    runtime: str = "auto",
     overwrite: bool = False,
     retry_failed: bool = False,
     progress: bool = True,
@@ -74,6 +75,8 @@ def extract(
         engine: "local" or "ray".
         exclude: files and folders of these names or paths are left out, with * and ? as in a shell.
         max_pixels: a larger picture is refused.
+        runtime: what computes the networks of `grid` and `bundled` on a CPU: "torch", "openvino",
+            "onnxruntime", or "auto": the fastest that is installed, for 256 pictures or more.
         overwrite: start again, whatever is there.
         retry_failed: try pictures again that could not be used.
 
@@ -112,6 +115,7 @@ def extract(
         engine=engine,
         exclude=tuple(exclude),
         max_pixels=max_pixels,
+        runtime=runtime,
         overwrite=overwrite,
         retry_failed=retry_failed,
         list=_path(list),

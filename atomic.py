@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -81,16 +81,16 @@ def alone(folder: Path, doing: str, otherwise: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone_at(path: Path, doing: str) -> Iterator[None]:
-    """Keep other processes of ours from a file, by a lock beside it.
+    """Keep other processes of ours from a file, by a lock beside it that is gone afterwards.
 
     Raises:
         UserError: another is at it, or the folder cannot be written.
     """
-    with _locked(path) as lock:
-        try:
-            _lock(lock)
-        except OSError:
-            raise UserError(f"another cqr is {doing}; wait for it") from None
+    try:
+        lock = _locked(path, _lock)
+    except BlockingIOError:
+        raise UserError(f"another cqr is {doing}; wait for it") from None
+    with _gone_afterwards(lock):
         yield
 
 
@@ -98,47 +98,82 @@ def alone_at(path: Path, doing: str) -> Iterator[None]:
 def in_turn(path: Path) -> Iterator[None]:
     """Wait until nobody else of ours, thread or process, is at a file; then keep them waiting.
 
-    The lock is a file of its own beside it, since `replacing` puts another file in its place.
+    The lock is a file of its own beside it, since `replacing` puts another file in its place, and
+    is gone afterwards.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    with _locked(path) as lock:
-        _wait_for(lock)
+    with _gone_afterwards(_locked(path, _wait_for)):
         yield
 
 
-def _locked(path: Path) -> IO[str]:
-    """The file beside `path` that its lock is on."""
+def _locked(path: Path, take: Callable[[IO[str]], None]) -> IO[str]:
+    """The file beside `path` that its lock is on.
+
+    Who had it before may have removed it between our opening and our taking it: then the lock
+    that we have is on no file that another could open, and another is made.
+
+    Raises:
+        BlockingIOError: `take` cannot have it.
+        UserError: it cannot be made.
+    """
+    whole = path.absolute()  # "." has no name
+    name = whole.with_name(f"{begun(whole.name)}lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.absolute()  # "." has no name
-        return whole.with_name(f"{begun(whole.name)}lock").open("w")
+        while True:
+            lock = name.open("w")
+            try:
+                take(lock)
+                if os.path.samestat(os.fstat(lock.fileno()), name.stat()):
+                    return lock
+            except FileNotFoundError:  # of stat
+                pass
+            except BaseException:
+                lock.close()
+                raise
+            lock.close()
+    except BlockingIOError:
+        raise
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror}; make room or choose another place"
         ) from error
 
 
+@contextlib.contextmanager
+def _gone_afterwards(lock: IO[str]) -> Iterator[None]:
+    with lock:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # of Windows, where an open file stays
+                os.unlink(lock.name)
+
+
 if sys.platform == "win32":  # by reading: it was not run there
     import msvcrt
 
     def _lock(file: IO[str]) -> None:
-        """Take the lock of a file, which goes with its handle; OSError where another has it."""
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        """Take the lock of a file, which goes with its handle; BlockingIOError: another has it."""
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError from error
 
     def _wait_for(file: IO[str]) -> None:
         while True:
             try:
                 return _lock(file)
-            except OSError:  # there is no call that waits without an end
+            except BlockingIOError:  # there is no call that waits without an end
                 time.sleep(0.05)
 
 else:
     import fcntl
 
     def _lock(file: IO[str]) -> None:
-        """Take the lock of a file, which goes with its handle; OSError where another has it."""
+        """Take the lock of a file, which goes with its handle; BlockingIOError: another has it."""
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _wait_for(file: IO[str]) -> None:

@@ -1,18 +1,18 @@
 """The command line: registers the commands, and ends what a user caused with one sentence."""
 
 import functools
+import io
 import os
 import signal
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from cqr.commands import pipeline, scenes, search, trainer
-from cqr.errors import UserError, scarcity
+from cqr.errors import UserError, refused, scarcity
 
 # Idle OpenMP threads that spin steal the processor from their neighbours.
 # Set before anything imports torch, which the commands do when they run.
@@ -44,7 +44,7 @@ def _in_sentences(function: Callable[..., None]) -> Callable[..., None]:
             if _asked_to_stop:  # an import that is interrupted fails in any way
                 _say_interrupted()
                 raise typer.Exit(130) from None
-            why = scarcity(error)
+            why = scarcity(error) or refused(error)
             if why is None:
                 raise
             print(f"Error: {why}", file=sys.stderr)
@@ -61,7 +61,9 @@ def _register(function: Callable[..., None], group: str) -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"cqr {version('cqr')}")
+        import cqr
+
+        print(f"cqr {cqr.__version__}")
         raise typer.Exit
 
 
@@ -104,6 +106,8 @@ def _say_interrupted() -> None:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may be in what it cannot write
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except KeyboardInterrupt:  # before a command has begun, or as it ends

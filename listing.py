@@ -244,8 +244,7 @@ def _walk(root: Path, skip: Path | None, exclude: Collection[str]) -> _Walked:
                 raise UserError(
                     f"cannot list {root}: {error.strerror}; give yourself access or move it away"
                 ) from error
-            why = f"the folder cannot be listed ({error.strerror})"
-            unreadable.append(Failure(readable(prefix.rstrip("/")), why))
+            unreadable.append(_unlisted(prefix.rstrip("/"), error))
             continue
         for entry in sorted(entries, key=lambda entry: entry.name):
             name = prefix + entry.name
@@ -257,10 +256,20 @@ def _walk(root: Path, skip: Path | None, exclude: Collection[str]) -> _Walked:
                 found.append(name)
             elif entry.is_symlink():
                 links.append(f"{name}/")
-            elif (place := _place(Path(entry.path))) != ours and place not in seen:
-                seen.add(place)
-                folders.append(f"{name}/")
+            else:
+                try:
+                    place = _place(Path(entry.path))
+                except OSError as error:  # its path is too long, or not to be looked at
+                    unreadable.append(_unlisted(name, error))
+                    continue
+                if place != ours and place not in seen:
+                    seen.add(place)
+                    folders.append(f"{name}/")
     return _Walked(found, unreadable, excluded, again)
+
+
+def _unlisted(folder: str, error: OSError) -> Failure:
+    return Failure(readable(folder), f"the folder cannot be listed ({error.strerror})")
 
 
 def _place(folder: Path) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
     python benchmarks/fuzz.py --inputs 20000            make fuzz
     python benchmarks/fuzz.py --only tsv --seed 7       one of them again
+    python benchmarks/fuzz.py --kept FILE               goes on after what FILE holds
 
 For each format a whole file is made first, and must be read: the control.  Then bits are turned,
 parts cut out, doubled, filled with one byte or replaced by extreme numbers, by a seed that is
@@ -14,6 +15,7 @@ import json
 import pickle
 import random
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -31,6 +34,9 @@ from cqr.errors import UserError
 
 CASES = Path(__file__).parent.parent / "tests" / "cases"
 SECONDS = 10
+WAIT = 300
+"""Seconds that may pass, whoever else uses the machine."""
+
 MEMORY = 2 << 30
 """Bytes of address space; a decoder takes a few copies of the largest picture that is let in."""
 
@@ -273,6 +279,7 @@ FORMATS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None]]] = {
     "features-v1": (make_old, read_features),
     **{name.lower(): (picture(name), read_picture) for name in ("PNG", "JPEG", "WEBP", "GIF")},
     **{name.lower(): (picture(name), read_picture) for name in ("BMP", "TIFF", "PPM", "JPEG2000")},
+    "avif": (picture("AVIF"), read_picture),
     "grey": (make_grey, read_picture),
     "npy": (make_arrays, read_source),
     "npz": (make_npz, read_source),
@@ -361,31 +368,45 @@ def work(name: str, first: int, end: int) -> None:
             used = resource.getrusage(resource.RUSAGE_SELF)
             limit = int(used.ru_utime + used.ru_stime) + SECONDS + 1
             resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+            signal.alarm(WAIT)
             print(json.dumps([seed, outcome(read, path)]), flush=True)
 
 
-def campaign(name: str, first: int, end: int) -> tuple[Counter[str], dict[int, str]]:
-    """How many ended in what, and what went wrong, by seed."""
-    counted: Counter[str] = Counter()
-    wrong: dict[int, str] = {}
+def campaign(
+    name: str, first: int, end: int, outcomes: dict[int, str], note: Callable[[int, str], None]
+) -> None:
+    """Fill in what became of each seed that is not known yet; -1 is that of the control."""
     at = first
     while at < end:
-        command = [sys.executable, __file__, "--work", name, str(at), str(end)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        lines = [json.loads(line) for line in done.stdout.splitlines()]
-        for seed, said in lines:
-            if said in ("value", "sentence"):
-                counted[said] += 1
-            else:
-                wrong[seed] = said
-            at = seed + 1
-        if wrong.get(-1) or (done.returncode >= 0 and at < end):
-            wrong.setdefault(-1, f"the reading process ended: {done.stderr[-300:]}")
-            break
-        if at < end:
-            wrong[at] = f"ends the process by signal {-done.returncode}"
+        if at in outcomes:
             at += 1
-    return counted, wrong
+            continue
+        command = [sys.executable, __file__, "--work", name, str(at), str(end)]
+        with (
+            tempfile.TemporaryFile("w+") as errors,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as worker,
+        ):
+            assert worker.stdout is not None
+            for line in worker.stdout:
+                seed, said = json.loads(line)
+                note(seed, said)
+                at = seed + 1
+            worker.wait()
+            errors.seek(0)
+            last = errors.read()[-300:]
+        if -1 in outcomes:
+            return
+        if at < end and worker.returncode >= 0:
+            note(-1, f"the reading process ended: {last}")
+            return
+        if at < end:
+            note(at, f"ends the process by signal {-worker.returncode}")
+
+
+def known(kept: Path | None, name: str) -> dict[int, str]:
+    """What became of the seeds of a format that were tried before."""
+    lines = kept.read_text().splitlines() if kept and kept.exists() else []
+    return {seed: said for of, seed, said in map(json.loads, lines) if of == name}
 
 
 def keep(name: str, seed: int) -> Path:
@@ -403,6 +424,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0, help="the first")
     parser.add_argument("--only", choices=FORMATS)
+    parser.add_argument("--kept", type=Path, help="what became of each, a line each")
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
@@ -414,13 +436,24 @@ def main() -> int:
     failed = 0
     for name in names:
         each = max(1, round(options.inputs / share / SLOW.get(name, 1)))
-        start = time.monotonic()
-        counted, wrong = campaign(name, options.seed, options.seed + each)
-        seconds = time.monotonic() - start
-        seeds = f"{options.seed} to {options.seed + each - 1}"
+        first, end = options.seed, options.seed + each
+        outcomes = known(options.kept, name)
+        start, before = time.monotonic(), len(outcomes)
+
+        def note(seed: int, said: str, name: str = name, outcomes: Any = outcomes) -> None:
+            outcomes[seed] = said
+            if options.kept:
+                with options.kept.open("a") as file:
+                    file.write(json.dumps([name, seed, said]) + "\n")
+
+        campaign(name, first, end, outcomes, note)
+        tried = {seed: said for seed, said in outcomes.items() if first <= seed < end or seed < 0}
+        counted = Counter(tried.values())
+        wrong = {k: said for k, said in tried.items() if said not in ("value", "sentence")}
         print(
-            f"{name:12} seeds {seeds}: {counted['value']:,} read,"
-            f" {counted['sentence']:,} refused in a sentence, {len(wrong)} failed, {seconds:.0f} s",
+            f"{name:12} seeds {first} to {end - 1}: {counted['value']:,} read,"
+            f" {counted['sentence']:,} refused in a sentence, {len(wrong)} failed;"
+            f" {len(outcomes) - before:,} of them now, {time.monotonic() - start:.0f} s",
             flush=True,
         )
         for seed, said in sorted(wrong.items())[:5]:

@@ -1,24 +1,20 @@
 """Photograph a part of a page: python benchmarks/screenshot.py REPORT.html OUT.webp [NUMBER]
 
-Takes the NUMBERth example (from 1), its third word chosen, in a window 1,100 pixels wide, light
-above dark.  Needs playwright and a Chromium.
+Takes the NUMBERth example (from 1), its third word chosen, all unfolded, in a window 1,100 pixels
+wide, light above dark.  Needs playwright and a Chromium.
 """
 
 import io
-import shutil
 import sys
 from pathlib import Path
 
+from browsing import chromium
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 
 def main(page: Path, out: Path, number: int = 1) -> None:
     shots = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
+    with chromium() as browser:
         for scheme in ("light", "dark"):
             tab = browser.new_page(
                 viewport={"width": 1100, "height": 900}, color_scheme=scheme, device_scale_factor=1
@@ -27,7 +23,8 @@ def main(page: Path, out: Path, number: int = 1) -> None:
             example = tab.locator(".example").nth(number - 1)
             if (words := example.locator("button.word")).count():
                 words.nth(min(2, words.count() - 1)).click()
-                example.locator("summary").click()
+            for summary in example.locator("summary").all():
+                summary.click()
             tab.wait_for_timeout(300)
             shots.append(Image.open(io.BytesIO(example.screenshot())))
     sheet = Image.new("RGB", (shots[0].width, sum(shot.height for shot in shots)))

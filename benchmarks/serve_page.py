@@ -8,7 +8,6 @@ benchmarks/serve.py: a run's own pictures, filled up with clustered random vecto
 """
 
 import argparse
-import shutil
 import sys
 import tempfile
 import threading
@@ -16,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import uvicorn
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 sys.path.insert(0, str(Path(__file__).parent))
+from browsing import chromium
 from serve import enlarged
 
 from cqr.search.engine import Engine
@@ -59,26 +59,26 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, listening("127.0.0.1", 0) as listener:
         engine = Engine.open(options.run, device="cpu")
+        own = len(engine.gallery)
         engine = enlarged(engine, options.vectors, options.index, Path(folder))
         app = application(engine, Suggestions(), Limits(), hosts=None)
         server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning"))
         serving = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         serving.start()
         try:
-            walk(f"http://127.0.0.1:{listener.getsockname()[1]}/", options.questions)
+            walk(f"http://127.0.0.1:{listener.getsockname()[1]}/", options.questions, own)
         finally:
             server.should_exit = True
             serving.join()
 
 
-def walk(address: str, questions: int) -> None:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
+def walk(address: str, questions: int, own: int) -> None:
+    """Ask of so many of the run's own pictures, after two that warm up."""
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
-        spent = [ask(page, address, number) for number in range(questions + 2)][2:]
-        browser.close()
+        page.set_default_timeout(120_000)
+        rows = [7 * number % own for number in range(questions + 2)]
+        spent = [ask(page, address, row, TEXTS[i % len(TEXTS)]) for i, row in enumerate(rows)][2:]
     answered, seen, shown = np.array(spent).T
     print(f"{'ms':24}{'first':>8}{'p50':>8}{'least':>8}")
     for title, values in (("results are there", answered), ("thumbnails are seen", seen)):
@@ -86,11 +86,11 @@ def walk(address: str, questions: int) -> None:
     print(f"{shown[0]:.0f} thumbnails, {questions} questions")
 
 
-def ask(page: Page, address: str, number: int) -> list[float]:
-    page.goto(f"{address}?image={7 * number}&text=")
+def ask(page: Page, address: str, row: int, text: str) -> list[float]:
+    page.goto(f"{address}?image={row}&text=")
     page.wait_for_selector("#grid .caption")
     page.wait_for_load_state("networkidle")
-    spent: list[float] = page.evaluate(ASK, [TEXTS[number % len(TEXTS)]])
+    spent: list[float] = page.evaluate(ASK, [text])
     return spent
 
 

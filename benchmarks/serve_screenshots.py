@@ -8,11 +8,11 @@ Writes docs/page-*.webp.  Needs chromium and the package playwright.
 
 import argparse
 import io
-import shutil
 from pathlib import Path
 
+from browsing import chromium, told
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 DOCS = Path(__file__).parent.parent / "docs"
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
@@ -24,13 +24,7 @@ def main() -> None:
     parser.add_argument("--image", default="0")
     parser.add_argument("--text", default=None, help="the first that the page suggests if absent")
     options = parser.parse_args()
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        raise SystemExit("there is no chromium here: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
-        )
+    with chromium() as browser:
         for name, view, scheme, draw in (
             ("gallery", DESKTOP, "light", gallery),
             ("results", DESKTOP, "light", results),
@@ -38,17 +32,15 @@ def main() -> None:
             ("large", DESKTOP, "light", large),
             ("phone", PHONE, "light", results),
         ):
-            page = browser.new_page(
-                viewport=view, color_scheme=scheme, device_scale_factor=1 + (view is PHONE)
+            scale = 1 + (view is PHONE)
+            page = told(
+                browser.new_page(viewport=view, color_scheme=scheme, device_scale_factor=scale)
             )
-            page.on("console", lambda message: print("console:", message.text))
-            page.on("pageerror", lambda error: print("error:", error))
             draw(page, options)
             page.wait_for_load_state("networkidle")
             page.wait_for_timeout(600)  # what moves has come to rest
             save(page.screenshot(), DOCS / f"page-{name}.webp")
             page.close()
-        browser.close()
 
 
 def gallery(page: Page, options: argparse.Namespace) -> None:
@@ -69,10 +61,10 @@ def results(page: Page, options: argparse.Namespace) -> None:
 
 
 def large(page: Page, options: argparse.Namespace) -> None:
-    """A result, and its objects."""
+    """A result, and what its regions add to its score."""
     results(page, options)
     page.locator("#grid a").first.click()
-    page.locator("#large-boxes").check()
+    page.locator("#large-why button").first.click()
 
 
 def steps(page: Page, options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Kill every command at random moments, and let every kind of write fail: is anything lost?
 
-    python benchmarks/torture.py [--stages extract,import,...] [--kills 34] [--faults 12] [--seed 0]
+    python benchmarks/torture.py [--stages extract,import,...] [--kills 34] [--faults 12]
+                                 [--disks 4] [--terms 8] [--scarce 8] [--seed 0]
 
 The stages are extract, train, import, index, compare and collect (`cqr serve --collect`), on a
 small gallery of drawings.  Of each, --kills times: the command is begun and ended by SIGKILL at a
@@ -8,8 +9,11 @@ random moment; after each four it is run to its end, and what it leaves is held 
 uninterrupted run leaves.  Then --faults times, by turns: the n-th write, fsync or rename below the
 working folder fails once (a preloaded C library, failing.c), or every write from the n-th on, as
 on a full disk, or no file may grow beyond n KiB; the command must end by itself, with a sentence
-and no traceback, and when it is run again, leave what an uninterrupted one leaves.  Of collect:
-each answer that a caller heard of is in the table, whole, after the kill.
+and no traceback, and when it is run again, leave what an uninterrupted one leaves.  Then --disks
+times the same in a file system of its own, which is full at a random moment; none where nothing
+may be mounted.  Then --terms times SIGTERM instead, and --scarce times with few descriptors or
+little memory, of which it must not speak as of damage.  Of collect: each answer that a caller heard
+of is in the table, whole, after the kill; and SIGTERM while the service starts.
 
 Ends with status 1 if anything was otherwise.  The full campaign takes some hours.
 """
@@ -230,6 +234,110 @@ def failed(
     return found, stopped
 
 
+def full(
+    stage: Stage, base: Path, scratch: Path, number: int, rng: random.Random
+) -> tuple[list[str], int]:
+    """Faults that were found by full disks, and how many of these stopped the command."""
+    whole = finish(stage, place := begun(base, scratch))
+    shutil.rmtree(place)
+    place.mkdir()
+    found, stopped = [], 0
+    for turn in range(number + 1):  # the first has room, and says how much is written
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", place], check=True)
+        try:
+            shutil.copytree(base, place, dirs_exist_ok=True)
+            before = _used(place)
+            if not turn:
+                finish(stage, place)
+                grows = _used(place) - before
+                continue
+            left = 4096 * rng.randrange(grows // 4096 + 1)
+            _resize(place, before + left)
+            done = subprocess.run(stage.command, cwd=place, capture_output=True, text=True)
+            stopped += done.returncode != 0
+            _resize(place, 1 << 30)
+            if "Traceback" in done.stderr or done.returncode not in (0, 1):
+                said = done.stderr[-400:]
+                found.append(f"{left} bytes left: status {done.returncode}, {said}")
+            elif (now := finish(stage, place)) != whole:
+                now = now if isinstance(now, str) else "not equal"
+                found.append(f"{left} bytes left, then again: {now}")
+        finally:
+            subprocess.run(["umount", "--lazy", place], check=True)
+    return found, stopped
+
+
+def _used(disk: Path) -> int:
+    status = os.statvfs(disk)
+    return (status.f_blocks - status.f_bfree) * status.f_bsize
+
+
+def _resize(disk: Path, size: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
+
+
+def may_mount(scratch: Path) -> bool:
+    done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", scratch], capture_output=True)
+    return done.returncode == 0 and subprocess.run(["umount", scratch]).returncode == 0
+
+
+def told(
+    stage: Stage, base: Path, scratch: Path, number: int, rng: random.Random
+) -> tuple[list[str], int]:
+    """Faults that were found by SIGTERM at random moments, and how many of these stopped it."""
+    began = time.perf_counter()
+    whole = finish(stage, begun(base, scratch))
+    seconds = time.perf_counter() - began
+    found, stopped, place = [], 0, begun(base, scratch)
+    for turn in range(1, number + 1):
+        process = subprocess.Popen(
+            stage.command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(rng.uniform(0, seconds))
+        process.terminate()
+        _, said = process.communicate(timeout=600)
+        stopped += process.returncode != 0
+        # before Python can take it, the signal ends the process by itself
+        if process.returncode not in (0, 130, -signal.SIGTERM) or "Traceback" in said:
+            found.append(f"SIGTERM {turn}: status {process.returncode}, {said[-400:]}")
+    if number and (now := finish(stage, place)) != whole:
+        found.append(f"after SIGTERM: {now if isinstance(now, str) else 'not equal'}")
+    return found, stopped
+
+
+FEW = (
+    *((resource.RLIMIT_NOFILE, n) for n in (8, 12, 20, 32)),
+    *((resource.RLIMIT_AS, n << 20) for n in (256, 512, 1024, 2048)),
+)
+"""Descriptors, and bytes of memory."""
+
+
+def scarce(
+    stage: Stage, base: Path, scratch: Path, number: int, rng: random.Random
+) -> tuple[list[str], int]:
+    """Faults that were found by too few descriptors, or too little memory."""
+    whole = finish(stage, begun(base, scratch))
+    found, stopped = [], 0
+    for kind, most in rng.sample(FEW, min(number, len(FEW))):
+        place = begun(base, scratch)
+        done = subprocess.run(
+            stage.command,
+            cwd=place,
+            preexec_fn=lambda kind=kind, most=most: resource.setrlimit(kind, (most, most)),
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        stopped += done.returncode != 0
+        unclear = [word for word in ("Traceback", "damaged") if word in done.stderr]
+        if unclear or done.returncode not in (0, 1):
+            what = "descriptors" if kind == resource.RLIMIT_NOFILE else "bytes of memory"
+            found.append(f"{most} {what}: status {done.returncode}, {done.stderr[-400:]}")
+        elif (now := finish(stage, place)) != whole:
+            found.append(f"{most}, then again: {now if isinstance(now, str) else 'not equal'}")
+    return found, stopped
+
+
 def _no_larger(most: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
@@ -265,6 +373,28 @@ def collected(base: Path, scratch: Path, kills: int, rng: random.Random) -> list
     return found
 
 
+def told_at_start(base: Path, scratch: Path, number: int, rng: random.Random) -> list[str]:
+    """Faults of SIGTERM while the service starts."""
+    place, found, seconds = begun(base, scratch), [], 0.0
+    command = [*CQR, "serve", "--port", "0", "--device", "cpu"]
+    for turn in range(number + 1):  # the first says how long it takes
+        began = time.perf_counter()
+        service = subprocess.Popen(
+            command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert service.stdout is not None
+        if turn:
+            time.sleep(rng.uniform(0, seconds))
+        else:
+            next((line for line in service.stdout if line.startswith("Open ")), None)
+            seconds = time.perf_counter() - began
+        service.terminate()
+        _, said = service.communicate(timeout=600)
+        if service.returncode not in (0, 130, -signal.SIGTERM) or "Traceback" in said:
+            found.append(f"SIGTERM {turn}: status {service.returncode}, {said[-400:]}")
+    return found
+
+
 def _answered(address: str, number: int) -> bool:
     body = {"reference": 0, "text": f"answer {number}", "right": [1], "wrong": [2]}
     request = urllib.request.Request(
@@ -279,6 +409,9 @@ def main() -> None:
     parser.add_argument("--stages", default=",".join([*STAGES, "collect"]))
     parser.add_argument("--kills", type=int, default=34)
     parser.add_argument("--faults", type=int, default=12)
+    parser.add_argument("--disks", type=int, default=4)
+    parser.add_argument("--terms", type=int, default=8)
+    parser.add_argument("--scarce", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     wrong = 0
@@ -286,18 +419,30 @@ def main() -> None:
         base, scratch = Path(folder, "base"), Path(folder, "scratch")
         base.mkdir()
         scratch.mkdir()
+        disks = options.disks if may_mount(scratch) else 0
         prepared(base)
         print(f"seed {options.seed}", flush=True)
         for name in options.stages.split(","):
             rng = random.Random(f"{options.seed} {name}")
             if name == "collect":
-                found, said = collected(base, scratch, options.kills, rng), ""
+                found = collected(base, scratch, options.kills, rng)
+                found += told_at_start(base, scratch, options.terms, rng)
+                said = f", {options.terms} SIGTERM"
             else:
                 stage = STAGES[name]
                 found = killed(stage, base, scratch, options.kills, rng)
                 more, stopped = failed(stage, base, scratch, options.faults, rng)
                 found += more
                 said = f", {options.faults} faults of which {stopped} stopped it"
+                for try_, number, what in (
+                    (full, disks, "full disks"),
+                    (told, options.terms, "SIGTERM"),
+                    (scarce, options.scarce, "too few descriptors or too little memory"),
+                ):
+                    if number:
+                        more, stopped = try_(stage, base, scratch, number, rng)
+                        found += more
+                        said += f", {number} {what} of which {stopped}"
             wrong += len(found)
             print(f"{name}: {options.kills} kills{said}: {len(found)} wrong", flush=True)
             for one in found:

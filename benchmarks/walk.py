@@ -12,11 +12,11 @@ Needs chromium and the package playwright.
 import argparse
 import io
 import re
-import shutil
 from pathlib import Path
 
+from browsing import chromium, told
 from PIL import Image, ImageChops
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Locator, Page
 
 OUT = Path(__file__).parent.parent / "docs" / "walk.webp"
 VIEW = {"width": 1120, "height": 700}
@@ -139,18 +139,10 @@ def main() -> None:
     parser.add_argument("--text", help="the first that the page suggests if absent")
     parser.add_argument("--other", type=Path, help="a picture from elsewhere, to be dropped")
     options = parser.parse_args()
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        raise SystemExit("there is no chromium here: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
-        )
-        page = browser.new_page(viewport=VIEW, color_scheme="light", reduced_motion="reduce")
+    with chromium() as browser:
+        page = told(browser.new_page(viewport=VIEW, color_scheme="light", reduced_motion="reduce"))
         page.set_default_timeout(120_000)
-        page.on("pageerror", lambda error: print("error:", error))
         walk(page, options.address, options.image, options.text, options.other).save()
-        browser.close()
 
 
 if __name__ == "__main__":

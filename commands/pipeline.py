@@ -112,6 +112,15 @@ def extract(
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse larger pictures; each pixel takes 3 bytes and more.")
     ] = 100_000_000,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|torch|openvino|onnxruntime",
+            help="What computes the networks of grid and bundled on a CPU.  auto: the fastest that"
+            " is installed (pip install 'cqr[cpu]'), for 256 pictures or more; a file that is"
+            " continued keeps its own.",
+        ),
+    ] = "auto",
     overwrite: options.Overwrite = False,
     retry_failed: options.RetryFailed = False,
 ) -> None:
@@ -143,6 +152,7 @@ def extract(
         engine=engine,
         exclude=exclude or (),
         max_pixels=max_pixels,
+        runtime=runtime,
         overwrite=overwrite,
         retry_failed=retry_failed,
     )
@@ -246,6 +256,6 @@ def inspect(
 
     Example: `cqr inspect artifacts/photos.h5 --show 9`
     """
-    from cqr.pipeline import console
+    from cqr.pipeline import inspection
 
-    console.run_inspect(file, show, save)
+    inspection.inspect(file, show, save)

@@ -100,12 +100,13 @@ def search(
     """
     from cqr.search import console
     from cqr.search.at_once import lacks_index, run_for
-    from cqr.search.command import index as bring_up_to_date
     from cqr.search.engine import Engine
     from cqr.search.question import Question, weighted
 
     used = run_for(run, features, text_encoder, device, console.say)
     if lacks_index(used, features):
+        from cqr.search.command import index as bring_up_to_date
+
         with console.bars() as progress:
             bring_up_to_date(used, features, index, None, device, progress)
     engine = Engine.open(used, features, index, device, weights=weights)
@@ -193,7 +194,7 @@ def serve(
     from cqr.search.command import index as bring_up_to_date
     from cqr.search.engine import Engine
     from cqr.search.server.collected import Collected
-    from cqr.search.server.serve import needed
+    from cqr.search.server.serve import leave, needed
     from cqr.search.server.serve import serve as answer
     from cqr.search.server.suggestions import suggestions
     from cqr.trainer.training.runs import Run
@@ -229,6 +230,7 @@ def serve(
         beside=second,
         journal=journal,
     )
+    leave()
 
 
 def _extracted(images: Path, device: str) -> Path:

@@ -104,7 +104,7 @@ class Summary:
 
 def check_out(out: Path) -> None:
     """Raises UserError if `out` cannot be the name of a feature file."""
-    if out.suffix != ".h5" or out.is_dir():
+    if out.suffix != ".h5" or os.path.isdir(out):  # Path's raises where a name is too long
         raise UserError(f"{out} cannot be a feature file; give --out a name that ends in .h5")
     longest = _failures_file(out).name  # of all names that stand beside it
     if len(os.fsencode(longest)) > LONGEST:

@@ -1,6 +1,7 @@
 """One shard in, one file out: read ahead, detect in full batches, write."""
 
 import contextlib
+import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -97,12 +98,15 @@ def _rows(
         batches = full_batches(sizes, detector.network_size, pace.batch)
 
     files = [root / path for path in paths]
-    for batch, futures in _read_ahead(pool, files, batches, pace.max_pixels):
+    decode = functools.partial(
+        images.decoded, max_pixels=pace.max_pixels, fraction=detector.fraction
+    )
+    for batch, futures in _read_ahead(pool, files, batches, decode):
         pictures: dict[int, Picture] = {}
         with times.spent("read"):
             for i, future in zip(batch, futures, strict=True):
                 try:
-                    pictures[i], guessed = future.result()
+                    pictures[i], guessed, sizes[i] = future.result()
                     times.guessed += guessed
                 except images.TooLarge as error:
                     reasons[i] = f"{error}; --max-pixels N allows it, then --retry-failed"
@@ -123,7 +127,7 @@ def _rows(
                 continue
             misses = 0
             try:
-                _store(rows, i, paths[i], picture, regions)
+                _store(rows, i, paths[i], picture, regions, sizes[i])
             except OverflowError as error:
                 reasons[i] = str(error)
         report(len(batch))
@@ -165,12 +169,12 @@ def _read_ahead(
     pool: ThreadPoolExecutor,
     files: Sequence[Path],
     batches: Sequence[list[int]],
-    max_pixels: int,
+    decode: Callable[[Path], images.Decoded],
 ) -> Iterator[tuple[list[int], list[Future[images.Decoded]]]]:
     """Each batch with its pictures, while those of the next one are being decoded."""
 
     def start(batch: list[int]) -> list[Future[images.Decoded]]:
-        return [pool.submit(images.decoded, files[i], max_pixels) for i in batch]
+        return [pool.submit(decode, files[i]) for i in batch]
 
     ahead = start(batches[0]) if batches else []
     for i, batch in enumerate(batches):
@@ -211,9 +215,15 @@ def _raise_if_fatal(error: Exception, path: str) -> None:
         ) from error
 
 
-def _store(rows: Rows, i: int, path: str, picture: Picture, regions: Regions) -> None:
-    """Raises OverflowError if a value does not fit float16."""
+def _store(
+    rows: Rows, i: int, path: str, picture: Picture, regions: Regions, size: tuple[int, int]
+) -> None:
+    """Fill row i; `size` is that of the picture in its file, of which `picture` may be a fraction.
+
+    Raises:
+        OverflowError: a value does not fit float16.
+    """
     height, width = picture.shape[:2]
     if (regions.width, regions.height) != (width, height):
         raise RuntimeError(f"the detector gave the regions of another picture for {path}")
-    rows.put(i, path, regions)
+    rows.put(i, path, regions.resized(*size))

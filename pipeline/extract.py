@@ -14,7 +14,15 @@ from cqr.machine import find_device
 from cqr.pipeline import assembly, ray_engine, workers
 from cqr.pipeline.assembly import Summary, Task, Times
 from cqr.pipeline.compute import Pace, compute, one_thread
-from cqr.pipeline.detectors import BACKBONES, Choice, Detector, DetectorSpec, choose
+from cqr.pipeline.detectors import (
+    BACKBONES,
+    Choice,
+    Detector,
+    DetectorSpec,
+    choose,
+    runtimes,
+)
+from cqr.pipeline.feature_file import shards_folder
 from cqr.pipeline.images import MAX_PIXELS
 from cqr.pipeline.plan import Plan, shard_size
 from cqr.pipeline.shards import Header
@@ -58,6 +66,7 @@ class Job:
         list: a text file that names the pictures to take; None: all.
         exclude: patterns of files and folders that are left out; see `listing.look`.
         max_pixels: a larger picture is refused.
+        runtime: "auto" or one of `runtimes.RUNTIMES`.
     """
 
     folder: Path
@@ -74,6 +83,7 @@ class Job:
     list: Path | None = None
     exclude: tuple[str, ...] = ()
     max_pixels: int = MAX_PIXELS
+    runtime: str = "auto"
 
 
 def default_out(folder: Path) -> Path:
@@ -101,12 +111,8 @@ def extract(job: Job, watcher: Watcher | None = None) -> Summary:
     else:
         choice = Choice(job.detector, "as asked")
     watcher.chosen(choice)
-    detector = choice.spec.load()
-    detector.check_k(job.k)
+    choice, detector = _loaded(job, choice, len(wanted.paths))
     watcher.loaded(detector.identity)
-    if choice.spec.name in BACKBONES:  # a folder's name is absolute there, for any process
-        spec = dataclasses.replace(choice.spec, config=detector.identity["config"])
-        choice = dataclasses.replace(choice, spec=spec)
     header = _header(job, choice, detector)
     with assembly.locked(job.out):
         size = job.shard or shard_size(len(wanted.paths))
@@ -140,6 +146,26 @@ def _wanted(job: Job) -> tuple[Listed, list[str]]:
         return listed(job.folder, job.list), []
     paths, refused, notes = look(job.folder, job.out.parent, job.exclude)
     return Listed(paths, refused, repeated=0), notes
+
+
+def _loaded(job: Job, choice: Choice, pictures: int) -> tuple[Choice, Detector]:
+    """The detector, and the choice as another process can load the same.
+
+    A file that is continued keeps its runtime, and how its JPEGs were decoded.
+    """
+    plan = None if job.overwrite else Plan.load(shards_folder(job.out))
+    begun = plan.header.detector if plan is not None else None
+    if begun is not None and begun.get("name") != choice.spec.name:
+        begun = None  # of another detector: it is refused below
+    spec = dataclasses.replace(choice.spec, scaled=begun is None or "jpeg" in begun)
+    detector = spec.load()
+    detector.check_k(job.k)
+    runtime = runtimes.settled(job.runtime, detector, pictures, begun)
+    runtimes.run_by(runtime, detector)
+    # A folder's name is absolute in the identity of a backbone, for any process.
+    config = detector.identity["config"] if spec.name in BACKBONES else spec.config
+    spec = dataclasses.replace(spec, config=config, runtime=runtime)
+    return dataclasses.replace(choice, spec=spec), detector
 
 
 def _compared(job: Job, plan: Plan, wanted: Listed) -> tuple[list[str], list[Failure], list[str]]:
@@ -194,6 +220,8 @@ def _command(job: Job, spec: DetectorSpec) -> str:
             words += ["--finder-weights", str(spec.finder.weights.resolve())]
     if spec.accept_licence:
         words.append("--accept-licence")
+    if spec.runtime != runtimes.TORCH:
+        words += ["--runtime", spec.runtime]
     return shlex.join(words)
 
 

@@ -1,9 +1,11 @@
 """Turn any picture file into upright 8-bit RGB, or say why not."""
 
 import contextlib
+import errno
 import io
 import os
 import stat
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -11,6 +13,9 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL.JpegImagePlugin import JpegImageFile
+
+from cqr.errors import UserError, scarcity
 
 MAX_PIXELS = 100_000_000
 """A larger picture is refused: 100 million pixels are 300 MB once decoded."""
@@ -39,10 +44,20 @@ class Decoded(NamedTuple):
     Attributes:
         pixels: H x W x 3 uint8, RGB.
         guessed: whether its range was taken from its largest value, since the file says none.
+        size: (width, height) of the picture as it is in the file, upright; the pixels are fewer
+            where a JPEG was decoded at a fraction of it.
     """
 
     pixels: NDArray[np.uint8]
     guessed: bool
+    size: tuple[int, int]
+
+
+Fraction = Callable[[int, int], int]
+"""(width, height) of an upright JPEG to n, 1 or of DIVISORS: it may be decoded at 1/n of it."""
+
+DIVISORS = (8, 4, 2)
+"""libjpeg leaves out the finer part of each block of 8 x 8 while it decodes, and so is faster."""
 
 
 class Refused(Exception):
@@ -58,6 +73,9 @@ def size(path: Path) -> tuple[int, int]:
 
     It is for sorting: a header may promise what the pixels do not keep, or
     leave the orientation to the end of the file.
+
+    Raises:
+        UserError: the machine has no descriptor or no memory left for it.
     """
     try:
         with _opened(path) as image:
@@ -65,8 +83,8 @@ def size(path: Path) -> tuple[int, int]:
             # PNG may keep its EXIF block after the pixels: asking for it would decode them.
             # For TIFF, Pillow gives the upright size from the start.
             apart = "exif" in image.info if image.format == "PNG" else image.format != "TIFF"
-            turned = apart and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    except MemoryError:
+            turned = apart and _is_turned(image)
+    except (MemoryError, UserError):
         raise
     except Exception:
         return 0, 0
@@ -78,7 +96,14 @@ def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     return decoded(source, max_pixels).pixels
 
 
-def decoded(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
+def reduced(size: tuple[int, int], divisor: int) -> tuple[int, int]:
+    """What libjpeg makes of a (width, height) at 1/divisor of it."""
+    return -(-size[0] // divisor), -(-size[1] // divisor)
+
+
+def decoded(
+    source: Path | bytes, max_pixels: int = MAX_PIXELS, fraction: Fraction | None = None
+) -> Decoded:
     """The upright picture, H x W x 3, RGB.
 
     EXIF orientation is applied, transparency lies on white, CMYK is converted, an animation
@@ -87,17 +112,25 @@ def decoded(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
 
     Args:
         source: a file, or what is in one.
+        max_pixels: of the picture as it is in the file.
+        fraction: at what fraction of its size a JPEG may be decoded; None: none, as it is.
 
     Raises:
         Refused: not a regular file, empty, no picture of FORMATS, damaged, more than
             `max_pixels`, or of pixels whose range is not known.
+        UserError: the machine has no descriptor or no memory left for it.
     """
     with _opened(source, max_pixels) as image:
         try:
             deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", []))
             stated = _stated(image, source)
+            whole = image.size
+            if fraction is not None:
+                _draft(image, fraction)
+            drafted = image.size
             image.load()
             _turn(image)
+            size = whole if image.size == drafted else whole[::-1]
             if image.mode.startswith("I"):
                 return _eight_bits(image, stated)
             pixels = np.array(_rgb(image))
@@ -106,10 +139,11 @@ def decoded(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
                     "has 16 bits a channel that hold 12 or fewer, and would be black; save it"
                     " with 8"
                 )
-            return Decoded(pixels, guessed=False)
+            return Decoded(pixels, False, size)
         except (MemoryError, Refused):
             raise
         except Exception as error:  # decoders raise nearly anything on damaged data
+            _check_scarce(error, source)
             raise Refused(f"is truncated or damaged ({sentence(error)})") from error
 
 
@@ -132,6 +166,7 @@ def _opened(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except (Refused, MemoryError):
         raise
     except Exception as error:
+        _check_scarce(error, source)
         known = isinstance(error, OSError) and error.errno is not None
         what = "cannot be opened" if known else "is truncated or damaged"
         raise Refused(f"{what} ({sentence(error)})") from error
@@ -141,6 +176,13 @@ def _opened(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             f"has {image.width} x {image.height} pixels, more than the limit of {max_pixels:,}"
         )
     return image
+
+
+def _check_scarce(error: Exception, source: Path | bytes) -> None:
+    """Raises UserError where the machine is at fault: then the picture is not to be passed over."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        what = "a picture" if isinstance(source, bytes) else source
+        raise UserError(f"cannot read {what}: {scarcity(error)}") from error
 
 
 def _codec(source: Path | bytes) -> str:
@@ -156,6 +198,27 @@ def _codec(source: Path | bytes) -> str:
         return "" if features.check("avif") else " (AVIF needs a Pillow that was built with it)"
     heic = any(brand in head for brand in (b"heic", b"heix", b"mif1", b"hevc"))
     return " (HEIC needs `pip install 'cqr[heic]'`)" if heic and "HEIF" not in Image.OPEN else ""
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether its width is the upright picture's height."""
+    return image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+
+
+def _draft(image: Image.Image, fraction: Fraction) -> None:
+    """Have a JPEG decoded at a fraction of its size, which `image.size` then is."""
+    if not isinstance(image, JpegImageFile):
+        return
+    try:
+        turned = _is_turned(image)
+    except (ValueError, SyntaxError, KeyError, TypeError, OSError):
+        turned = False  # as `_turn` takes a block that cannot be read
+    width, height = image.size
+    divisor = fraction(height, width) if turned else fraction(width, height)
+    less = reduced(image.size, divisor)
+    # One that becomes a square would not show whether it was turned.
+    if divisor > 1 and (less[0] == less[1]) == (width == height):
+        image.draft(None, (width // divisor, height // divisor))
 
 
 def _turn(image: Image.Image) -> None:
@@ -189,7 +252,8 @@ def _eight_bits(image: Image.Image, stated: int) -> Decoded:
     end = stated if states else fitting
     scaled = (values.astype(np.uint32) * 510 + end) // (2 * end)
     grey = Image.fromarray(scaled.clip(0, 255).astype(np.uint8)).convert("RGB")
-    return Decoded(np.array(grey), guessed=not states and largest > 0 and end < 65535)
+    guessed = not states and largest > 0 and end < 65535
+    return Decoded(np.array(grey), guessed, grey.size)
 
 
 def _stated(image: Image.Image, source: Path | bytes) -> int:

@@ -67,7 +67,7 @@ class Plan:
             if not all(isinstance(path, str) for shard in shards for path in shard):
                 raise ValueError("a path is no text")
             return cls(header, shards)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(

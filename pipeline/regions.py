@@ -1,5 +1,6 @@
 """Regions: the one thing that crosses from a detector to the feature file."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Self
 
@@ -63,6 +64,15 @@ class Regions:
         for name in ("features", "boxes", "scores"):
             if getattr(self, name)[self.count :].any():
                 raise ValueError(f"{name} beyond the {self.count} real regions must be zero")
+
+    def resized(self, width: int, height: int) -> Self:
+        """The same regions in the same picture of another size."""
+        if (width, height) == (self.width, self.height):
+            return self
+        limit = np.array([width, height] * 2, np.float32)
+        before = np.array([self.width, self.height] * 2, np.float32)
+        boxes = np.minimum(self.boxes * (limit / before), limit)
+        return dataclasses.replace(self, boxes=boxes, width=width, height=height)
 
     @property
     def k(self) -> int:

@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -20,6 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+import cqr
 from cqr.atomic import replacing
 from cqr.errors import reason, scarcity
 from cqr.listing import Failure
@@ -89,7 +89,7 @@ class Header:
     def new(cls, **fields: Any) -> Self:
         """The header of a set that begins now; `fields` are all that is not decided by that."""
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(secrets.token_hex(16), created, made_by=version("cqr"), **fields)
+        return cls(secrets.token_hex(16), created, made_by=cqr.__version__, **fields)
 
     @property
     def layout(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:

@@ -176,21 +176,23 @@ def check(path: Path) -> None:
     if sums is not None:
         sums.check_rest(path)
         return
-    if _is_longer_than_it_says(path):
+    end, whole = _end(path), path.stat().st_size
+    if end is not None and end < whole:
         raise Damaged("its checksums are cut off")
+    if end is not None and end > whole:
+        raise Damaged(f"it has {whole:,} of {end:,} bytes")
     if wrong := _outcomes([path])[path]:
         raise Damaged(wrong)
 
 
-def _is_longer_than_it_says(path: Path) -> bool:
-    """Whether something that is no checksums follows the end that HDF5 knows of."""
+def _end(path: Path) -> int | None:
+    """Bytes of a file as HDF5 left it, by its own head; what follows would be the checksums."""
     with path.open("rb") as file:
-        head = file.read(48)
-        whole = file.seek(0, os.SEEK_END)
-    if head[:8] != b"\x89HDF\r\n\x1a\n" or len(head) < 48:
-        return False
-    at = 28 if head[8] >= 2 else 40  # by the version of what the file begins with
-    return int.from_bytes(head[at : at + 8], "little") < whole
+        head = file.read(52)
+    if head[:8] != b"\x89HDF\r\n\x1a\n" or len(head) < 52:
+        return None
+    at = (40, 44, 28, 28)[min(head[8], 3)]  # by the version of what the file begins with
+    return int.from_bytes(head[at : at + 8], "little")
 
 
 def try_at_once(paths: Sequence[Path]) -> None:

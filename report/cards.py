@@ -34,6 +34,9 @@ READING = {
 }
 """How a card is read, by the way of pointing that it shows."""
 
+NAMED = 3
+"""Regions of a result whose share is said, those that matter most."""
+
 FULL = 0.55
 """Opacity of the region that a word attends to most, as in `page.js`."""
 
@@ -146,8 +149,43 @@ def _answer(answer: Answer, example: Example, pictures: Album) -> str:
     )
     return (
         f'<section><h5>{escape(answer.label)} <span class="rank{good}">{said}</span></h5>'
-        f'<ol class="found">{tiles}</ol></section>'
+        f'<ol class="found">{tiles}</ol>{_why(answer, pictures)}</section>'
     )
+
+
+def _why(answer: Answer, pictures: Album) -> str:
+    """The pictures that were found, with the shares of their regions where these say something."""
+    figures = []
+    for place, (path, shares) in enumerate(zip(answer.found, answer.shares, strict=False), 1):
+        if shares is None or not len(parts := shares.parts()):
+            continue
+        drawn = "".join(
+            f'<path class="heat" fill-opacity="{FULL * part / parts.max():.2g}" d="{outline}"/>'
+            for part, box in zip(parts, shares.boxes, strict=True)
+            if part >= 0.005 and (outline := _path(box, pictures[path]))
+        )
+        first = np.argsort(-abs(parts), kind="stable")[:NAMED]
+        said = ", ".join(f"{spot(shares.boxes[at])} {_percent(parts[at])}" for at in first)
+        figures.append(
+            f"<figure>{use(pictures[path], drawn)}<figcaption>{place}: {said}</figcaption></figure>"
+        )
+    if not figures:
+        return ""
+    return (
+        "<details><summary>Why they were found: what their regions add to the score</summary>"
+        f'<div class="heats whys">{"".join(figures)}</div></details>'
+    )
+
+
+def spot(box: NDArray[np.float32]) -> str:
+    """Where a box lies, in words, as "top left"."""
+    x1, y1, x2, y2 = np.nan_to_num(box, nan=0).clip(0, 1).tolist()
+    row, column = (min(2, int(1.5 * (a + b))) for a, b in ((y1, y2), (x1, x2)))
+    return f"{('top', 'middle', 'bottom')[row]} {('left', 'center', 'right')[column]}"
+
+
+def _percent(part: float) -> str:
+    return f"{'−' if part < 0 else ''}{abs(100 * part):.0f}\u00a0%"
 
 
 def _path(box: NDArray[np.float32], picture: Picture) -> str:

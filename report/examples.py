@@ -14,8 +14,18 @@ from cqr.errors import UserError
 from cqr.trainer.comparing.plan import Cell, Comparison
 from cqr.trainer.datasets.queries import Dataset, tasks
 from cqr.trainer.evaluation.attended import Attended
-from cqr.trainer.evaluation.explained import Shown, best, explained, has, shown_of
-from cqr.trainer.evaluation.pointing import Way
+from cqr.trainer.evaluation.explained import (
+    Shares,
+    Shown,
+    Way,
+    best,
+    explained,
+    has,
+    shares_of,
+    shown_of,
+)
+from cqr.trainer.features import RegionReader
+from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.training.material import Material
 from cqr.trainer.training.runs import Run
 
@@ -23,6 +33,9 @@ Rows = NDArray[np.int64]
 
 SHOWN, SHOWN_EACH = 10, 5
 """How many of the best images of a query are shown: of one model, and of each of several."""
+
+EXPLAINED = 5
+"""Of how many of them it is shown what their regions add to the score."""
 
 _COLUMNS = ["query_id", "reference", "text", "target", "rank", "found", "scores"]
 
@@ -35,12 +48,15 @@ class Answer:
         label: of the model.
         rank: of the first right image; 0 if there is none.
         found, scores: the best images, best first, and their scores.
+        shares: what their regions add to these; none of a model whose score does not divide, and
+            of one that is not asked.  None of an image that has no regions.
     """
 
     label: str
     rank: int
     found: list[str]
     scores: list[float]
+    shares: list[Shares | None]
 
 
 @dataclass(frozen=True)
@@ -226,8 +242,11 @@ def _examples(
     """
     asked = next(iter(answers.values()))
     right = _right(material.dataset, rows, asked["query_id"].tolist())
-    regions = _regions(run, material, asked, shown.way)
+    model = run.trained_model()
+    reader = material.seen_by(run.settings).reader
+    regions = _regions(run, model, reader, asked, shown.way)
     found = {label: _records(frame) for label, frame in answers.items()}
+    whys = [_shares(run, model, reader, one) for one in found[looker]]
     return [
         Example(
             query_id=str(one["query_id"]),
@@ -235,7 +254,10 @@ def _examples(
             text=one["text"],
             target=one["target"] if isinstance(one["target"], str) else None,
             right=right[i],
-            answers=[_answer(label, some[i], depth) for label, some in found.items()],
+            answers=[
+                _answer(label, some[i], depth, whys[i] if label == looker else [])
+                for label, some in found.items()
+            ],
             boxes=regions[i][0],
             looked=regions[i][1],
             looker=looker,
@@ -249,10 +271,12 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _answer(label: str, query: Mapping[str, Any], depth: int) -> Answer:
+def _answer(
+    label: str, query: Mapping[str, Any], depth: int, shares: list[Shares | None]
+) -> Answer:
     found = [path for path in query["found"][:depth] if path is not None]
     scores = [float(score) for score in query["scores"][: len(found)]]
-    return Answer(label, int(query["rank"]), found, scores)
+    return Answer(label, int(query["rank"]), found, scores, shares[: len(found)])
 
 
 def _right(dataset: Dataset, rows: Rows, ids: list[Any]) -> list[frozenset[str]]:
@@ -279,18 +303,33 @@ def _right(dataset: Dataset, rows: Rows, ids: list[Any]) -> list[frozenset[str]]
     return [right[row] for row in rows.tolist()]
 
 
+def _shares(
+    run: Run, model: RetrievalModel, reader: RegionReader, query: Mapping[str, Any]
+) -> list[Shares | None]:
+    """Of the first images that a query found, why: what their regions add."""
+    paths = [path for path in query["found"][:EXPLAINED] if path is not None]
+    rows, (own,) = reader.rows(paths), reader.rows([query["reference"]])
+    if not model.divides or own < 0 or not (rows >= 0).any():
+        return []
+    with torch.inference_mode():
+        words = run.words().encode([query["text"]])
+        vector = model.encode_query(reader.gather(np.array([own])), words)[0].float()
+    known = np.flatnonzero(rows >= 0)
+    made = shares_of(model, vector, reader.gather(rows[known]), torch.device("cpu"))
+    of_place = dict(zip(known.tolist(), made, strict=True))
+    return [of_place.get(place) for place in range(len(rows))]
+
+
 def _regions(
-    run: Run, material: Material, asked: pd.DataFrame, way: Way | None
+    run: Run, model: RetrievalModel, reader: RegionReader, asked: pd.DataFrame, way: Way | None
 ) -> list[tuple[NDArray[np.float32], Attended | None]]:
     """Of each query its reference's boxes, and what its words look at."""
-    reader = material.seen_by(run.settings).reader
     rows = reader.rows(asked["reference"].tolist())
     nothing: tuple[NDArray[np.float32], Attended | None] = (np.zeros((0, 4), np.float32), None)
     if not (rows >= 0).any():
         return [nothing] * len(rows)
     known = np.flatnonzero(rows >= 0)
     batch = reader.gather(rows[known])
-    model = run.trained_model()
     looked: list[Attended | None] = [None] * len(known)
     if way is not None and has(model, way):
         texts = asked["text"].iloc[known].tolist()

@@ -5,13 +5,12 @@ from pathlib import Path
 
 from cqr.errors import UserError
 from cqr.search.gallery import NAME, folder_of
-from cqr.trainer.evaluation.evaluate import check_fits
 from cqr.trainer.features import RegionReader
 from cqr.trainer.text.joint import Joint
 from cqr.trainer.training import runs
+from cqr.trainer.training.fitting import check_fits
 from cqr.trainer.training.runs import Run
 from cqr.trainer.training.settings import settle
-from cqr.trainer.training.start import make
 
 FEATURES = Path("artifacts")
 """Where `cqr extract` leaves feature files."""
@@ -51,6 +50,8 @@ def run_for(
     joint = Joint.of(reader.file.detector)
     if own or (fitting and joint is None):
         return runs.chosen((own or fitting)[-1], text_encoder)
+    from cqr.trainer.training.start import make  # and with it all readers of data sets
+
     name = "likeness" if joint is None else "zero-shot"
     settings = settle({}, {"model": name, "text_encoder": text_encoder if joint else None}, [])
     made = make(features, settings, device)

@@ -5,19 +5,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from cqr.digest import sha256
 from cqr.errors import UserError
 from cqr.search import gallery
 from cqr.search.gallery import Gallery, Vectors
 from cqr.search.metadata import read_metadata
-from cqr.trainer.evaluation.evaluate import check_fits
+from cqr.search.source import difference, source
 from cqr.trainer.features import RegionReader
 from cqr.trainer.ranking.encode import encode_images, require_finite
 from cqr.trainer.training.runs import Run
@@ -55,34 +53,6 @@ class Built:
     absent: int
     anew: str
     notes: list[str]
-
-
-def source(run: Run, reader: RegionReader) -> dict[str, Any]:
-    """What decides the vectors: the weights, and the regions that they are given.
-
-    Raises:
-        UserError: the run has no weights, or was trained on regions of another width.
-    """
-    check_fits(run, reader)
-    if not run.weights.exists():
-        run.trained_model()  # says so
-    return {
-        "weights": sha256(run.weights),
-        "features": reader.file.header.set_id,
-        "k": reader.k,
-        "input": reader.kind,
-    }
-
-
-def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Why vectors of the one source are none of the other; "" if they are."""
-    said = {
-        "weights": "the run has other weights",
-        "features": "the features were extracted anew",
-        "k": "the run reads another number of regions",
-        "input": "the run is given something else of a picture",
-    }
-    return " and ".join(said[name] for name in said if old.get(name) != new[name])
 
 
 def build(

@@ -7,21 +7,20 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
 from rich.columns import Columns
 from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich_pixels import Pixels
 
-from cqr.pipeline import images
 from cqr.progress import bar
 from cqr.search.answer import Answer
-from cqr.search.build import Built
 from cqr.search.engine import Engine
 from cqr.search.question import Question
+
+if TYPE_CHECKING:
+    from cqr.search.build import Built
 
 results = Console(highlight=False, markup=False)
 notes = Console(stderr=True, highlight=False, markup=False)
@@ -79,7 +78,7 @@ def say(line: str) -> None:
     notes.print(line, soft_wrap=True)
 
 
-def print_built(built: Built, index: str, first: tuple[str, str]) -> None:
+def print_built(built: "Built", index: str, first: tuple[str, str]) -> None:
     """What became of the gallery, the name of its index, and a first question.
 
     Args:
@@ -133,6 +132,11 @@ def quoted(text: str) -> str:
 
 def _thumbnails(answer: Answer, engine: Engine) -> Columns:
     """The pictures in coloured half characters, side by side, each under its rank."""
+    from PIL import Image
+    from rich_pixels import Pixels
+
+    from cqr.pipeline import images
+
     shown: list[Group] = []
     for rank, hit in enumerate(answer.hits, start=1):
         try:

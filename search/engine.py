@@ -16,20 +16,20 @@ from cqr.errors import UserError
 from cqr.machine import find_device
 from cqr.pipeline.detectors import Picture
 from cqr.search.answer import Answer, Hit
-from cqr.search.build import difference, source
 from cqr.search.gallery import Gallery, folder_of, open_gallery
 from cqr.search.indexes import Index, open_index
 from cqr.search.pictures import NewPictures, parts_of
 from cqr.search.question import Question, Reference, WeightedText
+from cqr.search.source import difference, source
 from cqr.search.understood import Understood, understood
 from cqr.search.vector import vector_of
 from cqr.trainer.evaluation.attended import Attended
-from cqr.trainer.evaluation.explained import Shares, Shown, explained, has, shown_of
+from cqr.trainer.evaluation.explained import Shares, Shown, explained, has, shares_of, shown_of
 from cqr.trainer.features import RegionBatch, RegionReader
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.text.vocabulary import TextReader
 from cqr.trainer.training import runs
-from cqr.trainer.training.material import seen
+from cqr.trainer.training.fitting import seen
 from cqr.trainer.training.runs import Run
 
 
@@ -139,10 +139,15 @@ class Engine:
         reader = parts_of(self.reader)
         return reader.gather(reader.rows([self.gallery.paths[row]]))
 
-    def picture(self, picture: Picture | bytes | Path, name: str | None = None) -> Reference:
+    def picture(
+        self,
+        picture: Picture | bytes | Path,
+        name: str | None = None,
+        source: bytes | None = None,
+    ) -> Reference:
         """A new picture, by the detector that made the features; see `NewPictures.reference`."""
         named = str(picture) if isinstance(picture, Path) else "the picture"
-        return self.new_pictures.reference(picture, name or named)
+        return self.new_pictures.reference(picture, name or named, source)
 
     def named(self, name: str) -> Reference:
         """A picture of the gallery if it has one of that name, else that file.
@@ -265,7 +270,6 @@ class Engine:
         regions = reference.regions
         return explained(self.model, self.words, regions, [text], self.device, way)[0]
 
-    @torch.inference_mode()
     def shares(self, question: Question, row: int) -> Shares:
         """What each region of a picture of the gallery adds to its score with a question.
 
@@ -277,12 +281,8 @@ class Engine:
                 f"the score of a model of the kind {self.run.settings.model} does not divide over "
                 "the regions of a picture"
             )
-        query = vector_of(self.model, self.words, question, self.device)[None].to(self.device)
-        regions = self.row(row).regions.to(self.device)
-        score = (self.model.encode_image(regions) * query).sum().item()
-        found = self.model.shares(regions, query)[0].float().cpu()
-        mask = regions.mask[0].cpu()
-        return Shares(regions.boxes[0].cpu()[mask].numpy(), found[mask].numpy(), score)
+        query = vector_of(self.model, self.words, question, self.device)
+        return shares_of(self.model, query, self.row(row).regions, self.device)[0]
 
     def _row(self, name: str) -> int | None:
         """The row of the gallery that a name stands for."""

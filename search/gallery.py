@@ -12,10 +12,10 @@ import secrets
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
+import pyarrow.parquet
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
@@ -23,6 +23,9 @@ from safetensors import safe_open
 from cqr.errors import UserError, scarcity
 from cqr.trainer.training.checkpoint import save_tensors
 from cqr.trainer.training.runs import Run
+
+if TYPE_CHECKING:  # a question without a condition needs none of it
+    import pandas as pd
 
 FORMAT, VERSION = "cqr-gallery", "1"
 NAME = "gallery.safetensors"
@@ -37,12 +40,12 @@ class Gallery:
     Attributes:
         folder: where the file lies.
         id: another one whenever anything here is.
-        source: what decides the vectors; see `build.source`.
+        source: what decides the vectors; see `source.source`.
         extends: the id of a gallery whose vectors are the first of these, or "".
         described_by: the file that the metadata came from, absolute; None without.
-        table: N rows: `path`, as in the feature file and in its order, then the columns of
-            the metadata; a value that is not known is NA.
+        paths: N, as in the feature file and in its order.
         vectors: N x E float16, unit length but for the rounding; mapped.
+        held: the table as bytes of Parquet.
     """
 
     folder: Path
@@ -50,15 +53,19 @@ class Gallery:
     source: dict[str, Any]
     extends: str
     described_by: Path | None
-    table: pd.DataFrame
+    paths: list[str]
     vectors: Vectors
+    held: bytes
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     @cached_property
-    def paths(self) -> list[str]:
-        return self.table["path"].tolist()
+    def table(self) -> "pd.DataFrame":
+        """N rows: `path`, then the columns of the metadata; a value that is not known is NA."""
+        import pandas as pd
+
+        return pd.read_parquet(io.BytesIO(self.held))
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -66,7 +73,7 @@ class Gallery:
         return {path: row for row, path in enumerate(self.paths)}
 
     @property
-    def metadata(self) -> pd.DataFrame:
+    def metadata(self) -> "pd.DataFrame":
         """The table without the paths."""
         return self.table.drop(columns="path")
 
@@ -96,15 +103,18 @@ def read(file: Path) -> Gallery:
                     f"reads {FORMAT!r} version {VERSION!r}: delete it and run `cqr index`"
                 )
             vectors = content.get_tensor("vectors").numpy()
-            table = pd.read_parquet(io.BytesIO(content.get_tensor("table").numpy().tobytes()))
-        if vectors.dtype != np.float16 or vectors.ndim != 2 or len(table) != len(vectors):
-            raise ValueError(f"{len(table)} paths, vectors {vectors.shape} {vectors.dtype}")
-        if not table["path"].is_unique:
+            held = content.get_tensor("table").numpy().tobytes()
+        # all of it, so that damage is found; `read_table` would load pandas
+        table = pyarrow.parquet.ParquetFile(io.BytesIO(held)).read()
+        paths = table["path"].to_pylist()
+        if vectors.dtype != np.float16 or vectors.ndim != 2 or len(paths) != len(vectors):
+            raise ValueError(f"{len(paths)} paths, vectors {vectors.shape} {vectors.dtype}")
+        if len(set(paths)) != len(paths):
             raise ValueError("a path comes twice")
         described_by = Path(about["metadata"]) if about["metadata"] else None
         source = json.loads(about["source"])
         return Gallery(
-            file.parent, about["id"], source, about["extends"], described_by, table, vectors
+            file.parent, about["id"], source, about["extends"], described_by, paths, vectors, held
         )
     except UserError:
         raise
@@ -118,7 +128,7 @@ def read(file: Path) -> Gallery:
 def write(
     file: Path,
     source: dict[str, Any],
-    table: pd.DataFrame,
+    table: "pd.DataFrame",
     vectors: Vectors,
     *,
     extends: str = "",

@@ -67,30 +67,37 @@ class NewPictures:
             finally:
                 self._since = None
 
-    def reference(self, picture: Picture | bytes | Path, name: str) -> Reference:
+    def reference(
+        self, picture: Picture | bytes | Path, name: str, source: bytes | None = None
+    ) -> Reference:
         """Find the regions of a picture, decoding it first if it is not yet.
 
         Args:
             picture: pixels, a picture file, or its bytes.
             name: what to call it in messages.
+            source: the file that pixels were decoded from: where the features were made of JPEGs
+                decoded at a fraction of their size, this one is, too.
 
         Raises:
             UserError: it is no picture that can be used, or the detector that made the
                 features cannot be had.
         """
         began = time.perf_counter()
+        self.load()
+        assert self._detector is not None
+        loaded = time.perf_counter()
         try:
-            pixels = picture if isinstance(picture, np.ndarray) else images.decode(picture)
+            pixels, size = _decoded(picture, source, self._detector.fraction)
         except images.Refused as error:
             raise UserError(f"{name} {error}: give another picture") from None
         decoded = time.perf_counter()
-        self.load()
         with self._lock:  # one at a time: memory, and cores, are for one
-            assert self._detector is not None
-            loaded = time.perf_counter()
+            started = time.perf_counter()
             (regions,) = self._detector([pixels], self._file.k)
         found = time.perf_counter()
-        seconds = {"decode": decoded - began, "load": loaded - decoded, "detect": found - loaded}
+        regions = regions.resized(*size)
+        waited = loaded - began + started - decoded
+        seconds = {"decode": decoded - loaded, "load": waited, "detect": found - started}
         seen, every = (region_batch(regions, r) for r in (self._reader, parts_of(self._reader)))
         return Reference(name, seen, None, seconds, every, self._sight(regions))
 
@@ -98,6 +105,23 @@ class NewPictures:
         with self._lock:
             self._world = self._world or World.of(self._reader)
         return self._world.sight(regions)
+
+
+def _decoded(
+    picture: Picture | bytes | Path, source: bytes | None, fraction: images.Fraction
+) -> tuple[Picture, tuple[int, int]]:
+    """The pixels that a detector takes, and the (width, height) of the picture.
+
+    Raises:
+        Refused: it is no picture that can be used.
+    """
+    if isinstance(picture, np.ndarray):
+        height, width = picture.shape[:2]
+        if source is None or fraction(width, height) == 1:
+            return picture, (width, height)
+        picture = source
+    made = images.decoded(picture, fraction=fraction)
+    return made.pixels, made.size
 
 
 def parts_of(reader: RegionReader) -> RegionReader:
@@ -152,7 +176,8 @@ def detector(file: FeatureFile, weights: Path | None = None, device: str = "auto
         raise UserError(
             f"a new picture needs the detector that made {file.path}, {name}: {error}"
         ) from error
-    _check_same(was, json.loads(json.dumps(made.identity)), file)
+    by_torch = {key: value for key, value in was.items() if key != "runtime"}
+    _check_same(by_torch, json.loads(json.dumps(made.identity)), file)
     return made
 
 

@@ -28,10 +28,14 @@ class FakeDetector:
 
     def __init__(self, config: str | None):
         self.config = config
+        self.seen = 0
         self.identity = {"name": "fake", "config": config if config == "other" else None}
 
     def network_size(self, width: int, height: int) -> tuple[int, int]:
         return (32, 16) if width > height else (16, 32)
+
+    def fraction(self, width: int, height: int) -> int:
+        return 1
 
     def check_k(self, k: int) -> None:
         if not 1 <= k <= self.max_k:
@@ -45,6 +49,9 @@ class FakeDetector:
                 stream.write("x\n" * len(pictures))
         if "FAKE_SLOW" in os.environ:
             time.sleep(0.01 * len(pictures))
+        if "FAKE_HOLD" in os.environ and self.seen >= int(os.environ["FAKE_HOLD"]):
+            time.sleep(60)  # until a signal comes, which the test sends
+        self.seen += len(pictures)
         return [self._regions(picture, k) for picture in pictures]
 
     def _regions(self, picture: np.ndarray, k: int) -> Regions:

@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -166,6 +168,39 @@ def test_the_longest_names_are_written(tmp_path, name):
         pass
 
 
+def test_many_at_one_file_lose_nothing_and_leave_no_lock(tmp_path):
+    """The lock is removed each time, while others wait for it."""
+    file = tmp_path / "n"
+    file.write_text("0")
+
+    def add():
+        for _ in range(50):
+            with atomic.in_turn(file):
+                number = int(file.read_text())
+                time.sleep(0)  # let others run
+                file.write_text(str(number + 1))
+
+    threads = [threading.Thread(target=add) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert file.read_text() == "400"
+    assert entries(tmp_path) == ["n"]
+
+
+def test_a_lock_that_a_kill_left_is_taken_and_removed(tmp_path):
+    (tmp_path / ".n.lock").touch()
+    with atomic.alone_at(tmp_path / "n", "at it"):
+        with (
+            pytest.raises(UserError, match="another cqr is at it; wait for it"),
+            atomic.alone_at(tmp_path / "n", "at it"),
+        ):
+            pass
+        assert entries(tmp_path) == [".n.lock"]
+    assert entries(tmp_path) == []
+
+
 def test_a_name_that_is_too_long_is_one_sentence(tmp_path):
     path = tmp_path / ("a" * 256)
     said = "File name too long; make room or choose another place"
@@ -173,4 +208,6 @@ def test_a_name_that_is_too_long_is_one_sentence(tmp_path):
         temporary.write_text("x")
     with pytest.raises(UserError, match="too long for a file; give a shorter --out"):
         assembly.check_out(tmp_path / ("a" * 243 + ".h5"))
+    with pytest.raises(UserError, match="too long for a file; give a shorter --out"):
+        assembly.check_out(tmp_path / ("a" * 300 + ".h5"))
     assembly.check_out(tmp_path / ("a" * 230 + ".h5"))

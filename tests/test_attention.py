@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cqr.trainer.models.attention import Attention, CrossBlock, SelfBlock
+from cqr.trainer.models.attention import Attention, CrossBlock, Places, SelfBlock
 
 
 def twin(ours, width, heads):
@@ -33,7 +33,9 @@ def test_attention_is_torchs(inputs, heads):
         x, context, context, key_padding_mask=~mask, average_attn_weights=False
     )
     expected = nn.functional.layer_norm(x + mixed, (12,), ours.norm.weight, ours.norm.bias)
-    torch.testing.assert_close(ours(x, context, mask), expected)
+    every, real = Places.of(torch.ones(3, 4, dtype=torch.bool)), Places.of(mask)
+    found = ours(x.flatten(0, 1), every, context[mask], real).unflatten(0, (3, 4))
+    torch.testing.assert_close(found, expected)
     explained, ours_weights = ours.explain(x, context, mask)
     torch.testing.assert_close(explained, expected)
     torch.testing.assert_close(ours_weights, weights)
@@ -57,7 +59,25 @@ def test_self_block_is_attention_then_feed_forward(inputs):
     hidden = second(gelu(first(attended)))
     norm = block.feed_forward.norm
     expected = nn.functional.layer_norm(attended + hidden, (12,), norm.weight, norm.bias)
-    torch.testing.assert_close(block(x, mask), expected)
+    torch.testing.assert_close(block(x, mask)[mask], expected[mask])
+
+
+def test_what_is_left_out_of_the_work_changes_no_number_that_is_drawn(inputs):
+    _, x, mask = inputs
+    drop = nn.Dropout(0.5)
+    torch.manual_seed(1)
+    expected = drop(x)[mask]
+    torch.manual_seed(1)
+    torch.testing.assert_close(Places.of(mask).dropout(x[mask], drop), expected, rtol=0, atol=0)
+
+
+def test_padding_costs_no_gradient_and_gets_none(inputs):
+    _, x, mask = inputs
+    x.requires_grad_()
+    block = CrossBlock(12, 3, 24, 0.0)
+    block(x, mask, x, mask)[mask].square().sum().backward()
+    assert x.grad[mask].abs().min() > 0
+    assert not x.grad[~mask].any()
 
 
 def test_heads_must_divide_the_width():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 
+import numpy as np
 import pytest
 import typer
 
@@ -34,6 +35,14 @@ def cqr(*words, **environment):
 def test_the_version_is_that_of_the_package():
     done = cqr("--version")
     assert (done.returncode, done.stdout) == (0, f"cqr {version('cqr')}\n")
+
+
+def test_names_that_a_terminal_cannot_write_are_written_otherwise(tmp_path, write_features):
+    boxes = [[[0, 0, 5, 5]]]
+    file = write_features(tmp_path / "caf\u00e9.h5", ["a.png"], np.ones((1, 1, 4)), boxes)
+    done = cqr("inspect", file, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "caf\\xe9.h5" in done.stdout.replace("\n", "")
 
 
 def test_help_lists_every_command():

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cqr.errors import UserError
-from cqr.trainer.datasets.forms import check_file
 from cqr.trainer.datasets.layout import Pictures
 from cqr.trainer.datasets.queries import tasks
 from cqr.trainer.datasets.readers import cirr
 from cqr.trainer.datasets.recognise import find, read
 from cqr.trainer.evaluation import evaluate, submission
+from cqr.trainer.evaluation.checking import check_file
 from cqr.trainer.training.material import Wanted, collect, collect_for
 from cqr.trainer.training.settings import settle
 from cqr.trainer.training.start import start
@@ -458,4 +458,4 @@ def test_submit_as_typed(run, features, tmp_path):
     assert re.search(r"Gallery +66 images of the test1 split", done.stderr)
     data = read_from(tmp_path / "cirr")
     for form in cirr.SUBMISSION:
-        check_file(form, run.path / "submission" / form.file, data)
+        assert check_file(run.path / "submission" / form.file, cirr.SUBMISSION, data) == form

@@ -652,8 +652,11 @@ def test_sigkill_at_random_moments(tmp_path, workers, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupts_end_in_one_sentence(tmp_path, workers, number, monkeypatch):
     folder = tmp_path / "pictures"
-    picture_files(folder, 200)
+    picture_files(folder, 60)
     out = tmp_path / "out" / "x.h5"
+    monkeypatch.setenv(
+        "FAKE_HOLD", "20"
+    )  # pictures of a process: shards are whole, none is the last
     monkeypatch.setenv("FAKE_TAG", tag := f"{tmp_path}-end")
     process = start(folder, out, "--workers", str(workers))
     wait_for_a_shard(out, process)
@@ -674,8 +677,11 @@ def test_interrupts_end_in_one_sentence(tmp_path, workers, number, monkeypatch):
 
 def test_a_killed_worker_is_said(tmp_path, monkeypatch):
     folder = tmp_path / "pictures"
-    picture_files(folder, 200)
+    picture_files(folder, 60)
     out = tmp_path / "out" / "x.h5"
+    monkeypatch.setenv(
+        "FAKE_HOLD", "20"
+    )  # pictures of a process: shards are whole, none is the last
     process = start(folder, out, "--workers", "2")
     wait_for_a_shard(out, process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

@@ -7,10 +7,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from cqr.errors import UserError
+from cqr.pipeline import images
 from cqr.pipeline.detectors import DetectorSpec, efficientnet
 from cqr.pipeline.detectors.grid import cells
+from cqr.pipeline.extract import Job, extract
+from cqr.pipeline.feature_file import open_features
 
 torch.set_num_threads(1)
 
@@ -138,3 +142,24 @@ def test_limits_and_names(detector):
         with pytest.raises(UserError, match=f"cannot lie over {config}; choose --config"):
             DetectorSpec("grid", config).load()
     assert detector.identity["network"]["weights"].startswith("57934424")
+
+
+def test_a_large_jpeg_gives_the_regions_of_the_whole_picture(tmp_path, detector):
+    """It is decoded at a half, turned upright; boxes and size are those of the file."""
+    smooth = picture(24, 32)
+    photo = Image.fromarray(smooth).resize((1400, 1800), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn: upright it is 1800 wide
+    photo.save(tmp_path / "a.jpg", quality=95, exif=exif)
+    (tmp_path / "out").mkdir()
+    assert detector.fraction(1800, 1400) == 2
+    spec = DetectorSpec("grid", device="cpu")
+    extract(Job(tmp_path, tmp_path / "out" / "x.h5", 9, spec, workers=1))
+    file = open_features(tmp_path / "out" / "x.h5")
+    found = file.regions("a.jpg")
+    (whole,) = detector([images.decode(tmp_path / "a.jpg")], 9)
+    assert (found.width, found.height) == (whole.width, whole.height) == (1800, 1400)
+    np.testing.assert_allclose(found.boxes, whole.boxes, rtol=1e-6)
+    for ours, theirs in zip(found.features, whole.features, strict=True):
+        assert ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs) > 0.995
+    assert (found.features != whole.features.astype(np.float16)).any()  # it was a fraction

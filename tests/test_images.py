@@ -1,5 +1,6 @@
 """Every kind of picture file: upright RGB, or a reason."""
 
+import errno
 import io
 import os
 import zlib
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cqr import listing
+from cqr.errors import UserError
 from cqr.pipeline import images
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's, of damaged metadata
@@ -77,7 +79,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path_factory, values):
     raw = grey.astype(">u2").tobytes()
     (folder / "a.pgm").write_bytes(b"P5 %d 1 65535\n" % len(values) + raw)
     for name in ("a.png", "a.tif"):
-        found, guessed = images.decoded(folder / name)
+        found, guessed, _ = images.decoded(folder / name)
         assert (found == expected[..., None]).all()
         assert guessed == (max(values) > 0 and bits < 16)
     full = np.round(grey / 65535 * 255)  # a PGM says its range
@@ -95,7 +97,7 @@ def test_the_range_that_a_file_states(tmp_path):
     (tmp_path / "a.png").write_bytes(with_sbit(encoded("PNG", grey), 12))
     grey.save(tmp_path / "b.tif", tiffinfo={281: 2000})
     for name, expected in (("a.png", [0, 6, 62]), ("b.tif", [0, 13, 128])):
-        found, guessed = images.decoded(tmp_path / name)
+        found, guessed, _ = images.decoded(tmp_path / name)
         assert found[0, :, 0].tolist() == expected
         assert not guessed
 
@@ -106,7 +108,7 @@ def test_grey_of_few_bits_is_never_black(tmp_path, largest, dtype):
     """8 bits in 16, 12 bits, depth in millimetres, 32-bit integers."""
     ramp = np.linspace(0, largest, 64).astype(dtype).reshape(8, 8)
     (tmp_path / "a.tif").write_bytes(encoded("TIFF", Image.fromarray(ramp)))
-    found, guessed = images.decoded(tmp_path / "a.tif")
+    found, guessed, _ = images.decoded(tmp_path / "a.tif")
     assert found.max() > 127
     assert guessed
 
@@ -133,12 +135,34 @@ def test_heic_is_read_where_its_codec_is(tmp_path):
     assert listing.find(tmp_path)[0] == ["a.heic"]
 
 
-def test_the_codec_that_is_missing_is_named():
-    head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
-    if "HEIF" in Image.OPEN:
-        pytest.skip("pillow-heif is installed: the file is then merely damaged")
+def test_avif_is_read_and_listed(tmp_path):
+    red = np.full((20, 30, 3), (200, 30, 40), np.uint8)
+    red[:, 15:] = (20, 40, 190)
+    (tmp_path / "a.AVIF").write_bytes(encoded("AVIF", Image.fromarray(red), quality=90))
+    found = images.decode(tmp_path / "a.AVIF")
+    assert found.shape == (20, 30, 3)
+    assert np.abs(found.astype(int) - red)[:, [0, 5, 25, 29]].max() < 12
+    assert images.size(tmp_path / "a.AVIF") == (30, 20)
+    assert listing.find(tmp_path)[0] == ["a.AVIF"]
+
+
+def test_transparency_of_avif_lies_on_white(tmp_path):
+    (tmp_path / "a.avif").write_bytes(encoded("AVIF", Image.new("RGBA", (30, 20), (255, 0, 0, 0))))
+    found = images.decode(tmp_path / "a.avif")
+    assert found.shape == (20, 30, 3)
+    assert found.min() > 250
+
+
+def test_the_codec_that_is_missing_is_named(monkeypatch):
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
+    avif = b"\0\0\0\x18ftypavif\0\0\0\0mif1avif" + bytes(40)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    monkeypatch.setattr(images.features, "check", lambda name: False)
     with pytest.raises(images.Refused, match=r"HEIC needs `pip install 'cqr\[heic\]'`"):
-        images.decode(head)
+        images.decode(heic)
+    with pytest.raises(images.Refused, match="AVIF needs a Pillow that was built with it"):
+        images.decode(avif)
 
 
 def test_the_size_of_the_largest_pictures_is_said(tmp_path):
@@ -193,6 +217,96 @@ def test_bytes_are_decoded_as_their_file(tmp_path, format):
     assert np.array_equal(images.decode(encoded(format)), images.decode(tmp_path / "a"))
 
 
+# --- JPEGs at a fraction of their size ----------------------------------------------------------
+
+
+def slopes(width: int, height: int) -> np.ndarray:
+    """Each corner has its own colour, and there is none twice: which way is up can be seen."""
+    y, x = np.mgrid[:height, :width]
+    red, green = 255 * x / (width - 1), 255 * y / (height - 1)
+    return np.stack([red, green, (red + green) / 4], axis=2).astype(np.uint8)
+
+
+def shrunk(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """By Pillow, of the whole picture."""
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX)).astype(int)
+
+
+@pytest.mark.parametrize("divisor", [2, 4, 8])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_a_jpeg_at_a_fraction_is_the_picture(divisor, options):
+    whole = slopes(203, 100)
+    source = encoded("JPEG", Image.fromarray(whole), quality=95, **options)
+    asked = []
+
+    def fraction(width, height):
+        asked.append((width, height))
+        return divisor
+
+    found = images.decoded(source, fraction=fraction)
+    assert asked == [(203, 100)]
+    assert found.size == (203, 100)
+    size = images.reduced((203, 100), divisor)
+    assert found.pixels.shape == (size[1], size[0], 3)
+    assert np.abs(found.pixels - shrunk(whole, size)).max() <= 12
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_jpeg_at_a_fraction_is_upright(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    source = encoded("JPEG", Image.fromarray(slopes(203, 100)), quality=95, exif=exif)
+    upright = images.decode(source)
+    height, width = upright.shape[:2]
+    asked = []
+    found = images.decoded(source, fraction=lambda *size: asked.append(size) or 4)
+    assert asked == [(width, height)]
+    assert found.size == (width, height)
+    size = found.pixels.shape[1::-1]
+    assert size == images.reduced((width, height), 4)
+    assert np.abs(found.pixels - shrunk(upright, size)).max() <= 12
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_fraction_that_would_hide_a_turn_is_not_taken(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    source = encoded("JPEG", Image.fromarray(slopes(101, 104)), exif=exif)  # both 13 at an eighth
+    found = images.decoded(source, fraction=lambda width, height: 8)
+    assert (
+        found.size == found.pixels.shape[1::-1] == ((101, 104) if orientation == 1 else (104, 101))
+    )
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_other_colours_at_a_fraction(mode):
+    source = encoded("JPEG", Image.fromarray(slopes(160, 96)).convert(mode), quality=95)
+    found = images.decoded(source, fraction=lambda width, height: 4)
+    assert found.size == (160, 96)
+    assert np.abs(found.pixels - shrunk(images.decode(source), (40, 24))).max() <= 12
+
+
+def test_a_camera_s_jpeg_of_two_pictures_at_a_fraction():
+    pair = [Image.fromarray(slopes(160, 96)), Image.new("RGB", (160, 96))]
+    source = encoded("MPO", pair[0], quality=95, save_all=True, append_images=pair[1:])
+    found = images.decoded(source, fraction=lambda width, height: 4)
+    assert found.size == (160, 96)
+    assert np.abs(found.pixels - shrunk(slopes(160, 96), (40, 24))).max() <= 12
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM"])
+def test_only_jpegs_are_decoded_at_a_fraction(format):
+    found = images.decoded(encoded(format), fraction=lambda width, height: 8)
+    assert found.size == (8, 12)
+    assert np.array_equal(found.pixels, images.decode(encoded(format)))
+
+
+def test_the_limit_of_pixels_is_of_the_whole():
+    source = encoded("JPEG", Image.fromarray(slopes(160, 96)))
+    with pytest.raises(images.TooLarge):
+        images.decoded(source, 160 * 96 - 1, fraction=lambda width, height: 8)
+
+
 # --- pictures that cannot ----------------------------------------------------------------------
 
 
@@ -222,6 +336,20 @@ def test_reasons(tmp_path):
     assert images.size(tmp_path / "empty.jpg") == (0, 0)
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
+def test_what_the_machine_lacks_is_no_fault_of_a_picture(tmp_path, monkeypatch, number):
+    """Else it would be listed as a failure, and not looked at again."""
+    (tmp_path / "a.png").write_bytes(encoded("PNG"))
+
+    def refusing(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Image, "open", refusing)
+    for read in (images.decode, images.size):
+        with pytest.raises(UserError, match=r"cannot read .*a\.png: (too many|there is not en)"):
+            read(tmp_path / "a.png")
+
+
 def test_reasons_for_bytes():
     for content, limit, expected in (
         (b"", 96, "is empty"),
@@ -234,7 +362,7 @@ def test_reasons_for_bytes():
     assert images.decode(encoded("PNG"), 96).shape == (12, 8, 3)
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF"])
 def test_truncated_anywhere_is_refused_or_whole(tmp_path, format):
     whole = encoded(format)
     (tmp_path / "a").write_bytes(whole)
@@ -252,7 +380,9 @@ def test_truncated_anywhere_is_refused_or_whole(tmp_path, format):
 @settings(derandomize=True, deadline=None)
 @given(data=st.data())
 def test_damage_never_raises_anything_else(tmp_path_factory, data):
-    whole = bytearray(encoded(data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP"]))))
+    whole = bytearray(
+        encoded(data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "AVIF"])))
+    )
     for _ in range(data.draw(st.integers(1, 8))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.mktemp("damaged") / "a"

@@ -70,6 +70,8 @@ def test_vinvl_holds_boxes_at_the_end_of_features(tmp_path):
     row = ["7", "5", encoded(np.concatenate([features, box], 1), "<f4")]
     (tmp_path / "f.tsv").write_text("\t".join(row) + "\n")
     out = tmp_path / "o.h5"
+    with pytest.raises(UserError, match="name the folder of the pictures with --images"):
+        import_features(ImportJob(tmp_path / "f.tsv", out))
     import_features(ImportJob(tmp_path / "f.tsv", out, images=tmp_path))
     found = open_features(out).regions("7.png")
     np.testing.assert_array_equal(found.features, features.astype(np.float16))
@@ -93,6 +95,20 @@ def test_mmf_is_read(tmp_path):
     np.testing.assert_array_equal(found.features, x[:4].astype(np.float16))
     np.testing.assert_array_equal(found.boxes, box[:4])
     assert (found.width, found.height, found.count) == (50, 60, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_boxes", np.nan), ("num_boxes", 2.5), ("image_width", np.inf), ("image_w", [1, 2])],
+)
+def test_a_number_of_mmf_that_is_none_is_named(tmp_path, name, value):
+    about = {"bbox": np.tile(np.float32([1, 2, 30, 40]), (6, 1)), "image_h": 60, "image_w": 50}
+    for picture, change in (("p", {}), ("q", {name: value})):
+        np.save(tmp_path / f"{picture}.npy", np.ones((6, 16), np.float32))
+        np.save(tmp_path / f"{picture}_info.npy", about | change)
+    [failure] = import_features(ImportJob(tmp_path, tmp_path / "o.h5")).failures
+    assert failure.path == "q"
+    assert "has no whole number in" in failure.reason
 
 
 @pytest.mark.parametrize(

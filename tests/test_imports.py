@@ -539,7 +539,7 @@ def test_what_is_no_source(tmp_path):
     (tmp_path / "folder").mkdir()
     assert refusal(tmp_path / "folder") == (
         f"{tmp_path / 'folder'} holds no features that cqr knows: neither .npz files, one a"
-        f" picture, nor features.npy, boxes.npy and paths.txt"
+        f" picture, nor X.npy beside X_info.npy, nor features.npy, boxes.npy and paths.txt"
     )
     good = write_tsv(tmp_path / os.fsdecode(b"\xff.tsv"), pictures(1))
     assert refusal(good) == f"the name of {tmp_path}/\\xff.tsv is not valid UTF-8; rename it"

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cqr.errors import UserError
-from cqr.pipeline import console
+from cqr.pipeline import inspection
 from cqr.pipeline.examine import examine
 from cqr.pipeline.extract import Job, extract
 from cqr.pipeline.feature_file import open_features, shards_folder
@@ -160,11 +160,11 @@ def test_show_writes_beside_the_file_and_survives_lost_pictures(out):
 
 
 def test_save_elsewhere_and_under_no_picture_name(out, tmp_path):
-    console.run_inspect(out, 2, tmp_path / "new" / "sheet.jpg")
+    inspection.inspect(out, 2, tmp_path / "new" / "sheet.jpg")
     with Image.open(tmp_path / "new" / "sheet.jpg") as sheet:
         assert sheet.format == "JPEG"
     with pytest.raises(UserError) as caught:
-        console.run_inspect(out, 2, tmp_path / "sheet.txt")
+        inspection.inspect(out, 2, tmp_path / "sheet.txt")
     assert str(caught.value) == (
         f"{tmp_path / 'sheet.txt'} is no name for a picture; give --save a name that ends in .png"
     )

@@ -9,8 +9,10 @@ import torch
 from cqr.errors import UserError
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models import build, options_of
+from cqr.trainer.models.attention import Places
 from cqr.trainer.models.lbf import LBF, LBFConfig, RegionEmbedding
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
+from cqr.trainer.training.losses import batch_classification
 
 SMALL = LBFConfig(
     width=16, heads=4, vep_depth=1, tep_depth=1, fusion_depth=2, embed_dim=24, dropout=0.0
@@ -122,7 +124,8 @@ def test_visual_and_positional_embeddings_are_normed_and_averaged(regions):
     visual = layer_norm(affine(embedding.visual[0], regions.features.numpy()))
     position = layer_norm(affine(embedding.position[0], regions.boxes.numpy()))
     ours = embedding(regions).detach().numpy()
-    np.testing.assert_allclose(ours, (visual + position) / 2, rtol=1e-4, atol=1e-5)
+    real, expected = regions.mask.numpy(), (visual + position) / 2
+    np.testing.assert_allclose(ours[real], expected[real], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("pool", ["mean", "max"])
@@ -225,3 +228,20 @@ def test_a_vector_is_the_mean_of_the_mapped_states(regions, embed_dim):
         expected.append(torch.stack([lbf.out_regions(state) for state in row[real]]).mean(0))
     expected = torch.nn.functional.normalize(torch.stack(expected), dim=-1)
     torch.testing.assert_close(lbf.encode_image(regions), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_leaving_out_padding_changes_neither_loss_nor_gradient(regions, pool, monkeypatch):
+    lbf = model(pool=pool, dropout=0.2).train()
+
+    def of_a_step():
+        torch.manual_seed(3)
+        query, image, _ = lbf(regions, WORDS, regions)
+        loss = batch_classification(query, image)
+        return loss, torch.autograd.grad(loss, list(lbf.parameters()))
+
+    loss, gradient = of_a_step()
+    monkeypatch.setattr(Places, "of", lambda mask: Places(mask, None))
+    expected, expected_gradient = of_a_step()
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient, expected_gradient)

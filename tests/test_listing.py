@@ -191,6 +191,26 @@ def test_folders_in_folders_to_any_depth(tmp_path):
     assert found == ["d/" * 1200 + "a.png"]
 
 
+def test_folders_beyond_the_longest_path_are_a_failure(tmp_path):
+    """Of Linux's 4,096 bytes; what lies before them is found."""
+    (tmp_path / "a.png").touch()
+    here, name, made = os.getcwd(), "d" * 200, 0
+    os.chdir(tmp_path)
+    try:
+        for _ in range(25):
+            os.mkdir(name)
+            os.chdir(name)
+            made += 1
+        found, [failure] = listing.find(tmp_path)
+    finally:
+        for _ in range(made):
+            os.chdir("..")
+            os.rmdir(name)
+        os.chdir(here)
+    assert found == ["a.png"]
+    assert failure.reason == "the folder cannot be listed (File name too long)"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder; see the next test")
 def test_a_folder_without_access_is_a_failure(tmp_path):
     made(tmp_path, "a.png", "b/c.png")

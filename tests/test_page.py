@@ -2,21 +2,17 @@
 
 import json
 import re
-import shutil
-import subprocess
 import sys
 import time
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-from playwright.sync_api import expect  # noqa: E402
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="there is no chromium here: apt-get install chromium"
-)
+pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+sys.path.insert(0, str(Path(__file__).parent))
+from playwright.sync_api import expect
+from served_page import pages, serving, shown
 
 expect.set_options(timeout=30_000)
 
@@ -26,53 +22,14 @@ PHONE = {"width": 390, "height": 844}
 @pytest.fixture(scope="module")
 def service(drawn_run):
     """The address of a service."""
-    command = [sys.executable, "-m", "cqr.cli", "serve", "--run", str(drawn_run), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if match := re.match(r"Open (http://127\.0\.0\.1:\d+/)", line):
-                    yield match[1]
-                    break
-            else:
-                raise AssertionError("the service said no address")
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as play:
-        launched = play.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield launched
-        launched.close()
+    with serving("--run", drawn_run) as address:
+        yield address
 
 
 @pytest.fixture
 def open_page(browser, service):
-    """A function that opens an address of the service; no script may fail, no rule be broken."""
-    contexts, wrong = [], []
-
-    def make(address="", **options):
-        context = browser.new_context(viewport={"width": 1280, "height": 800}, **options)
-        context.set_default_timeout(30_000)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "console",
-            lambda said: wrong.append(said.text) if "Content Security" in said.text else None,
-        )
-        page.goto(service + address)
-        return page
-
-    yield make
-    for context in contexts:
-        context.close()
-    assert wrong == []
+    with pages(browser, service) as make:
+        yield make
 
 
 def steps(page):
@@ -80,14 +37,6 @@ def steps(page):
     values = [value for _, value in pairs]
     assert [name for name, _ in pairs] == ["image", "text"] * (len(pairs) // 2)
     return list(zip(values[::2], values[1::2], strict=True))
-
-
-def shown(page):
-    """The addresses of the pictures in the grid, in order, once they are results."""
-    expect(page.locator("#grid .caption").first).to_be_visible()
-    tiles = page.locator("#grid li").all()
-    tiles.sort(key=lambda tile: int(tile.get_attribute("data-index")))
-    return [tile.get_attribute("data-src") for tile in tiles]
 
 
 def ask(page, text):

@@ -7,7 +7,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,24 +15,19 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from PIL import Image
 
-playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-from playwright.sync_api import expect  # noqa: E402
+pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+sys.path.insert(0, str(Path(__file__).parent))
+from playwright.sync_api import expect
+from served_page import CQR, pages, serving, shown
 
 ROOT = Path(__file__).parent.parent
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 AXE = Path(os.environ.get("AXE", ROOT / "node_modules/axe-core/axe.min.js"))
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="there is no chromium here: apt-get install chromium"
-)
 needs_axe = pytest.mark.skipif(not AXE.exists(), reason=f"there is no {AXE}: make axe")
 
 expect.set_options(timeout=30_000)
 
 ASKED = "?image=3&text=make+it+red"
 WIDTHS = {1440: 900, 768: 1024, 390: 844}
-
-
-ARGUMENTS = ["--no-sandbox", "--disable-gpu"]
 
 
 @pytest.fixture(scope="module")
@@ -52,54 +46,21 @@ def service(drawn_run, place):
         table.writerows(
             [one.name, i, "first" if i < 20 else "second"] for i, one in enumerate(files)
         )
-    cqr = [sys.executable, "-m", "cqr.cli"]
     run = ["--run", str(drawn_run)]
-    subprocess.run([*cqr, "index", *run, "--metadata", about], check=True, capture_output=True)
-    command = [*cqr, "serve", *run, "--port", "0", "--collect", str(place / "answers.csv"),
-               "--beside", str(drawn_run)]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if match := re.match(r"Open (http://127\.0\.0\.1:\d+/)", line):
-                    yield match[1]
-                    break
-            else:
-                raise AssertionError("the service said no address")
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as play:
-        launched = play.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield launched
-        launched.close()
+    subprocess.run([*CQR, "index", *run, "--metadata", about], check=True, capture_output=True)
+    with serving(*run, "--collect", place / "answers.csv", "--beside", drawn_run) as address:
+        yield address
 
 
 @pytest.fixture
 def open_page(browser, service, place):
-    """A function that opens an address of the service; no script may fail."""
     (place / "answers.csv").unlink(missing_ok=True)
-    contexts, wrong = [], []
+    with pages(browser, service) as make:
 
-    def make(address="", width=1440, context=None, **options):
-        view = {"width": width, "height": WIDTHS[width]}
-        if context is None:
-            context = browser.new_context(viewport=view, **options)
-            context.set_default_timeout(30_000)
-            contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto(service + address)
-        return page
+        def at(address="", width=1440, **options):
+            return make(address, width, WIDTHS[width], **options)
 
-    yield make
-    for context in contexts:
-        context.close()
-    assert wrong == []
+        yield at
 
 
 def query(page):
@@ -108,10 +69,7 @@ def query(page):
 
 def rows(page, grid="#grid"):
     """The rows of the pictures that are shown, in order, once they are results."""
-    expect(page.locator(f"{grid} .caption").first).to_be_visible()
-    tiles = page.locator(f"{grid} li").all()
-    tiles.sort(key=lambda tile: int(tile.get_attribute("data-index")))
-    return [int(tile.get_attribute("data-src").split("/")[3]) for tile in tiles]
+    return [int(address.split("/")[3]) for address in shown(page, grid)]
 
 
 def kept(place):
@@ -164,12 +122,9 @@ def test_more_and_less_like_a_result_are_in_the_address(open_page):
     found = rows(page)
     for name, word in (("More like this", "more"), ("Less like this", "less")):
         page.locator("#grid a").nth(2).click()
-        with page.expect_response("**/api/search"):
-            page.get_by_role("button", name=name).click()
+        page.get_by_role("button", name=name).click()
         expect(page.locator("#large")).to_be_hidden()
         expect(page.locator("#kept")).to_contain_text(f"{word} like")
-        page.wait_for_load_state("networkidle")  # the results are those of the new question
-        page.wait_for_timeout(500)
     assert ("more", str(found[2])) in query(page)
     assert [name for name, _ in query(page)].count("less") == 1
     now = rows(page)
@@ -213,6 +168,194 @@ def test_an_object_is_what_is_asked_about(open_page):
     page.get_by_role("button", name="Whole picture").click()
     expect(page.locator("#objects-count")).to_contain_text("object")
     assert rows(page) == whole
+
+
+# --- Why it was found -----------------------------------------------------------------------------
+
+
+def with_shares(page, shares):
+    """Have the service say that so much of a result's score is of its regions, the rest of none."""
+
+    def divide(route):
+        said = route.fetch().json()
+        parts = [*shares, *[0] * len(said["boxes"])][: len(said["boxes"])]
+        route.fulfill(json=said | {"score": 0.8, "shares": [0.8 * part for part in parts]})
+
+    page.route("**/api/shares", divide)
+
+
+def spots(page, row):
+    """Where the boxes of a picture lie, in words, and the boxes."""
+    address = urlsplit(page.url)._replace(path=f"/api/images/{row}/about", query="").geturl()
+    boxes = page.request.get(address).json()["boxes"]
+    rows, columns = ("top", "middle", "bottom"), ("left", "center", "right")
+    return [
+        f"{rows[min(2, int(3 * (y + v) / 2))]} {columns[min(2, int(3 * (x + u) / 2))]}"
+        for x, y, u, v in boxes
+    ], boxes
+
+
+def test_what_the_regions_of_a_result_add_is_shown(open_page):
+    page = open_page(ASKED)
+    with_shares(page, [0.7, 0.35, -0.05])
+    found = rows(page)
+    names, boxes = spots(page, found[0])
+    assert len(boxes) > 2
+    with page.expect_request("**/api/shares") as asked:
+        page.locator("#grid a").first.click()
+    sent = json.loads(asked.value.post_data)
+    assert (sent["images"], sent["texts"][0]["text"], sent["row"]) == ([3], "make it red", found[0])
+    why = page.locator("#large-why button")
+    expect(why).to_have_text(["all", f"{names[0]} 70 %", f"{names[1]} 35 %", f"{names[2]} −5 %"])
+    dim, looks = page.locator("#large-picture .dim"), page.locator("#large-looks")
+    opacities = """rects => rects.map(rect => Number(rect.style.opacity))"""
+    holes = page.locator("#large-picture .hole")
+
+    page.locator("#large [data-name=copy]").focus()  # by keys alone
+    while not why.first.evaluate("one => one === document.activeElement"):
+        page.keyboard.press("Tab")
+    expect(looks).to_have_text("The brighter, the more of the score of 0.800")
+    expect(dim).not_to_have_css("opacity", "0")
+    assert holes.evaluate_all(opacities)[:3] == pytest.approx([1, 0.5, 0])
+    page.keyboard.press("Tab")
+    expect(looks).to_have_text("It adds 0.560 to the score of 0.800")
+    assert holes.evaluate_all(opacities)[:3] == [1, 0, 0]
+    page.keyboard.press("Enter")
+    expect(why.nth(1)).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    expect(dim).to_have_css("opacity", "0")
+
+    why.nth(3).hover()
+    expect(looks).to_have_text("It speaks against this picture, by 0.040")
+    picture = page.locator("#large-picture image").bounding_box()
+    scale = min(picture["width"], picture["height"])  # they are square, in the middle
+    left = picture["x"] + (picture["width"] - scale) / 2
+    top = picture["y"] + (picture["height"] - scale) / 2
+    (x, y, u, v) = boxes[0]
+    at = (left + scale * (x + u) / 2, top + scale * (y + v) / 2)
+    page.mouse.move(*at)
+    expect(page.locator("#large-why button.pointed")).to_have_text(f"{names[0]} 70 %")
+    expect(page.locator("#large-picture .box").first).to_have_css("opacity", "1")
+    page.mouse.click(*at)
+    expect(why.nth(1)).to_have_attribute("aria-pressed", "true")
+    expect(dim).not_to_have_css("opacity", "0")
+    page.keyboard.press("ArrowRight")  # the next result has its own
+    expect(page.locator("#large-why button[aria-pressed=true]")).to_have_count(0)
+
+
+@pytest.mark.parametrize("shares", [[0.2] * 5, [-1.0, 0.1]])
+def test_shares_that_say_nothing_are_not_shown(open_page, shares):
+    page = open_page(ASKED)
+
+    def divide(route):
+        said = route.fetch().json()
+        boxes = [*said["boxes"], *said["boxes"]][: len(shares)]
+        route.fulfill(json={"score": sum(shares), "boxes": boxes, "shares": shares})
+
+    page.route("**/api/shares", divide)
+    rows(page)
+    with page.expect_response("**/api/shares"):
+        page.locator("#grid a").first.click()
+    expect(page.locator("#large-known")).to_contain_text("half")
+    expect(page.locator("#large-why")).to_be_hidden()
+
+
+def test_a_model_whose_score_does_not_divide_is_not_asked(open_page):
+    page = open_page()
+    page.route("**/api/info", lambda route: route.fulfill(
+        json=route.fetch().json() | {"divides": False}))  # fmt: skip
+    page.route("**/api/shares", lambda route: pytest.fail("it was asked"))
+    page.goto(urlsplit(page.url)._replace(query=ASKED[1:]).geturl())
+    rows(page)
+    page.locator("#grid a").first.click()
+    expect(page.locator("#large-known")).to_contain_text("half")
+    expect(page.locator("#large-why")).to_be_hidden()
+
+
+# --- Presses that results overtake ----------------------------------------------------------------
+
+
+def held(page):
+    """Have answers wait; gives what lets them go."""
+    waiting, released = [], []
+
+    def hold(route):
+        if released:
+            route.continue_()
+        else:
+            waiting.append(route)
+
+    page.route("**/api/search", hold)
+
+    def release():
+        while not waiting:
+            page.wait_for_timeout(20)
+        released.append(True)
+        for route in waiting:
+            route.continue_()
+
+    return release
+
+
+def test_a_click_on_a_result_that_is_still_to_come_is_done_when_it_is_there(open_page):
+    page = open_page("?image=3&text=")
+    rows(page)
+    release = held(page)
+    page.fill("#text", "make it red")
+    page.press("#text", "Enter")
+    expect(page.locator("#grid .waiting").nth(2)).to_be_visible()
+    page.locator("#grid li[data-index='1'] a").click()
+    release()
+    expect(page.locator("#large-title")).to_have_text(f"{rows(page)[1]:04d}.png")
+
+
+def test_what_is_done_after_a_click_takes_its_place(open_page):
+    page = open_page("?image=3&text=")
+    rows(page)
+    release = held(page)
+    page.fill("#text", "make it red")
+    page.press("#text", "Enter")
+    page.locator("#grid li[data-index='2'] a").click()
+    page.locator("#text").click()
+    release()
+    rows(page)
+    expect(page.locator("#large")).to_be_hidden()
+
+
+def test_a_press_that_results_overtake_is_of_what_was_pressed(open_page):
+    page = open_page("?image=3&text=")
+    before = rows(page)
+    release = held(page)
+    page.fill("#text", "make it red")
+    box = page.locator("#grid a").nth(2).bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.evaluate("document.getElementById('form').requestSubmit()")
+    release()
+    expect(page.locator("#heading")).to_have_text("make it red")
+    rows(page)
+    page.mouse.up()
+    expect(page.locator("#large-title")).to_have_text(f"{before[2]:04d}.png")
+
+
+def test_a_mark_that_is_pressed_while_marks_are_read_is_kept(open_page, place):
+    page = open_page(ASKED)
+    rows(page)
+    tile = page.locator("#grid li").first
+    tile.hover()
+    box = tile.locator("[data-name=right]").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    with page.expect_response("**/api/marks?*"):
+        page.evaluate("dispatchEvent(new Event('focus'))")
+    page.wait_for_function(
+        "document.getElementById('marking-count').textContent.includes('0 right')"
+    )
+    page.mouse.up()
+    expect(tile).to_have_attribute("data-mark", "right")
+    assert len(kept(place)) == 1
 
 
 # --- Fields ---------------------------------------------------------------------------------------
@@ -569,8 +712,8 @@ def test_without_scripts_there_is_no_dead_control(browser, service):
     page.route(service, without)
     page.goto(service)
     expect(page.get_by_text("This page needs JavaScript.")).to_be_visible()
-    shown = [one for one in page.locator("button, input, select").all() if one.is_visible()]
-    assert shown == []
+    seen = [one for one in page.locator("button, input, select").all() if one.is_visible()]
+    assert seen == []
     page.context.close()
 
 
@@ -592,6 +735,7 @@ def test_a_detector_that_is_being_loaded_is_waited_for_and_can_be_cancelled(open
 
 def states(page, service):
     """Each state by its name, once it is there."""
+    with_shares(page, [0.7, 0.35, -0.05])
     page.goto(service)
     expect(page.locator("#grid img.here").first).to_be_visible()
     yield "gallery"
@@ -611,6 +755,7 @@ def states(page, service):
     page.keyboard.press(" ")
     page.locator("#large-boxes").check()
     expect(page.locator("#large-objects .chips button").first).to_be_visible()
+    page.locator("#large-why button").first.click()
     yield "large"
     page.keyboard.press("Escape")
     page.locator("#mark-another").click()

@@ -139,3 +139,58 @@ def test_resizing(resize):
         assert [pixels[c].float().mean().item() for c in range(3)] == pytest.approx([10, 20, 30])
         pixels += 1
         assert source[0, 0].tolist() == [10, 20, 30]
+
+
+@dataclass
+class Averaging(Known):
+    """Sees every picture at 64 x 48 or 48 x 64."""
+
+    margin: int = 3
+
+    def network_size(self, width, height):
+        return (64, 48) if width > height else (48, 64)
+
+
+@pytest.mark.parametrize(
+    ("size", "divisor"),
+    [
+        ((4032, 3024), 8),
+        ((3024, 4032), 8),
+        ((64 * 24, 48 * 24), 8),
+        ((64 * 24 - 8, 48 * 24), 4),
+        ((64 * 6, 48 * 6), 2),
+        ((64 * 6 - 2, 48 * 6), 1),
+        ((64, 48), 1),
+        ((1, 1), 1),
+        ((1607, 1601), 4),  # at an eighth a square, which the network would see another way up
+    ],
+)
+def test_a_jpeg_stays_so_many_times_what_the_network_sees(size, divisor):
+    assert RegionDetector(Averaging([], [])).fraction(*size) == divisor
+
+
+def test_where_pixels_themselves_matter_a_jpeg_is_decoded_whole():
+    assert (
+        RegionDetector(Known([], [])).fraction(4032, 3024) == 1
+    )  # it did not say that it averages
+    described = RegionDetector(Averaging([], []), Known([], []))
+    assert described.fraction(4032, 3024) == 1
+    before = RegionDetector(Averaging([], []), scaled=False)
+    assert before.fraction(4032, 3024) == 1
+    assert "jpeg" not in before.identity
+    assert RegionDetector(Averaging([], [])).identity["jpeg"] == {"margin": 3}
+
+
+def test_regions_of_a_fraction_are_those_of_the_whole():
+    backend = Known([[5, 5, 20, 15], [-4, -4, 10, 9]], [0.3, 0.9])
+    (regions,) = RegionDetector(backend)([picture(100, 60)], 4)
+    whole = regions.resized(399, 240)
+    assert (whole.width, whole.height) == (399, 240)
+    np.testing.assert_allclose(whole.boxes[:2], [[0, 0, 79.8, 72], [39.9, 40, 159.6, 120]])
+    assert whole.boxes[2:].tolist() == [[0] * 4] * 2
+    assert (whole.features == regions.features).all()
+    assert regions.resized(100, 60) is regions
+    full = Known([[0, 0, 50, 30]], [0.5])
+    (regions,) = RegionDetector(full)([picture(100, 60)], 1)
+    for width in (397, 793, 3023):  # never beyond the edge, whatever the rounding
+        assert regions.resized(width, 60).boxes[0].tolist() == [0, 0, width, 60]

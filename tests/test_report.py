@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cqr.errors import UserError
+from cqr.report import cards, examples, page, pictures, plots
 from cqr.report import evaluation as report
-from cqr.report import examples, page, pictures, plots
 from cqr.trainer.evaluation import evaluate
+from cqr.trainer.evaluation.explained import Shares
 from cqr.trainer.evaluation.stored import Stored
 from cqr.trainer.training.material import collect
 from cqr.trainer.training.settings import settle
@@ -180,6 +181,36 @@ def test_each_example_shows_what_was_found_with_the_right_ones_framed(scenes):
     ]
     assert all(max(map(int, w["data-weights"].split())) == 100 for w in words)
     assert len(found.all("path", "heat")) >= len(words)
+
+
+def test_what_the_regions_of_the_first_results_add_sums_to_their_scores(scenes):
+    run, material = trained(scenes)
+    evaluation = evaluate.evaluate(run, material, torch.device("cpu"))
+    groups = examples.of_evaluation(evaluation.queries, run, material, 6)
+    answers = [answer for group in groups for one in group.examples for answer in one.answers]
+    assert answers
+    for answer in answers:
+        assert len(answer.shares) == 5
+        sums = [shares.shares.sum() for shares in answer.shares]
+        assert sums == pytest.approx(answer.scores[:5], abs=2e-3)
+
+
+def test_shares_are_drawn_and_said_where_they_say_something():
+    boxes = np.float32([[0, 0, 0.3, 0.3], [0.4, 0.4, 0.6, 0.6], [0.7, 0, 1, 0.3], [0, 0.7, 1, 1]])
+    some = Shares(boxes, np.float32([0.48, 0.24, -0.04, 0.12]), 0.8)
+    alike = Shares(boxes, np.float32([0.2] * 4), 0.8)
+    against = Shares(boxes, np.float32([0.1, -0.2, 0, 0]), -0.1)
+    one = Shares(boxes[:1], np.float32([0.8]), 0.8)
+    names = ["a", "b", "c", "d", "e", "f"]
+    answer = examples.Answer("lbf", 1, names, [0.8] * 6, [alike, some, None, against, one])
+    album = pictures.Album({n: pictures.Picture(n, f"p{n}", 100, 100, None) for n in names})
+    found = Page(cards._why(answer, album))
+    [said] = found.texts("figcaption")
+    assert said.replace("\u00a0", " ") == "2: top left 60 %, middle center 30 %, bottom center 15 %"
+    assert [e["fill-opacity"] for e in found.all("path", "heat")] == ["0.55", "0.28", "0.14"]
+    assert found.all("details")
+    none = examples.Answer("lbf", 1, names, [0.8] * 6, [alike, None])
+    assert cards._why(none, album) == ""
 
 
 def test_the_examples_follow_their_rule(scenes):
@@ -371,19 +402,6 @@ def test_the_command_says_where_the_page_is_and_shows_published_numbers(scenes):
     wrong = subprocess.run([*command, "--published", "none.csv"], capture_output=True, text=True)
     assert wrong.returncode == 1
     assert wrong.stderr.startswith("Error: --published none.csv cannot be read")
-
-
-@pytest.fixture
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip("there is no Chromium on this machine")
-    with playwright.sync_playwright() as p:
-        found = p.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield found
-        found.close()
 
 
 def opened(browser, path, width=1280, **how):

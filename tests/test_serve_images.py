@@ -68,3 +68,16 @@ def test_what_is_searched_is_said_once():
 def test_a_folder_that_is_not_there():
     Path("photos").rename("elsewhere")
     assert "photos" in refused()
+
+
+def test_the_end_waits_for_no_thread_and_loses_no_word():
+    """One may still work for a caller who was told that it took too long."""
+    said = (
+        "import threading, time\n"
+        "from cqr.search.server.serve import leave\n"
+        "threading.Thread(target=time.sleep, args=(600,)).start()\n"
+        "print('said', end='')\n"
+        "leave()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "said", "")

@@ -3,7 +3,9 @@
 import io
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -109,6 +111,17 @@ def test_shares_sum_to_the_score_of_the_result(asked, engine):
         assert said["score"] == pytest.approx(hit["score"], abs=2e-3)
     beyond = asked.post("/api/shares", json={**question, "row": 10_000})
     assert beyond.status_code == 404
+
+
+def test_shares_beside_are_of_the_same_picture(engine):
+    """The other run lists its pictures in an order of its own."""
+    paths = engine.gallery.paths[::-1]
+    gallery = SimpleNamespace(paths=paths, rows={path: row for row, path in enumerate(paths)})
+    both = client(engine, beside=replace(engine, gallery=gallery))
+    question = {"images": [4], "texts": [{"text": "make it red"}], "row": 7}
+    own = both.post("/api/shares", json=question).json()
+    assert both.post("/api/shares", json={**question, "beside": True}).json() == own
+    assert both.get("/api/info").json()["beside"]["divides"] is True
 
 
 def test_suggestions_are_the_texts_of_a_picture_or_of_many(asked, engine):

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cqr.errors import UserError
-from cqr.trainer.datasets.forms import Entries, Form, Keyed, check_file, check_text
+from cqr.trainer.datasets.forms import Entries, Form, Keyed, check_text
 from cqr.trainer.datasets.queries import Dataset, Protocol
 from cqr.trainer.datasets.readers import css
+from cqr.trainer.evaluation.checking import check_file
 from cqr.trainer.evaluation.submission import forms_of
 
 KEYED = Form(file="keyed.json", depth=3, layout=Keyed({"version": "rc2"}))
@@ -119,13 +120,13 @@ def test_a_file_that_is_too_large_is_named():
 def test_a_file_of_any_program_is_checked(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(content(), indent=4))
-    check_file(KEYED, path, dataset())
+    check_file(path, [KEYED], dataset())
     path.write_text(json.dumps(content(version="rc3")))
     with pytest.raises(UserError) as error:
-        check_file(KEYED, path, dataset())
+        check_file(path, [KEYED], dataset())
     assert str(error.value) == (f'{path} would be refused: it does not say "version": "rc2"')
-    with pytest.raises(UserError, match="is missing"):
-        check_file(KEYED, tmp_path / "nowhere.json", dataset())
+    with pytest.raises(UserError, match="there is no file"):
+        check_file(tmp_path / "nowhere.json", [KEYED], dataset())
 
 
 def by_category():

@@ -81,6 +81,17 @@ def test_a_file_that_was_written_to_is_said_to_have_lost_them(file):
     ]
 
 
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_a_file_that_is_cut_off_is_told_by_its_size(tmp_path, libver):
+    with h5py.File(tmp_path / "f.h5", "w", libver=libver) as content:
+        content["a"] = np.arange(1000)
+    sums.check(tmp_path / "f.h5")  # whole, and without checksums
+    whole = (tmp_path / "f.h5").read_bytes()
+    (tmp_path / "f.h5").write_bytes(whole[:-1])
+    with pytest.raises(sums.Damaged, match=f"it has {len(whole) - 1:,} of {len(whole):,} bytes"):
+        sums.check(tmp_path / "f.h5")
+
+
 @pytest.mark.parametrize("case", ["features-218.bin", "features-51.bin"])
 def test_a_damaged_file_of_version_1_is_one_sentence_in_bounded_time(tmp_path, case):
     """HDF5 takes a minute of CPU to open either."""

@@ -113,6 +113,14 @@ def test_each_question_is_held_against_the_gallery_that_it_lists(write_features)
         assert {path for path in row.found if path} == set(row.gallery) - {row.reference}
 
 
+def test_a_folder_of_the_longest_name_has_no_table_beside_it(tmp_path):
+    """NAME.queries.csv would be longer than a file's name may be."""
+    root = tmp_path / ("a" * 250)
+    root.mkdir()
+    with pytest.raises(UserError, match="has no queries to learn from"):
+        find(Pictures(root, list(PATHS)))
+
+
 def test_a_list_in_parquet_may_have_any_name():
     paths = ["a;b.jpg", "c.jpg", "d.jpg"]
     frame = pd.DataFrame({"reference": ["c"], "text": "t", "target": ["a;b"], "split": "test",

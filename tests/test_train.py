@@ -355,9 +355,13 @@ def test_missing_images_stop_or_are_counted(drawn_scenes, write_features, tmp_pa
         batch.features.numpy(), batch.boxes.numpy() * 300, batch.mask.sum(1).numpy(),
         root=reader.file.image_root,
     )  # fmt: skip
-    with pytest.raises(
-        UserError, match=rf"24 of 168 images have no regions in {part}: .*; extract them"
-    ):
+    missing = rf"24 of 168 images have no regions in {part}: .*; "
+    with pytest.raises(UserError, match=missing + "none of these is in .*: put them there"):
+        collect(part)
+    picture = Path(reader.file.image_root, reader.paths[3])
+    picture.parent.mkdir(exist_ok=True)
+    picture.touch()
+    with pytest.raises(UserError, match=missing + "extract them with `cqr .* --retry-failed`"):
         collect(part)
     material = collect(part, max_missing=0.5)
     gone = {p for p, k in zip(reader.paths, keep, strict=True) if not k}

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cqr.errors import scarcity
+from cqr.errors import refused, scarcity
 from cqr.typed import built, parsed
 
 
@@ -80,6 +81,16 @@ def test_deep_json_is_said():
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
         (MemoryError(), "there is not enough memory"),
         (RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory"), "not enough memory"),
+        (
+            ImportError("libtorch_cuda.so: failed to map segment from shared object"),
+            "enough memory",
+        ),
+        (
+            ImportError("libc10.so: cannot open shared object file: Too many open files"),
+            "many files",
+        ),
+        (RuntimeError("std::bad_alloc"), "not enough memory"),
+        (RuntimeError("mmap: Cannot allocate memory"), "not enough memory"),
         (OSError(errno.ENOENT, "x"), None),
         (ValueError("a file of 24 bytes"), None),
     ],
@@ -87,3 +98,18 @@ def test_deep_json_is_said():
 def test_what_the_machine_is_out_of_is_told_from_damage(error, why):
     found = scarcity(error)
     assert (found is None) if why is None else (why in found)
+
+
+@pytest.mark.parametrize(
+    ("number", "what"),
+    [
+        (errno.ENAMETOOLONG, "File name too long; give a shorter name"),
+        (errno.EACCES, "Permission denied; give yourself access, or name another"),
+        (errno.EROFS, "Read-only file system; name another place"),
+        (errno.ENOENT, None),
+    ],
+)
+def test_what_may_not_be_used_is_named(number, what):
+    found = refused(OSError(number, os.strerror(number), "a/b"))
+    assert found == (what and f"cannot use a/b: {what}")
+    assert refused(OSError(number, os.strerror(number))) is None

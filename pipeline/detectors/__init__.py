@@ -56,6 +56,10 @@ class Detector(Protocol):
         """
         ...
 
+    def fraction(self, width: int, height: int) -> int:
+        """At which 1/n of its size a JPEG may be decoded for it: see `images.Fraction`."""
+        ...
+
     def check_k(self, k: int) -> None:
         """Raise UserError unless this detector can give k regions."""
         ...
@@ -82,6 +86,8 @@ class DetectorSpec:
         regions: of a backbone: one of `backbones.regions.KINDS`; None is cells.
         finder: of a backbone: the detector whose boxes it describes, on its device.
         accept_licence: use a backbone whatever licence it is under.
+        runtime: what computes the network: one of `runtimes.RUNTIMES`.
+        scaled: decode large JPEGs at a fraction of their size, where the detector admits it.
     """
 
     name: str
@@ -91,6 +97,8 @@ class DetectorSpec:
     regions: str | None = None
     finder: "DetectorSpec | None" = None
     accept_licence: bool = False
+    runtime: str = "torch"
+    scaled: bool = True
 
     @classmethod
     def of(
@@ -100,7 +108,11 @@ class DetectorSpec:
         device: str = "auto",
         finder_weights: Path | None = None,
     ) -> Self:
-        """The detector of an identity, as a feature file records it.  Its licence was accepted."""
+        """The detector of an identity, as a feature file records it.  Its licence was accepted.
+
+        It runs by torch, whichever runtime the file names: the others may be absent, and take
+        longer to load than a few pictures take.
+        """
         finder = identity.get("finder")
         return cls(
             identity["name"],
@@ -110,10 +122,23 @@ class DetectorSpec:
             regions=identity.get("regions"),
             finder=cls.of(finder, finder_weights, device) if finder else None,
             accept_licence=True,
+            scaled="jpeg" in identity,
         )
 
     def load(self) -> Detector:
-        """Raises UserError for an unknown name or config, and for weights that cannot be had."""
+        """Load it.
+
+        Raises:
+            UserError: an unknown name or config, weights that cannot be had, a runtime that is
+                absent or not for this detector.
+        """
+        from cqr.pipeline.detectors import runtimes
+
+        detector = self._on_torch()
+        runtimes.run_by(self.runtime, detector)
+        return detector
+
+    def _on_torch(self) -> Detector:
         from cqr.pipeline.detectors.regional import RegionDetector
 
         device = find_device(self.device)
@@ -124,7 +149,8 @@ class DetectorSpec:
                 f"{self.name} describes its own boxes; --regions and --finder need one of"
                 f" --detector {', '.join(BACKBONES)}"
             )
-        return RegionDetector(backend(self.name, self.config, self.weights, device))
+        made = backend(self.name, self.config, self.weights, device)
+        return RegionDetector(made, scaled=self.scaled)
 
     def _described(self, device: "torch.device") -> Detector:
         from cqr.pipeline.detectors.backbones import regions, source

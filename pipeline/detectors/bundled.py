@@ -23,6 +23,8 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from cqr.digest import sha256
 from cqr.errors import UserError
+from cqr.pipeline.detectors.runtimes import Convert
+from cqr.pipeline.detectors.runtimes import Network as Converted
 from cqr.pipeline.detectors.selection import Selection
 from cqr.pipeline.detectors.torchvision import Torchvision
 from cqr.pipeline.detectors.weights import fit, read
@@ -155,12 +157,67 @@ class Bundled(Torchvision):
     def network_size(self, width: int, height: int) -> tuple[int, int]:
         return SIZE
 
+    def convert(self, convert: Convert) -> None:
+        """All that convolves; the box head, two products of matrices, is as fast in PyTorch."""
+        backbone, head = self.network.backbone, self.network.rpn.head
+        width, height = SIZE
+        maps = convert(_Map(backbone), (3, height, width))
+        self.network.backbone = _MapOf(maps)
+        said = convert(_Proposing(head), (CHANNELS, height // 8, width // 8))
+        self.network.rpn.head = _ProposingOf(said)
+
     def pool(self, maps: Any, boxes: list[Tensor]) -> Tensor:
         features = self._box_features(maps, boxes)
         if not self._said:
             return features
         said = [head(features).softmax(-1) for head in self.network.attributes.values()]
         return torch.cat([features, *said], -1)
+
+
+class _Map(nn.Module):
+    """The backbone, of tensors alone: what a runtime converts."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor]:
+        return (self.backbone(pictures)["0"],)
+
+
+class _MapOf(nn.Module):
+    """What was converted, as a backbone again."""
+
+    def __init__(self, converted: Converted) -> None:
+        super().__init__()
+        self.converted = converted
+
+    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
+        return {"0": self.converted(pictures)[0]}
+
+
+class _Proposing(nn.Module):
+    """The head of the proposals, of tensors alone."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        scores, deltas = self.head([maps])
+        return scores[0], deltas[0]
+
+
+class _ProposingOf(nn.Module):
+    """What was converted, as a head again."""
+
+    def __init__(self, converted: Converted) -> None:
+        super().__init__()
+        self.converted = converted
+
+    def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        scores, deltas = self.converted(maps[0])
+        return [scores], [deltas]
 
 
 def attributes(features: Tensor) -> dict[str, Tensor]:

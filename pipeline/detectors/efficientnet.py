@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from cqr.digest import check_packaged, sha256
 from cqr.pipeline.detectors.regional import antialiased
+from cqr.pipeline.detectors.runtimes import Convert, Network
 from cqr.pipeline.detectors.weights import State, fit, read
 
 NAME = "efficientnet_lite0"
@@ -25,6 +26,12 @@ NUMBERS = "0.1.0"
 """The "version" of its identity, which says whose numbers these are: those of
 efficientnet-lite-pytorch 0.1.0, which computed them at first.  timm's network gives the same to
 1e-5 (tests/test_efficientnet.py), so files that were made with the one go on with the other."""
+
+MARGIN = 3
+"""A JPEG may be decoded at a fraction of its size that is so many times what the network sees.
+
+Of pictures of 12 million pixels (a quarter, 3.9 times) the features keep a mean cosine of 0.9989 to
+0.9995 with those of the whole; at an eighth, 2.0 times, it would be 0.9965 to 0.9976."""
 
 BLOCKS = (1, 2, 2, 3, 3, 4, 1)
 """Of each stage: timm counts them within it, the file of weights through all of them."""
@@ -117,6 +124,8 @@ class EfficientNetLite0:
     device: torch.device
     identity: dict[str, Any]
     dim: int = 1280
+    margin: int = MARGIN
+    converted: Network | None = None
 
     resize = staticmethod(antialiased)
 
@@ -125,8 +134,16 @@ class EfficientNetLite0:
         return _whole_strides(SIDE * shape), _whole_strides(SIDE / shape)
 
     def encode(self, batch: Tensor) -> Tensor:
-        maps: Tensor = self.network.forward_features((batch - 127) / 128)
+        pixels = (batch - 127) / 128
+        maps: Tensor
+        if self.converted is None:
+            maps = self.network.forward_features(pixels)
+        else:
+            (maps,) = self.converted(pixels)
         return maps
+
+    def convert(self, convert: Convert) -> None:
+        self.converted = convert(_Features(self.network), (3, SIDE, SIDE))
 
     def pool(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:
         # One sample a position or more: for the whole picture, exactly the
@@ -138,6 +155,17 @@ class EfficientNetLite0:
 
     def whole(self, maps: Tensor) -> None:
         """The box around the whole picture is what the network was trained with."""
+
+
+class _Features(nn.Module):
+    """The network without its classifier."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor]:
+        return (self.network.forward_features(pixels),)
 
 
 def _whole_strides(pixels: float) -> int:

@@ -76,6 +76,8 @@ class Grid:
         self.selection = Selection(nms=(0.5,), min_score=(0.0,))  # cells do not overlap
         self.network_size = encoder.network_size
         self.resize = encoder.resize
+        self.convert = getattr(encoder, "convert", None)  # see `runtimes.Convertible`
+        self.margin = getattr(encoder, "margin", None)
         self._encoder = encoder
 
     def encode(self, batch: Tensor) -> _Maps:

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 from cqr.errors import UserError
 from cqr.pipeline.detectors import Picture
 from cqr.pipeline.detectors.selection import Candidates, Selection, select
+from cqr.pipeline.images import DIVISORS, reduced
 from cqr.pipeline.regions import Floats, Regions
 
 
@@ -97,18 +98,38 @@ class RegionDetector:
     The backend proposes; here K boxes are selected, pooled again as they finally
     are, together with the box of the whole picture, and scaled to the original.
     With a describer, the features are that one's, of the same boxes.
+
+    Where the backend has a `margin`, a JPEG is decoded at the smallest fraction that is still so
+    many times as wide and as high as what the network sees; unless `scaled` is False.
     """
 
-    def __init__(self, backend: Backend, describer: Describer | None = None) -> None:
+    def __init__(
+        self, backend: Backend, describer: Describer | None = None, scaled: bool = True
+    ) -> None:
         self.backend = backend
         self.describer = describer
         self.dim = (describer or backend).dim
         self.max_k = backend.max_k
         identity = (describer or backend).identity
         self.identity = {**identity, "selection": _plain(backend.selection)}
+        self._margin = getattr(backend, "margin", None) if scaled and not describer else None
+        if self._margin is not None:
+            self.identity["jpeg"] = {"margin": self._margin}
 
     def network_size(self, width: int, height: int) -> tuple[int, int]:
         return self.backend.network_size(width, height)
+
+    def fraction(self, width: int, height: int) -> int:
+        """At which 1/n of its size a JPEG may be decoded: see `images.Fraction`."""
+        if self._margin is None:
+            return 1
+        seen = self.network_size(width, height)
+        for divisor in DIVISORS:
+            less = reduced((width, height), divisor)
+            enough = all(a >= self._margin * b for a, b in zip(less, seen, strict=True))
+            if enough and self.network_size(*less) == seen:
+                return divisor
+        return 1
 
     def check_k(self, k: int) -> None:
         """Raise UserError unless this detector can give k regions."""

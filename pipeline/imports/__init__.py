@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cqr.errors import UserError
-from cqr.listing import Failure, look
+from cqr.listing import Failure, files, look
 from cqr.pipeline import assembly, images
 from cqr.pipeline.assembly import Summary, Task, Times
+from cqr.pipeline.imports import mmf
 from cqr.pipeline.imports.arrays import Arrays
 from cqr.pipeline.imports.mmf import Mmf
 from cqr.pipeline.imports.names import Names
@@ -81,8 +82,8 @@ def import_features(
 
     Raises:
         UserError: nothing to read, nowhere to write, settings that differ from
-            those of what is there, another process at the same file, no picture
-            usable; finished shards stay.
+            those of what is there, another process at the same file, pictures of
+            unknown size, no picture usable; finished shards stay.
     """
     assembly.check_out(job.out)
     assembly.check_names(job.source, job.images)
@@ -97,6 +98,7 @@ def import_features(
         for note in source.notes:
             say(note)
         header = _header(job, source, survey)
+        _check_sizes(job, source, survey, header)
         with assembly.locked(job.out):
             paths = list(survey.entries)
             size = job.shard or shard_size(len(paths))
@@ -119,7 +121,9 @@ def open_source(path: Path) -> Source:
         return Tsv(path)
     if (path / "features.npy").exists():
         return Arrays(path)
-    return Mmf(path) if Mmf.fits(path) else Npz(path)
+    found, unreadable = files(path, {".npz", ".npy"})
+    kind = Mmf if any(name.endswith(mmf.END) for name in found) else Npz
+    return kind(path, found, unreadable)
 
 
 _ARRAYS = "save it as features.npy, boxes.npy and paths.txt (docs/features.md)"
@@ -219,6 +223,17 @@ def _header(job: ImportJob, source: Source, survey: Survey) -> Header:
         command=shlex.join(words),
         extras={f"regions/{name}": EXTRAS[name] for name in survey.kind.extras},
     )
+
+
+def _check_sizes(job: ImportJob, source: Source, survey: Survey, header: Header) -> None:
+    """Raises UserError where nothing says how large a picture is: the first is taken for all."""
+    path = next(iter(survey.entries))
+    there = source.sized or job.images is not None or (Path(header.image_root) / path).is_file()
+    if not there:
+        raise UserError(
+            f"{job.source} does not say how large its pictures are, and {path} is not beside it;"
+            f" name the folder of the pictures with --images"
+        )
 
 
 def _fill(

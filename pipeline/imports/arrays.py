@@ -53,6 +53,7 @@ class Arrays:
         if self.boxes is None and not self.alone:
             raise UserError(f"{folder} has no boxes.npy; it is needed where a picture has regions")
         self.sizes = self._shaped("sizes", n, 2, kinds="iu")
+        self.sized = self.sizes is not None
         self.count = self._shaped("count", n, kinds="iu")
         self.scores = self._shaped("scores", n, k)
         named = {name: self._shaped(name, n, k) for name in EXTRAS}

@@ -14,8 +14,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cqr import unpickle
-from cqr.listing import Failure, files, is_utf8, readable
-from cqr.pipeline.imports.source import Broken, Entry, Found, Kind
+from cqr.listing import Failure
+from cqr.pipeline.imports.source import Broken, Entry, Found, Kind, file_by_file
 
 END = "_info.npy"
 LIMIT = 2**28
@@ -23,36 +23,32 @@ LIMIT = 2**28
 
 
 class Mmf:
-    """Such a folder; see the module."""
+    """Such a folder; see the module.
+
+    Args:
+        files: below it, the pairs among them.
+        unreadable: folders below it that cannot be listed.
+    """
 
     format = "mmf"
+    sized = True
     notes: ClassVar[list[str]] = []
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, files: list[str], unreadable: list[Failure]):
         self.folder = folder
-        names, self.unreadable = files(folder, {".npy"})
-        self.names = [name.removesuffix(END) for name in names if name.endswith(END)]
-
-    @staticmethod
-    def fits(folder: Path) -> bool:
-        """Whether there is such a pair."""
-        return any(name.endswith(END) for name in files(folder, {".npy"})[0])
+        self.names = [name.removesuffix(END) for name in files if name.endswith(END)]
+        self.unreadable = unreadable
 
     def close(self) -> None: ...
 
     def entries(self) -> Iterator[Entry | Failure]:
         yield from self.unreadable
-        for name in self.names:
-            if not is_utf8(name):
-                yield Failure(readable(name), "name is not valid UTF-8")
-                continue
-            try:
-                found = self._read(name)
-            except Broken as error:
-                yield Failure(name, str(error))
-            else:
-                kind = Kind(found.features.shape[1], tuple(found.extras), ranked=False)
-                yield Entry(name, name, "", len(found.features), kind)
+        yield from file_by_file(self.names, self._look)
+
+    def _look(self, name: str) -> Entry:
+        found = self._read(name)
+        kind = Kind(found.features.shape[1], tuple(found.extras), ranked=False)
+        return Entry(name, name, "", len(found.features), kind)
 
     def read(self, entry: Entry) -> Found:
         return self._read(entry.place)
@@ -60,16 +56,13 @@ class Mmf:
     def _read(self, name: str) -> Found:
         info = self._info(name)
         features = self._features(name)
-        boxes, size = _numbers(info, "bbox"), [_numbers(info, *n) for n in _SIZE]
-        number = _numbers(info, "num_boxes") if "num_boxes" in info else np.array(len(features))
-        if any(one.size != 1 for one in (*size, number)):
-            raise Broken("has a size or num_boxes in its info that is no number")
-        n = int(number.item())
+        boxes = _numbers(info, "bbox")
+        width, height = (_whole(info, *names) for names in _SIZE)
+        n = _whole(info, "num_boxes") if "num_boxes" in info else len(features)
         if boxes.ndim != 2 or boxes.shape[1] != 4 or not 0 < n <= min(len(boxes), len(features)):
             raise Broken(f"has {len(features)} features, {n} of them real, but boxes {boxes.shape}")
         classes = _numbers(info, "objects") if "objects" in info else None
         fit = classes is not None and classes.ndim == 1 and len(classes) >= n
-        width, height = (int(one.item()) for one in size)
         return Found(
             features=features[:n],
             boxes=boxes[:n],
@@ -110,6 +103,14 @@ class Mmf:
 
 
 _SIZE = (("image_width", "image_w"), ("image_height", "image_h"))
+
+
+def _whole(info: dict[Any, Any], *names: str) -> int:
+    """Raises Broken unless one of the names is there, and holds one whole number."""
+    found = _numbers(info, *names)
+    if found.size != 1 or not float(found.item()).is_integer():
+        raise Broken(f"has no whole number in {names[0]} of its info")
+    return int(found.item())
 
 
 def _numbers(info: dict[Any, Any], *names: str) -> NDArray[Any]:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from cqr import unpickle
 from cqr.errors import UserError
-from cqr.listing import Failure, files, is_utf8, readable
-from cqr.pipeline.imports.source import Broken, Entry, Found, Kind
+from cqr.listing import Failure
+from cqr.pipeline.imports.source import Broken, Entry, Found, Kind, file_by_file
 
 EXTRAS = {"classes": "objects_id", "attributes": "attrs_id", "attribute_scores": "attrs_conf"}
 """What cqr names its extras, and what holds them in `info`."""
@@ -36,35 +36,37 @@ IN_ORDER = "in_order"
 class Npz:
     """A folder of .npz files; see the module.
 
+    Args:
+        files: below it, the .npz files among them.
+        unreadable: folders below it that cannot be listed.
+
     Raises:
         UserError: there is none.
     """
 
     format = "npz"
+    sized = True
     notes: ClassVar[list[str]] = []
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, files: list[str], unreadable: list[Failure]):
         self.folder = folder
-        self.names, self.unreadable = files(folder, {".npz"})
+        self.names = [name for name in files if name.lower().endswith(".npz")]
+        self.unreadable = unreadable
         if not self.names:
             raise UserError(
                 f"{folder} holds no features that cqr knows: neither .npz files, one a picture, nor"
-                f" features.npy, boxes.npy and paths.txt"
+                f" X.npy beside X_info.npy, nor features.npy, boxes.npy and paths.txt"
             )
 
     def close(self) -> None: ...
 
     def entries(self) -> Iterator[Entry | Failure]:
         yield from self.unreadable
-        for name in self.names:
-            if not is_utf8(name):
-                yield Failure(readable(name), "name is not valid UTF-8")
-                continue
-            try:
-                with _Archive(self.folder / name) as archive:
-                    yield Entry(name.removesuffix(".npz"), name, "", *archive.look())
-            except Broken as error:
-                yield Failure(name, str(error))
+        yield from file_by_file(self.names, self._look)
+
+    def _look(self, name: str) -> Entry:
+        with _Archive(self.folder / name) as archive:
+            return Entry(name.removesuffix(".npz"), name, "", *archive.look())
 
     def read(self, entry: Entry) -> Found:
         with _Archive(self.folder / entry.place) as archive:

@@ -1,13 +1,13 @@
 """What a source of features offers, whatever its format, and how that becomes Regions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cqr.listing import Failure
+from cqr.listing import Failure, is_utf8, readable
 from cqr.pipeline.regions import Floats, Regions
 
 EXTRAS = {"classes": "<i4", "attributes": "<i4", "attribute_scores": "<f4"}
@@ -84,10 +84,14 @@ class Source(Protocol):
 
     Attributes:
         format: for people.
+        sized: whether it says how large its pictures are.
         notes: what the user should know of how it is read, a sentence each.
     """
 
     format: str
+
+    @property
+    def sized(self) -> bool: ...
 
     @property
     def notes(self) -> list[str]: ...
@@ -101,6 +105,18 @@ class Source(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def file_by_file(names: Sequence[str], look: Callable[[str], Entry]) -> Iterator[Entry | Failure]:
+    """The entries of a folder with a file a picture; `look` raises Broken where one is no use."""
+    for name in names:
+        if not is_utf8(name):
+            yield Failure(readable(name), "name is not valid UTF-8")
+            continue
+        try:
+            yield look(name)
+        except Broken as error:
+            yield Failure(name, str(error))
 
 
 def regions(

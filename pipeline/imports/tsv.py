@@ -104,6 +104,7 @@ class Tsv:
         self.width = self._feature_width()
         self.extras = {ours: theirs for ours, theirs in EXTRAS.items() if theirs in self.names}
         self.ranked = "objects_conf" in self.names
+        self.sized = "img_w" in self.names
 
     def close(self) -> None:
         self.stream.close()

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from cqr.errors import UserError
 from cqr.search.gallery import Gallery
 
+SCHEME = "milvus://"
+"""Begins the name of a Milvus collection."""
+
 LARGE = 50_000
 """From so many vectors on, `cqr index` builds an approximate index if it is not told otherwise."""
 
@@ -64,7 +67,7 @@ def open_index(name: str | None, gallery: Gallery) -> Index:
         UserError: there is no such index, it was not built for this gallery, or what it
             needs is not installed.
     """
-    from cqr.search.indexes import exact, hnsw, milvus
+    from cqr.search.indexes import exact, hnsw
 
     if name is None:
         name = "exact"
@@ -77,7 +80,9 @@ def open_index(name: str | None, gallery: Gallery) -> Index:
         return exact.Exact(gallery)
     if name == "hnsw":
         return hnsw.Hnsw(gallery)
-    if name.startswith(milvus.SCHEME):
+    if name.startswith(SCHEME):
+        from cqr.search.indexes import milvus
+
         return milvus.Milvus(gallery, name)
     raise UserError(_unknown(name))
 
@@ -96,14 +101,16 @@ def build_index(name: str | None, gallery: Gallery, progress: Progress) -> str:
         UserError: there is no such index, it cannot be written or reached, or what it needs
             is not installed.
     """
-    from cqr.search.indexes import hnsw, milvus
+    from cqr.search.indexes import hnsw
 
     if name is None:
         before = any(gallery.folder.glob("hnsw-*.usearch"))
         name = "hnsw" if before or len(gallery) >= LARGE else "exact"
     if name == "hnsw":
         hnsw.build(gallery, progress)
-    elif name.startswith(milvus.SCHEME):
+    elif name.startswith(SCHEME):
+        from cqr.search.indexes import milvus
+
         milvus.build(gallery, name, progress)
     elif name != "exact":
         raise UserError(_unknown(name))

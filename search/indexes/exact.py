@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from cqr.search.gallery import Gallery, Vectors
 from cqr.search.indexes import Rows, Scores
-from cqr.search.metadata import matching
 
 HELD = 2**24
 """Scores in memory at once: 64 MiB."""
@@ -41,7 +40,11 @@ class Exact:
         where: str | None = None,
     ) -> tuple[Rows, Scores]:
         vectors = self._gallery.vectors
-        hidden = None if where is None else ~matching(where, self._gallery.metadata)
+        hidden = None
+        if where is not None:
+            from cqr.search.metadata import matching
+
+            hidden = ~matching(where, self._gallery.metadata)
         rows = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), np.nan, np.float32)
         step = max(1, HELD // len(vectors))

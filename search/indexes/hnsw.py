@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cqr import machine
 from cqr.atomic import replacing
 from cqr.digest import sha256
-from cqr.errors import UserError
+from cqr.errors import UserError, scarcity
 from cqr.search.gallery import Gallery
 from cqr.search.indexes import Progress, Rows, Scores
 from cqr.search.indexes.exact import PROPOSED, Exact, best
@@ -60,7 +60,7 @@ class Hnsw:
 
     Raises:
         UserError: on construction, if usearch is not installed, or no graph was built for
-            this gallery, or it is damaged.
+            this gallery, or it is damaged or cannot be read.
     """
 
     name = "hnsw"
@@ -82,8 +82,8 @@ class Hnsw:
         try:
             self._graph = usearch.Index.restore(file, view=True)
             size = len(self._graph), self._graph.ndim
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise UserError(f"{file} is damaged ({error}): {_AGAIN}") from error
+        except (RuntimeError, ValueError, TypeError) as error:  # its bytes are as written
+            raise UserError(f"cannot open {file} ({error}): {_AGAIN}") from error
         if size != gallery.vectors.shape:
             raise UserError(f"{file} is not of {gallery.folder}: {_AGAIN}")
         self._graph.expansion_search = search_width(len(gallery))
@@ -124,13 +124,19 @@ def _sums(file: Path) -> Path:
 
 
 def _damage(file: Path) -> str:
-    """What is wrong with the bytes of a graph; "" if they are those that were written."""
+    """What is wrong with the bytes of a graph; "" if they are those that were written.
+
+    Raises:
+        UserError: they cannot be read.
+    """
     try:
         written = _sums(file).read_text(encoding="ascii").split()
         return "" if sha256(file) in written else "it is not what was written"
     except FileNotFoundError:
         return f"there is no {_sums(file).name} to hold it against"
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {scarcity(error) or error.strerror}") from error
+    except ValueError as error:
         return str(error)
 
 

@@ -24,7 +24,6 @@ from cqr.search.indexes import Progress, Rows, Scores
 from cqr.search.indexes.exact import PROPOSED, best
 from cqr.search.metadata import expression
 
-SCHEME = "milvus://"
 MOST = 16_384
 """Results that Milvus gives at most."""
 

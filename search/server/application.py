@@ -22,7 +22,8 @@ from cqr.search.server.suggestions import Suggestions
 
 _MODULES = (
     "acts address app beside copy dom export favourites fields found gallery grid label large "
-    "listing marks notes objects picker question reference results service state tools trail words"
+    "listing looked marks notes objects picker question reference results service state tools "
+    "trail words"
 )
 
 PAGE = {

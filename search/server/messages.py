@@ -136,6 +136,7 @@ class Beside(BaseModel):
 
     run: str
     model: str
+    divides: Annotated[bool, Field(description="Whether /api/shares has an answer of it.")]
 
 
 class Collects(BaseModel):

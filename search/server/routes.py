@@ -84,7 +84,11 @@ async def info(service: Serving) -> say.Info:
         columns=service.columns,
         beside=None
         if beside is None
-        else say.Beside(run=beside.run.path.name, model=beside.run.settings.model),
+        else say.Beside(
+            run=beside.run.path.name,
+            model=beside.run.settings.model,
+            divides=beside.model.divides,
+        ),
         detector=service.detector(),
         collects=service.marking.collects(),
         divides=engine.model.divides,

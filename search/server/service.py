@@ -109,18 +109,20 @@ class Service:
             upload = self.upload(image)
             return (upload.beside if beside else None) or upload.reference
         row = self.check_row(image)
-        return self.engine.row(row) if not beside else self._beside_row(row)
+        return self._asked(True).row(self._row_beside(row)) if beside else self.engine.row(row)
 
     def _asked(self, beside: bool) -> Engine:
         if beside and self.beside is None:
             raise Refusal(404, "this service has one run: start it with --beside RUN")
         return self.beside if beside and self.beside is not None else self.engine
 
-    def _beside_row(self, row: int) -> Reference:
-        other, path = self._asked(True), self.engine.gallery.paths[row]
-        if path not in other.gallery.rows:
+    def _row_beside(self, row: int) -> int:
+        """The row of a picture in the other run's gallery."""
+        path = self.engine.gallery.paths[row]
+        found = self._asked(True).gallery.rows.get(path)
+        if found is None:
             raise Refusal(404, f"the other run's gallery has no {path}")
-        return other.row(other.gallery.rows[path])
+        return found
 
     def detector(self) -> say.DetectorState:
         """Whether new pictures can be asked about by now."""
@@ -145,8 +147,8 @@ class Service:
             raise Refusal(
                 503, f"the detector is being loaded ({loading:.0f} s so far): try again in a second"
             )
-        reference = self.engine.picture(pixels)
-        other = None if self.beside is None else self.beside.picture(pixels)
+        reference = self.engine.picture(pixels, source=body)
+        other = None if self.beside is None else self.beside.picture(pixels, source=body)
         seconds = {**reference.seconds, "decode": decoded}
         height, width = pixels.shape[:2]
         kept = Upload(reference, jpeg(pixels, LARGE), width, height, other)
@@ -190,7 +192,10 @@ class Service:
 
     def shares(self, asked: say.SharesQuestion) -> say.SharesAnswer:
         engine = self._asked(asked.beside)
-        found = engine.shares(self._question(asked), self.check_row(asked.row))
+        row = self.check_row(asked.row)
+        if asked.beside:
+            row = self._row_beside(row)
+        found = engine.shares(self._question(asked), row)
         boxes, shares = (array.round(5).tolist() for array in (found.boxes, found.shares))
         return say.SharesAnswer(score=found.score, boxes=boxes, shares=shares)
 

@@ -6,13 +6,10 @@ A data set's reader lists its forms as `SUBMISSION`; `submission.submit` fills t
 import json
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 
-from cqr.errors import UserError
-from cqr.trainer.datasets.layout import text_of
 from cqr.trainer.datasets.queries import Dataset
 
 Answers = dict[str, list[Any]]
@@ -100,14 +97,6 @@ class Form:
     def of(self, dataset: Dataset, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows of queries or images of a data set that the file is about."""
         return frame if self.part is None else frame[frame[str(dataset.protocol.part)] == self.part]
-
-
-def check_file(form: Form, path: Path, dataset: Dataset) -> None:
-    """Check a file as `check_text` does; it may have been written by any program."""
-    try:
-        check_text(form, text_of(path), dataset)
-    except ValueError as error:
-        raise UserError(f"{path} would be refused: it {error}") from error
 
 
 def check_text(form: Form, text: str, dataset: Dataset) -> None:

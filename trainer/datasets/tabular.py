@@ -1,5 +1,6 @@
 """What the readers of a user's own tables share: which is which, where it lies, how it is read."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def find(
             ends = [f".queries{suffix}" for suffix in SUFFIXES]
             places += [(may, [features.with_name(features.stem + end)]) for end in ends]
     for meant, paths in places:
-        fitting = [path for path in paths if path.is_file() and meant(columns_of(path))]
+        # Path's own raises where a name beside a long one would be too long
+        fitting = [path for path in paths if os.path.isfile(path) and meant(columns_of(path))]
         if len(fitting) > 1:
             names = ", ".join(path.name for path in fitting)
             raise UserError(

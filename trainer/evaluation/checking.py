@@ -34,10 +34,15 @@ def check_files(
     pictures = Pictures(data, [path for path in files(data, SUFFIXES)[0] if is_utf8(path)])
     dataset = recognise.read(recognise.find(pictures, None, name), pictures, given=tuple(chosen))
     forms = forms_of(dataset)
-    return {path: _check(path, forms, dataset) for path in paths}
+    return {path: check_file(path, forms, dataset) for path in paths}
 
 
-def _check(path: Path, forms: Sequence[Form], dataset: Dataset) -> Form:
+def check_file(path: Path, forms: Sequence[Form], dataset: Dataset) -> Form:
+    """Which of the forms a file has, that any program may have made; see `forms.check_text`.
+
+    Raises:
+        UserError: it is not there, or has none of them, or its server would refuse it.
+    """
     if not path.is_file():
         raise UserError(f"there is no file {path}: name the one to be checked")
     text = text_of(path)

@@ -1,7 +1,6 @@
 """Score a model under a data set's protocol: the one evaluator for all data sets."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from html import escape
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from cqr.trainer.ranking.bootstrap import interval, paired, weights_of
 from cqr.trainer.ranking.encode import encode
 from cqr.trainer.ranking.measures import Measured, combined, measure
 from cqr.trainer.text.vocabulary import TextReader
+from cqr.trainer.training.fitting import check_fits
 from cqr.trainer.training.material import Material
 from cqr.trainer.training.runs import Run
 
@@ -144,25 +144,3 @@ def _start(dataset: Dataset, learned: list[Measured], start: list[Measured]) -> 
         "measures": whole["measures"],
         "difference": difference,
     }
-
-
-def check_fits(run: Run, reader: RegionReader) -> None:
-    """Raises UserError when a run was trained on regions of another width, or of another space."""
-    if reader.dim != run.region_dim:
-        raise UserError(
-            f"{run.path} was trained on regions of {run.region_dim} numbers, {reader.file.path} "
-            f"has {reader.dim}: extract with the same detector, {run.detector.get('name', '?')}"
-        )
-    if run.settings.joint or run.settings.untrained:
-        was, now = (_space(detector) for detector in (run.detector, reader.file.detector))
-        if was != now:
-            raise UserError(
-                f"{run.path} is of another space of pictures than {reader.file.path}: extract "
-                f"with the model that it is of, {run.detector.get('config')}, or make a run of "
-                f"these features with `cqr search --features {reader.file.path}`"
-            )
-
-
-def _space(detector: Mapping[str, Any]) -> object:
-    """What two sets of features must have alike to be compared without learning."""
-    return (detector.get("joint") or detector).get("id", detector)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -11,15 +11,22 @@ from numpy.typing import NDArray
 
 from cqr.errors import UserError
 from cqr.trainer.evaluation.attended import Attended, attended
-from cqr.trainer.evaluation.pointing import Way
 from cqr.trainer.evaluation.stored import Stored
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.text.vocabulary import TextReader
 from cqr.trainer.training.runs import Run
 
+Way = Literal["attention", "change"]
+"""See `pointing`."""
+
 CLEAR = 0.25
 """A way is shown if it is this far, or further, from chance to 100 %."""
+
+
+ALIKE = 1.2
+"""Times its equal share: if no region adds more than this, their shares say nothing.  The page of
+`cqr serve` has the same number."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,14 @@ class Shares:
     boxes: NDArray[np.float32]
     shares: NDArray[np.float32]
     score: float
+
+    def parts(self) -> NDArray[np.float32]:
+        """K shares of the score; none, so K = 0, where they say nothing: of one region, of a score
+        that is not above 0, or of regions that all add alike.
+        """
+        parts: NDArray[np.float32] = self.shares / max(self.score, 1e-9)
+        clear = self.score > 0 and len(parts) > 1 and parts.max() >= ALIKE / len(parts)
+        return parts if clear else parts[:0]
 
 
 def shown_of(run: Run) -> Shown:
@@ -121,3 +136,24 @@ def explained(
         share = row[: len(mask)][mask] / row.sum().clamp(min=1e-12)
         out.append(Attended([text], boxes[mask].numpy(), share[None].numpy()))
     return out
+
+
+@torch.inference_mode()
+def shares_of(
+    model: RetrievalModel, query: torch.Tensor, regions: RegionBatch, device: torch.device
+) -> list[Shares]:
+    """What each region of images adds to their scores with a query.
+
+    Args:
+        model: one that `divides`, in evaluation mode, on `device`.
+        query: E, a unit vector.
+        regions: of B images.
+    """
+    regions, query = regions.to(device), query.to(device).expand(len(regions.mask), -1)
+    scores = (model.encode_image(regions) * query).sum(1).tolist()
+    found = model.shares(regions, query).float().cpu().numpy()
+    masks, boxes = regions.mask.cpu().numpy(), regions.boxes.cpu().numpy()
+    return [
+        Shares(box[mask], share[mask], score)
+        for box, mask, share, score in zip(boxes, masks, found, scores, strict=True)
+    ]

@@ -11,7 +11,7 @@ Chance is a region drawn at random: the share of a reference's regions that are 
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,6 @@ from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.ranking.encode import BATCH
 from cqr.trainer.text.vocabulary import TextReader
 
-Way = Literal["attention", "change"]
 OVERLAP = 0.5
 
 

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from cqr.atomic import replacing
 from cqr.errors import UserError, reason, scarcity
-from cqr.trainer.evaluation.evaluate import Evaluation
 from cqr.typed import parsed
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # to read metrics.json takes none of them
+    import pandas as pd
     import pyarrow
+
+    from cqr.trainer.evaluation.evaluate import Evaluation
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Stored:
     def report(self) -> Path:
         return self.folder / "report.html"
 
-    def write(self, evaluation: Evaluation) -> None:
+    def write(self, evaluation: "Evaluation") -> None:
         """The metrics come last: where they are, the queries are too."""
         with replacing(self.queries) as temporary:
             evaluation.queries.to_parquet(temporary, index=False)
@@ -56,7 +56,7 @@ class Stored:
                 raise ValueError("no recall in it")
         return content
 
-    def read_queries(self, columns: Sequence[str]) -> pd.DataFrame:
+    def read_queries(self, columns: Sequence[str]) -> "pd.DataFrame":
         """Some columns of queries.parquet.  Raises UserError where it is damaged."""
         frame: pd.DataFrame = self.read_table(columns).to_pandas()
         return frame

@@ -10,8 +10,8 @@ from cqr.errors import UserError
 from cqr.trainer.datasets.forms import Answers, Form, check_text, names_of
 from cqr.trainer.datasets.queries import Dataset, Task, tasks
 from cqr.trainer.datasets.recognise import READERS
-from cqr.trainer.evaluation.evaluate import check_fits
 from cqr.trainer.ranking.encode import Vectors, encode
+from cqr.trainer.training.fitting import check_fits
 from cqr.trainer.training.material import Material
 from cqr.trainer.training.runs import Run
 

@@ -1,11 +1,60 @@
 """Attention blocks: post-norm, as in LXMERT's `modeling.py`, the closest verified kin of LBF.
 
-Letters for shapes: B batch, N queries, M keys, D width, H heads.
+Letters for shapes: B batch, N queries, M keys, D width, H heads; P of the B x N places are real.
+What a block does to each state by itself, which is most of its work, it does to real ones alone.
 """
+
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Places:
+    """Which of B x N states are real.
+
+    Attributes:
+        mask: B x N bool.
+        real: P int64, the places among the B N; None where all are worked on.
+    """
+
+    mask: Tensor
+    real: Tensor | None
+
+    @classmethod
+    def of(cls, mask: Tensor) -> Self:
+        """All are worked on where all are real, and on a GPU, which would have to wait for P."""
+        if mask.device.type != "cpu" or bool(mask.all()):
+            return cls(mask, None)
+        return cls(mask, mask.flatten().nonzero().flatten())
+
+    def kept(self, states: Tensor) -> Tensor:
+        """B x N x D to P x D."""
+        flat = states.flatten(0, 1)
+        return flat if self.real is None else flat.index_select(0, self.real)
+
+    def padded(self, states: Tensor, fill: float | None = None) -> Tensor:
+        """P x D to B x N x D, `fill` where no state is real; None: it does not matter what."""
+        if self.real is None:
+            out: Tensor = states.unflatten(0, self.mask.shape)
+            return out if fill is None else out.masked_fill(~self.mask[..., None], fill)
+        flat = states.new_full((self.mask.numel(), states.shape[-1]), fill or 0.0)
+        padded: Tensor = flat.index_copy_(0, self.real, states).unflatten(0, self.mask.shape)
+        return padded
+
+    def dropout(self, states: Tensor, drop: nn.Dropout) -> Tensor:
+        """P x D, of which each number is dropped as it would be among all B x N x D.
+
+        So the numbers that a seed draws do not depend on what is left out of the work.
+        """
+        if self.real is None or not drop.training:
+            out: Tensor = drop(states)
+            return out
+        kept = states.new_empty(*self.mask.shape, states.shape[-1]).bernoulli_(1 - drop.p)
+        return states * self.kept(kept).div_(1 - drop.p)
 
 
 class Attention(nn.Module):
@@ -26,32 +75,39 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        """x: B x N x D; context: B x M x D; mask: B x M bool, True where real; to B x N x D."""
-        q, k, v = self._project(x, context)
+    def forward(self, x: Tensor, places: Places, context: Tensor, others: Places) -> Tensor:
+        """x: P x D of B x N places; context: Q x D of B x M places; to P x D."""
+        q = self._split(places.padded(self.query(x)))
+        k = self._split(others.padded(self.key(context)))
+        v = self._split(others.padded(self.value(context)))
         drop = self.dropout.p if self.training else 0.0
         mixed = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask[:, None, None, :], dropout_p=drop
+            q, k, v, attn_mask=others.mask[:, None, None, :], dropout_p=drop
         )  # B, H, N, D/H
-        return self._finish(x, mixed)
+        out = self.output(places.kept(_joined(mixed)))
+        normed: Tensor = self.norm(x + places.dropout(out, self.dropout))
+        return normed
 
     def explain(self, x: Tensor, context: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` gives without dropout, and the weights B x H x N x M it mixed by."""
-        q, k, v = self._project(x, context)
+        """What `forward` gives without dropout, and the weights B x H x N x M it mixed by.
+
+        x: B x N x D; context: B x M x D; mask: B x M bool, True where real.
+        """
+        q, k, v = map(self._split, (self.query(x), self.key(context), self.value(context)))
         scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
         weights = scores.masked_fill(~mask[:, None, None, :], -torch.inf).softmax(-1)
-        return self._finish(x, weights @ v), weights
+        out: Tensor = self.norm(x + self.output(_joined(weights @ v)))
+        return out, weights
 
-    def _project(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        def split(t: Tensor) -> Tensor:
-            out: Tensor = t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B, H, N, D/H
-            return out
+    def _split(self, t: Tensor) -> Tensor:
+        """B x N x D to B x H x N x D/H."""
+        split: Tensor = t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return split
 
-        return split(self.query(x)), split(self.key(context)), split(self.value(context))
 
-    def _finish(self, x: Tensor, mixed: Tensor) -> Tensor:
-        out: Tensor = self.norm(x + self.dropout(self.output(mixed.transpose(1, 2).flatten(2))))
-        return out
+def _joined(mixed: Tensor) -> Tensor:
+    """B x H x N x D/H to B x N x D."""
+    return mixed.transpose(1, 2).flatten(2)
 
 
 class FeedForward(nn.Module):
@@ -64,8 +120,11 @@ class FeedForward(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.norm(x + self.layers(x))
+    def forward(self, x: Tensor, places: Places) -> Tensor:
+        """P x D to P x D."""
+        first, gelu, second, drop = self.layers
+        assert isinstance(drop, nn.Dropout)
+        out: Tensor = self.norm(x + places.dropout(second(gelu(first(x))), drop))
         return out
 
 
@@ -78,8 +137,11 @@ class SelfBlock(nn.Module):
         self.feed_forward = FeedForward(width, hidden, dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        out: Tensor = self.feed_forward(self.attention(x, x, mask))
-        return out
+        """B x N x D to B x N x D; what is not real has no meaning."""
+        places = Places.of(mask)
+        kept = places.kept(x)
+        kept = self.attention(kept, places, kept, places)
+        return places.padded(self.feed_forward(kept, places))
 
 
 class CrossBlock(nn.Module):
@@ -92,7 +154,7 @@ class CrossBlock(nn.Module):
         self.linear = FeedForward(width, hidden, dropout)
 
     def forward(self, x: Tensor, mask: Tensor, other: Tensor, other_mask: Tensor) -> Tensor:
-        x = self.cross_attention(x, other, other_mask)
-        x = self.self_attention(x, x, mask)
-        out: Tensor = self.linear(x)
-        return out
+        places, others = Places.of(mask), Places.of(other_mask)
+        kept = self.cross_attention(places.kept(x), places, others.kept(other), others)
+        kept = self.self_attention(kept, places, kept, places)
+        return places.padded(self.linear(kept, places))

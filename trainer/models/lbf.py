@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
-from cqr.trainer.models.attention import CrossBlock, SelfBlock
+from cqr.trainer.models.attention import CrossBlock, Places, SelfBlock
 from cqr.trainer.models.interface import RetrievalModel, divided
 from cqr.trainer.models.words import WordEmbedding
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
@@ -244,12 +244,11 @@ def vector(out: nn.Sequential, states: Tensor, mask: Tensor, pool: Pool) -> Tens
     done once for all states of an image or text.
     """
     greatest = pool == "max"
-    mapped: Tensor = (out if greatest else out[:-1])(states[mask])
-    empty = mapped.new_full((*mask.shape, mapped.shape[-1]), -torch.inf if greatest else 0)
-    padded = empty.index_put((mask,), mapped)
+    places = Places.of(mask)
+    mapped: Tensor = (out if greatest else out[:-1])(places.kept(states))
     if greatest:
-        return padded.amax(1)
-    pooled: Tensor = out[-1:](padded.sum(1) / mask.sum(1, keepdim=True))
+        return places.padded(mapped, -torch.inf).amax(1)
+    pooled: Tensor = out[-1:](places.padded(mapped, 0).sum(1) / mask.sum(1, keepdim=True))
     return pooled
 
 
@@ -265,17 +264,17 @@ class RegionEmbedding(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, regions: RegionBatch) -> Tensor:
-        visual = self.visual(regions.features.to(regions.boxes.dtype))
+        places = Places.of(regions.mask)
+        boxes = places.kept(regions.boxes)
+        visual = self.visual(places.kept(regions.features).to(boxes.dtype))
         if self.position is None:
-            alone: Tensor = self.dropout(visual)
-            return alone
-        boxes = regions.boxes
+            return places.padded(places.dropout(visual, self.dropout))
         if self.config.position == "corners+area":
             x1, y1, x2, y2 = boxes.unbind(-1)
             boxes = torch.cat([boxes, ((x2 - x1) * (y2 - y1))[..., None]], -1)
         both = visual + self.position(boxes)
-        out: Tensor = self.dropout(both / 2 if self.config.combine == "average" else both)
-        return out
+        mean = both / 2 if self.config.combine == "average" else both
+        return places.padded(places.dropout(mean, self.dropout))
 
 
 def block(config: LBFConfig) -> SelfBlock:

@@ -127,9 +127,8 @@ class Vocabulary:
         """Ids, padded with 0 to the longest text; a wordless text is one unknown word."""
         read = [self.split(text)[: self.max_words] for text in texts]
         ids = [[self._ids.get(word, UNKNOWN) for word in words] or [UNKNOWN] for words in read]
-        out = torch.full((len(ids), max(map(len, ids))), PAD)
-        for row, line in zip(out, ids, strict=True):
-            row[: len(line)] = torch.tensor(line)
+        longest = max(map(len, ids))
+        out = torch.tensor([line + [PAD] * (longest - len(line)) for line in ids])
         return WordBatch(out, out != PAD)
 
     def tokens(self, text: str) -> list[str]:

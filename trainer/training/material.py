@@ -1,5 +1,6 @@
 """What a training or an evaluation works on: regions, and the queries that go with them."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from cqr.trainer.datasets.recognise import find, read
 from cqr.trainer.features import RegionReader
 from cqr.trainer.models import UNTRAINED
 from cqr.trainer.text.joint import Joint
+from cqr.trainer.training.fitting import seen
 from cqr.trainer.training.runs import Run
 from cqr.trainer.training.settings import Settings
 
@@ -60,15 +62,6 @@ class Material:
         ):
             told["start"] = "joint"
         return told
-
-
-def seen(reader: RegionReader, settings: Settings) -> RegionReader:
-    """The regions of a file, as a model of these settings is given them.
-
-    Raises:
-        UserError: the file holds fewer.
-    """
-    return reader.seen_as(settings.input, settings.k, whole=settings.start == "joint")
 
 
 @dataclass(frozen=True)
@@ -185,11 +178,14 @@ def present(
     shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
     said = f"{len(missing)} of {len(named)} images have no regions in {reader.file.path}: {shown}"
     if len(missing) > max_missing * len(named):
-        again = f"cqr extract --images {reader.file.image_root} --k {reader.file.k}"
-        raise UserError(
-            f"{said}; extract them with `{again} --out {reader.file.path} --retry-failed`, "
-            "or allow it with --max-missing"
-        )
+        root = reader.file.image_root
+        what = f"extract them with `cqr extract --images {root} --k {reader.file.k} --out"
+        what += f" {reader.file.path} --retry-failed`"
+        if os.path.isdir(root) and not any(
+            os.path.isfile(os.path.join(root, path)) for path in missing
+        ):
+            what = f"none of these is in {root}: put them there and extract them"
+        raise UserError(f"{said}; {what}, or allow it with --max-missing")
     whole = queries["reference"].isin(known) & own_images(queries).isin(known)
     whole &= queries["target"].isin(known) | queries["target"].isna()
     keep = whole | (queries["split"] != "train")

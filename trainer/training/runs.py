@@ -13,13 +13,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file
 
+import cqr
 from cqr.atomic import replacing
 from cqr.errors import UserError, reason, scarcity
 from cqr.trainer.models import ALL, build
@@ -216,7 +216,7 @@ class Run:
         return model.eval()
 
     def save(self) -> None:
-        content = asdict(self) | {"format": FORMAT, "version": VERSION, "cqr": version("cqr")}
+        content = asdict(self) | {"format": FORMAT, "version": VERSION, "cqr": cqr.__version__}
         del content["path"]
         with replacing(self.path / "run.json") as temporary:
             temporary.write_text(json.dumps(content, indent=1, default=str), encoding="utf-8")

@@ -154,7 +154,10 @@ def _set_up(
     torch.manual_seed(settings.seed)
     module = run.model().to(fabric.device)  # before its optimizer, whose state is loaded there
     optimizer = torch.optim.AdamW(
-        module.parameters(), settings.lr, weight_decay=settings.weight_decay
+        module.parameters(),
+        settings.lr,
+        weight_decay=settings.weight_decay,
+        fused=not str(precision).startswith("16"),  # it would scale back gradients after the clip
     )
     progress = checkpoint.load(run.checkpoint, module, optimizer)
     if isinstance(module, FromJoint) and progress == Progress():

@@ -1,6 +1,6 @@
 // The results of a question: asked once, shown as tiles, page by page, or beside another run's.
 
-import { isRow, isUpload, last, pictures, step, write } from "./address.js";
+import { isRow, isUpload, last, pictures, question, step, write } from "./address.js";
 import { act, actions, actionsLarge, keysLarge, openLarge, tile } from "./acts.js";
 import * as beside from "./beside.js";
 import { $ } from "./dom.js";
@@ -115,7 +115,8 @@ function fill(name, items, found = null, again = null) {
   };
   const marked = (one) => one && { ...one, mark: marks.of(one.row) };
   const here = {
-    count: () => all.length, item: (i) => all[i], more, attended: looks, actions: actionsLarge,
+    count: () => all.length, item: (i) => all[i], more, actions: actionsLarge,
+    attended: looks, divided: (one) => divided(one, name === "other"),
     goesOn: () => Boolean(found?.more), total: () => info.pictures.toLocaleString("en"), keys: keysLarge(),
   };
   if (name === "grid") {
@@ -145,4 +146,11 @@ function status(found, tiles) {
 function looks({ row }) {
   const asked = last(shown.steps);
   return info.attends && asked?.text ? attended(String(row), asked.text) : Promise.resolve(null);
+}
+
+// What the regions of a result add to its score, by this run or the one beside it.
+function divided({ row }, beside) {
+  const asked = last(shown.steps);
+  if (!(beside ? info.beside.divides : info.divides)) return Promise.resolve(null);
+  return post("/api/shares", { ...question(asked), row, beside }, shown.abort.signal);
 }

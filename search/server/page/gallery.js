@@ -27,7 +27,7 @@ export async function gallery(signal, know) {
   };
   const list = {
     count: () => all.total, item, actions: () => [], keys: {}, more: (place) => all.around(place),
-    attended: async () => null,
+    attended: async () => null, divided: async () => null,
   };
   grid.show(all.total, item, {
     aspect: all.aspect,
@@ -57,8 +57,9 @@ export async function favoured(signal, know) {
   if (signal.aborted) return;
   const items = found.filter(Boolean).map(({ row, path }) => tile(row, path, [step(row)]));
   title("Favourites", items.length ? `${items.length} pictures, kept in this browser` : "None yet: press ♡ in the large view of a picture.");
-  tools.show("favourites", shown.view, info);
-  const list = { count: () => items.length, item: (i) => items[i], actions: () => [], keys: {}, attended: async () => null, more: async () => {} };
+  if (items.length) tools.show("favourites", shown.view, info);
+  else tools.hide();
+  const list = { count: () => items.length, item: (i) => items[i], actions: () => [], keys: {}, attended: async () => null, divided: async () => null, more: async () => {} };
   shown.rows = () => items.map(({ label: path, src }, i) => ({ place: i + 1, path, src }));
   grid.show(items.length, (i) => items[i], { aspect: first.aspect, open: (place) => openLarge(list, place), ...startAction });
 }

@@ -6,6 +6,10 @@ const GAP = 14;
 const MORE = 600; // pixels above and below the window that are filled too
 const LOAD_EVERY = 80; // ms: what is scrolled past at once is never loaded
 const CAPTION = 28;
+const SLIP = 10; // pixels that a pointer may move between press and release
+
+// Whether a click asks for a tab or a window of its own.
+const other = (event) => event.ctrlKey || event.metaKey || event.shiftKey;
 
 export class Grid {
   // `list`: an empty <ul>.  `pick(item)`: an item was chosen, to go on from.
@@ -18,6 +22,13 @@ export class Grid {
     new ResizeObserver(() => this.lay()).observe(list.parentElement);
     list.addEventListener("keydown", (event) => this.key(event));
     list.addEventListener("click", (event) => this.click(event));
+    // What is pressed while other items come is what was there then; what is still to come is waited
+    // for, unless something else is done meanwhile.
+    for (const kind of ["pointerdown", "keydown"]) {
+      addEventListener(kind, () => (this.wanted = this.down = null), true);
+    }
+    list.addEventListener("pointerdown", (event) => (this.down = this.at(event)));
+    addEventListener("pointerup", (event) => this.released(event), true); // where its tile is gone, no click comes
   }
 
   // `item(index)`: { href, src, label, rank, score, note } (the last three may be absent), or null:
@@ -36,10 +47,26 @@ export class Grid {
       count, item, aspect, captions, visible, active: 0,
       open: rest.open, actions: rest.actions ?? (() => []), act: rest.act, keys: rest.keys ?? {},
     });
+    this.lists = (this.lists ?? 0) + 1;
     this.clear();
     this.lay();
     if (focused && count) this.focus(0); // it stays with the pictures, though they are others
     this.load();
+    this.serve();
+  }
+
+  // Do what was asked of an item that was still to come.
+  serve() {
+    const index = this.wanted;
+    if (index == null || !this.item(index)) return;
+    this.wanted = null;
+    this.choose(index);
+  }
+
+  choose(index) {
+    if (!this.open) return this.pick(this.item(index), index);
+    this.active = index;
+    this.open(index);
   }
 
   // There are more of them.
@@ -53,6 +80,7 @@ export class Grid {
   refresh() {
     for (const [index, tile] of this.tiles) this.fill(tile, index);
     this.load();
+    this.serve();
   }
 
   lay() {
@@ -166,19 +194,29 @@ export class Grid {
 
   press(tile, item) {
     const place = tile.querySelector(".actions");
-    const focused = place.contains(document.activeElement) && document.activeElement.dataset.name;
-    place.replaceChildren(
-      ...this.actions(item).map(({ name, label, text, pressed }) => {
-        const made = button(text, () => this.act(name, item, Number(tile.dataset.index)), {
-          title: label, "aria-label": `${label}: ${item.label}`, tabIndex: -1,
-        });
-        made.dataset.name = name;
-        if (pressed !== undefined) made.setAttribute("aria-pressed", pressed);
-        return made;
-      }),
-    );
-    if (focused) place.querySelector(`[data-name="${focused}"]`)?.focus();
+    const wanted = this.actions(item);
+    const there = [...place.children];
+    // Those that are there stay: one of them may be being pressed.
+    if (wanted.map(({ name }) => name).join() !== there.map(({ dataset }) => dataset.name).join()) {
+      place.replaceChildren(...wanted.map(({ name }) => this.button(tile, name)));
+    }
+    wanted.forEach(({ label, text, pressed }, i) => {
+      const made = place.children[i];
+      Object.assign(made, { title: label, ariaLabel: `${label}: ${item.label}` });
+      if (made.textContent !== text) made.textContent = text;
+      if (pressed !== undefined) made.setAttribute("aria-pressed", pressed);
+    });
     tile.dataset.mark = item.mark ?? "";
+  }
+
+  button(tile, name) {
+    const act = () => {
+      const index = Number(tile.dataset.index);
+      this.act(name, this.item(index), index);
+    };
+    const made = button("", act, { tabIndex: -1 });
+    made.dataset.name = name;
+    return made;
   }
 
   // Begin to load the pictures of the tiles that are there.
@@ -248,16 +286,29 @@ export class Grid {
     event.preventDefault();
   }
 
-  click(event) {
+  // The item at which an event is, and what it would do; null: at none.
+  at(event) {
+    if (event.button || other(event) || event.target.closest(".actions")) return null;
     const tile = event.target.closest("li");
     const index = tile && Number(tile.dataset.index);
     const item = tile && this.item(index);
-    if (!item || event.ctrlKey || event.metaKey || event.shiftKey) return; // a tab of its own
-    if (event.target.closest(".actions")) return;
+    const { open, pick, lists } = this;
+    return item && { lists, at: [event.clientX, event.clientY], choose: () => (open ? open(index) : pick(item, index)) };
+  }
+
+  released({ clientX, clientY }) {
+    const { down } = this;
+    if (!down || down.lists === this.lists) return;
+    this.down = null;
+    if (Math.hypot(clientX - down.at[0], clientY - down.at[1]) < SLIP) down.choose();
+  }
+
+  click(event) {
+    const tile = event.target.closest("li");
+    if (!tile || other(event) || event.target.closest(".actions")) return;
     event.preventDefault();
-    if (this.open) {
-      this.active = index;
-      this.open(index);
-    } else this.pick(item, index);
+    const index = Number(tile.dataset.index);
+    if (this.item(index)) this.choose(index);
+    else this.wanted = index;
   }
 }

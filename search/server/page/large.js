@@ -6,15 +6,15 @@ import { $, button, make, typing } from "./dom.js";
 import * as favourites from "./favourites.js";
 import { about, objects } from "./objects.js";
 import { Reference } from "./reference.js";
-import { words } from "./words.js";
+import { shares, words } from "./words.js";
 
 const dialog = $("large");
 const picture = new Reference($("large-picture"), $("large-looks"));
 let shown = null; // what `open` was given, and the place
 
 // `given`: { count(), item(i), more(i): asks for further items, act(name, item): what a button or
-// key does, attended(item): a promise of { words, boxes, weights } or null, actions(item):
-// [{ name, text, pressed }] }.
+// key does, attended(item): a promise of { words, boxes, weights } or null, divided(item): one of
+// { boxes, shares, score } or null, actions(item): [{ name, text, pressed }] }.
 export function open(given, index) {
   shown = { ...given, index };
   if (!dialog.open) dialog.showModal();
@@ -44,18 +44,21 @@ async function draw() {
   $("large-said").textContent = "";
   actions(item);
   $("large-known").replaceChildren();
-  $("large-objects").hidden = $("large-words").hidden = true;
+  for (const id of ["large-objects", "large-why", "large-words"]) $(id).hidden = true;
   $("large-boxes").checked = false;
-  picture.show(large(image), item.label).catch((error) => ($("large-said").textContent = error.message));
+  picture.sense(null);
+  picture.light(null, null);
+  const drawn = picture.show(large(image), item.label).catch((error) => ($("large-said").textContent = error.message));
   new Image().src = shown.item(shown.index + 1) ? large(String(shown.item(shown.index + 1).row)) : small(image);
-  const [said, attention] = await Promise.all([
-    about(image).catch(() => null), shown.attended(item).catch(() => null),
+  const [said, attention, parts] = await Promise.all([
+    about(image).catch(() => null), shown.attended(item).catch(() => null), shown.divided(item).catch(() => null), drawn,
   ]);
   if (!current()) return;
   if (said) {
     known(said);
     boxes(item, said);
   }
+  $("large-why").hidden = !shares($("large-why").querySelector(".chips"), picture, parts);
   $("large-words").hidden = !words($("large-words").querySelector(".chips"), picture, attention);
 }
 

@@ -1,9 +1,10 @@
-// A picture with its regions: those that a word looks at, and those that can be chosen.
+// A picture with its regions: those that a word looks at or that made it a result, and those that
+// can be chosen.
+
+import { alike, said } from "./looked.js";
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
 const BOLD = 0.35; // of the largest weight: regions above it are outlined
-const NAMED = 3; // regions whose share is said
-const ALIKE = 1.5; // times the share that each would have: less than this is nothing to say
 let masks = 0; // each has a name of its own
 
 export class Reference {
@@ -12,6 +13,9 @@ export class Reference {
     [this.place, this.looks] = [place, looks];
     this.empty = [...place.childNodes];
     this.mask = `seen-${masks++}`;
+    place.addEventListener("pointermove", (event) => event.pointerType === "mouse" && this.feel(event));
+    place.addEventListener("pointerleave", () => this.felt && this.feel(null));
+    place.addEventListener("click", (event) => this.feel(event, true));
     this.clear();
   }
 
@@ -40,14 +44,17 @@ export class Reference {
     this.svg.setAttribute("aria-label", label);
     this.svg.append(svg("image", { href: address, width: this.width, height: this.height }));
     this.draw([this.svg], "");
-    if (this.attention) this.regions(this.attention);
+    this.outlined = undefined;
+    if (this.lit) this.light(...this.lit);
     if (this.chosen) this.objects(...this.chosen);
   }
 
   draw(nodes, state) {
     this.place.className = state;
     this.place.replaceChildren(...nodes);
-    if (!nodes.includes(this.svg)) this.svg = this.attention = this.address = this.chosen = null;
+    if (nodes.includes(this.svg)) return;
+    this.svg = this.lit = this.outlined = this.felt = this.address = this.chosen = null;
+    this.looks.textContent = "";
   }
 
   rectangles(boxes) {
@@ -57,16 +64,16 @@ export class Reference {
     }));
   }
 
-  // What was attended: { words, boxes, weights, way, said }, or null.
-  regions(attention) {
-    this.attention = attention;
-    if (!this.svg) return;
+  // Outline the boxes of what is lit, each as bright as it will be.
+  outline(looked) {
+    if (this.outlined === looked) return;
+    this.outlined = looked;
     for (const part of this.svg.querySelectorAll("mask, .dim, .box")) part.remove();
-    if (!attention) return;
+    if (!looked) return;
     const whole = { width: this.width, height: this.height };
     const mask = svg("mask", { id: this.mask });
     mask.append(svg("rect", { ...whole, fill: "#fff" }));
-    const boxes = this.rectangles(attention.boxes);
+    const boxes = this.rectangles(looked.boxes);
     this.holes = boxes.map((box) => svg("rect", { ...box, class: "hole", opacity: 0 }));
     this.outlines = boxes.map((box) => svg("rect", { ...box, class: "box", rx: 2 }));
     mask.append(...this.holes);
@@ -100,48 +107,54 @@ export class Reference {
     if (boxes.length) for (const mark of marks) mark.classList.toggle("pointed", mark.textContent === named);
   }
 
-  // Light the regions of a word by its place in the text; null: of none.
-  light(word) {
-    const lit = word !== null && this.svg !== null && this.attention;
-    const changes = lit && lit.way === "change";
-    const shown = lit && (changes || !alike(lit.weights[word]));
-    this.place.classList.toggle("lit", Boolean(shown));
-    const weights = shown ? this.attention.weights[word] : this.attention?.boxes.map(() => 0) ?? [];
+  // Light the regions of a word or a region by its place among `looked`: { boxes, weights, way, ... },
+  // weights a row each; null: of none.
+  light(looked, at) {
+    this.lit = [looked, at];
+    if (!this.svg) return;
+    this.outline(looked);
+    const lit = Boolean(looked) && at !== null;
+    const changes = lit && looked.way === "change";
+    const shown = lit && (looked.way !== "attention" || !alike(looked.weights[at]));
+    this.place.classList.toggle("lit", shown);
+    const weights = shown ? looked.weights[at] : looked?.boxes.map(() => 0) ?? [];
     const least = changes ? Math.min(...weights) : 0; // every region is changed somewhat
     const most = Math.max(...weights) - least || 1;
     weights.forEach((weight, region) => {
       const share = (weight - least) / most;
-      if (!this.svg) return;
       this.holes[region].style.opacity = share;
       this.outlines[region].style.opacity = share >= BOLD ? share : 0;
     });
-    this.looks.textContent = lit ? said(this.attention, word) : "";
+    this.looks.textContent = lit ? said(looked, at) : "";
   }
-}
 
-// `way` is what the weights are: where a word looks, or what a whole text changes.
-function said({ words, boxes, weights: all, way, said: how }, at) {
-  const word = words[at], weights = all[at], changes = way === "change";
-  if (weights.length === 1) return `“${word}” ${changes ? "changes" : "looks at"} the one region there is`;
-  if (!changes && alike(weights)) return `“${word}” looks everywhere alike`;
-  const first = weights.map((weight, region) => ({ weight, region }))
-    .filter(({ weight }) => weight >= 0.01)
-    .sort((a, b) => b.weight - a.weight)
-    .slice(0, changes ? 1 : NAMED);
-  const share = (weight) => (changes ? "" : ` ${Math.round(100 * weight)} %`);
-  const shares = first.map(({ weight, region }) => `${spot(boxes[region])}${share(weight)}`);
-  const seen = `“${word}” ${changes ? "changes" : "looks"} most${changes ? "" : " at"}: ${shares.join(", ")}`;
-  return how ? `${seen}.  ${how}` : seen;
-}
+  // `felt(region, tapped)`: told when one of the regions of `looked` is pointed at in the picture, or
+  // tapped; null where there is none.
+  sense(looked, felt = null) {
+    this.felt = looked && { looked, felt, at: null };
+  }
 
-// Whether a word prefers no region: then nothing is lit.
-const alike = (weights) => weights.length > 1 && Math.max(...weights) < ALIKE / weights.length;
+  feel(event, tapped = false) {
+    if (!this.felt || !this.svg || this.chosen?.[0].length) return;
+    const { looked, felt, at } = this.felt;
+    const region = event && this.under(event, looked.boxes);
+    if (!tapped && region === at) return;
+    this.felt.at = region;
+    if (this.lit[1] === null) this.outline(looked);
+    if (this.outlined === looked) this.outlines.forEach((one, i) => one.classList.toggle("pointed", i === region));
+    felt(region, tapped);
+  }
 
-// Where a box lies, in words, as "top left".
-function spot([left, top, right, bottom]) {
-  const third = (at) => Math.min(2, Math.floor(3 * at));
-  const row = ["top", "middle", "bottom"][third((top + bottom) / 2)];
-  return `${row} ${["left", "center", "right"][third((left + right) / 2)]}`;
+  // The smallest of some boxes that lies under the pointer; null: none.
+  under({ clientX, clientY }, boxes) {
+    const { x, y } = new DOMPoint(clientX, clientY).matrixTransform(this.svg.getScreenCTM().inverse());
+    const [across, down] = [x / this.width, y / this.height];
+    const size = ([left, top, right, bottom]) => (right - left) * (bottom - top);
+    const [first] = boxes.map((box, region) => ({ box, region }))
+      .filter(({ box: [left, top, right, bottom] }) => left <= across && across <= right && top <= down && down <= bottom)
+      .sort((a, b) => size(a.box) - size(b.box));
+    return first?.region ?? null;
+  }
 }
 
 function svg(name, attributes) {

@@ -1,0 +1,46 @@
+"""What a command loads before it does anything: held by name, since times hang on the machine."""
+
+import subprocess
+import sys
+
+import pytest
+
+TORCH = {"torch", "lightning_fabric", "torchvision", "timm", "transformers", "open_clip"}
+TABLES = {"pandas", "matplotlib"}
+PICTURES = {"PIL", "pillow_heif", "rich_pixels"}
+
+HELP = "import cqr.cli\ntry:\n  cqr.cli.app(['--help'])\nexcept SystemExit: pass"
+INSPECT = "from cqr.cli import app\nfrom cqr.pipeline import inspection"
+SEARCH = """\
+from cqr.search import console
+from cqr.search.at_once import lacks_index, run_for
+from cqr.search.engine import Engine
+from cqr.search.indexes import exact, hnsw
+from cqr.search.question import Question, weighted
+import pathlib, subprocess, tempfile, torch
+from cqr.search import gallery
+from cqr.trainer.training.checkpoint import save_tensors
+write = "import pandas as pd, sys; table = pd.DataFrame({'path': ['a.jpg']}).to_parquet();"
+write += "sys.stdout.buffer.write(table)"
+held = subprocess.run([sys.executable, "-c", write], capture_output=True, check=True).stdout
+tensors = {"vectors": torch.ones(1, 2).half(), "table": torch.tensor(list(held)).byte()}
+about = {"format": gallery.FORMAT, "version": gallery.VERSION, "id": "1", "source": "{}"}
+with tempfile.TemporaryDirectory() as folder:
+    file = pathlib.Path(folder, "gallery.safetensors")
+    save_tensors(file, tensors, about | {"extends": "", "metadata": ""})
+    assert gallery.read(file).paths == ["a.jpg"]"""
+
+
+@pytest.mark.parametrize(
+    ("code", "without"),
+    [
+        (HELP, TORCH | TABLES | PICTURES | {"numpy", "h5py", "pyarrow", "importlib.metadata"}),
+        (INSPECT, TORCH | TABLES | PICTURES | {"pyarrow", "importlib.metadata"}),
+        (SEARCH, TABLES | {"lightning_fabric", "torchvision", "timm", "pymilvus", "rich_pixels"}),
+    ],
+    ids=["help", "inspect", "search"],
+)
+def test_a_command_loads_only_what_it_uses(code, without):
+    code = f"import sys\n{code}\nprint('loaded:', sorted({without!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded: []"
