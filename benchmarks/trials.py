@@ -87,8 +87,8 @@ def best(file):
 
     runs = pd.read_parquet(file)
     runs = runs[runs["error"].isna()]
-    label, number = runs["row"].str.rsplit(" / ", n=1).str
-    runs = runs.assign(label=label, number=number.astype(int))
+    parts = runs["row"].str.rsplit(" / ", n=1)
+    runs = runs.assign(label=parts.str[0], number=parts.str[1].astype(int))
     done = runs.groupby("number")["label"].nunique()
     whole = [n for n in sorted(done.index) if done[n] == len({*map(tuned, rows())})]
     if not whole:
