@@ -90,6 +90,7 @@ def trained(features, model="lbf", **given):
 
 
 POINTING = {"queries": 10, "chance": 30.0, "attention": 90.0, "change": 60.0}
+WHY = "Why they were found: what their regions add to the score"
 
 
 def written(features, model="lbf", pointing=POINTING, **more):
@@ -313,7 +314,7 @@ def test_the_way_that_points_best_is_shown_with_its_score(scenes):
     found, _, _ = written(scenes, pointing={**POINTING, "change": 95.5})
     texts = [w["text"] for w in found.all("button", "word")]
     assert texts == found.texts("q")
-    assert set(found.texts("summary")) == {"What the text changes"}
+    assert set(found.texts("summary")) == {"What the text changes", WHY}
     said = "".join(found.texts("p"))
     assert "the object that is meant in 95.5 % of 10 queries (a region at random: 30.0 %)" in said
     assert {"90.00", "95.50", "30.00"} <= set(found.texts("td"))
@@ -323,7 +324,7 @@ def test_a_way_that_is_near_chance_is_not_shown(scenes):
     found, _, _ = written(scenes, pointing={**POINTING, "attention": 40.0, "change": 20.0})
     assert found.all("article", "example")
     assert not found.all("button", "word")
-    assert not found.all("path", "heat")
+    assert set(found.texts("summary")) <= {WHY}
     assert "is not shown, being too near chance" in "".join(found.texts("p"))
 
 
@@ -464,9 +465,10 @@ def test_without_scripts_every_word_still_has_its_picture(browser, scenes):
     found, _, path = written(scenes)
     tab, said = opened(browser, path, java_script_enabled=False)
     example = tab.locator(".example").first
-    example.locator("summary").click()
-    assert example.locator(".heats figure").first.is_visible()
-    assert tab.locator(".heats figure").count() == len(found.all("button"))
+    example.get_by_text("What each word looks at").click()
+    words = ".heats:not(.whys) figure"
+    assert example.locator(words).first.is_visible()
+    assert tab.locator(words).count() == len(found.all("button"))
     assert not [one for one in said if not one.startswith("data:")]
 
 

@@ -72,12 +72,13 @@ class Shares:
     score: float
 
     def parts(self) -> NDArray[np.float32]:
-        """K shares of the score; none, so K = 0, where they say nothing: of one region, of a score
-        that is not above 0, or of regions that all add alike.
+        """K shares of the score; none, so K = 0, where they say nothing: of one region, of regions
+        that have no boxes, of a score that is not above 0, or where all add alike.
         """
         parts: NDArray[np.float32] = self.shares / max(self.score, 1e-9)
+        placed = (self.boxes[:, 2:] > self.boxes[:, :2]).all(1).any()
         clear = self.score > 0 and len(parts) > 1 and parts.max() >= ALIKE / len(parts)
-        return parts if clear else parts[:0]
+        return parts if placed and clear else parts[:0]
 
 
 def shown_of(run: Run) -> Shown:

@@ -37,10 +37,11 @@ export const alike = (weights, way = "attention") =>
 const percent = (share) => `${share < 0 ? "−" : ""}${Math.round(100 * Math.abs(share))} %`;
 
 // Shares of a score as `light` of a Reference takes them, with how each region is called, those that
-// matter first; null where they say nothing: of one region, or of regions that add alike.
+// matter first; null where they say nothing: of one region, of regions without boxes, or that add alike.
 export function divided({ boxes, shares: added, score }) {
   const shares = added.map((share) => share / score);
-  if (!(score > 0) || boxes.length < 2 || alike(shares, "share")) return null;
+  const placed = boxes.some(([left, top, right, bottom]) => right > left && bottom > top);
+  if (!(score > 0) || !placed || boxes.length < 2 || alike(shares, "share")) return null;
   const order = shares.map((_, region) => region).filter((region) => Math.abs(shares[region]) >= 0.01);
   order.sort((a, b) => Math.abs(shares[b]) - Math.abs(shares[a]));
   return { way: "share", boxes, shares, score, order, name: (region) => `${spot(boxes[region])} ${percent(shares[region])}` };
