@@ -16,38 +16,30 @@ how far the features and boxes are from eager PyTorch's, the JPEGs being decoded
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+from extract import Loaded
+
 from cqr.listing import find
 from cqr.pipeline import assembly, compute, images
 from cqr.pipeline.compute import one_thread
-from cqr.pipeline.detectors import FINDERS, Detector, DetectorSpec, regional, runtimes
+from cqr.pipeline.detectors import FINDERS, DetectorSpec, regional, runtimes
 from cqr.pipeline.extract import Job, extract
 from cqr.pipeline.feature_file import FeatureFile, open_features
 
 K, BATCH = 36, 4
-
-
-@dataclass(frozen=True)
-class Loaded(DetectorSpec):
-    """A detector that is there already, its network converted: loading it is no part of a time."""
-
-    detector: Detector | None = None
-
-    def load(self) -> Detector:
-        assert self.detector is not None
-        return self.detector
 
 
 def loaded(name: str, runtime: str, whole: bool) -> Loaded:
