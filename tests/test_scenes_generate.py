@@ -185,7 +185,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
 
 
 def test_no_opengl_touches_nothing(tmp_path, monkeypatch):
-    def refuse():
+    def refuse(*_):
         raise UserError("no OpenGL")
 
     monkeypatch.setattr(generation, "_renderer", refuse)

@@ -329,8 +329,12 @@ def test_a_search_ranks_as_the_evaluator_does(drawn_scenes):
     for number, query in enumerate(work.queries.itertuples()):
         hits = asked(engine, query.reference, texts=(query.text,), k=len(engine.gallery))
         found = [hit for hit in hits if hit.path in only][:50]
-        assert [hit.path for hit in found] == [work.gallery[i] for i in ranked.top[number]]
-        np.testing.assert_allclose([hit.score for hit in found], ranked.scores[number], atol=1e-5)
+        scores = [hit.score for hit in found]
+        np.testing.assert_allclose(scores, ranked.scores[number], atol=1e-5)
+        there = {work.gallery[i]: s for i, s in zip(ranked.top[number], scores, strict=True)}
+        last = scores[-1]  # of those that rounding may put to either side of the fiftieth
+        own = [there.get(hit.path, last) for hit in found]
+        np.testing.assert_allclose(own, scores, atol=2e-5)
 
 
 def test_several_threads_may_ask_at_once(engine):

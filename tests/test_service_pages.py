@@ -167,7 +167,8 @@ def test_the_other_run_answers_beside(engine):
         "/api/search", json={"images": [3], "beside": True}
     ).status_code == 404  # fmt: skip
     asked = client(engine, beside=engine)
-    assert asked.get("/api/info").json()["beside"] == {"run": "pictures-lbf-001", "model": "lbf"}
+    beside = {"run": "pictures-lbf-001", "model": "lbf", "divides": True}
+    assert asked.get("/api/info").json()["beside"] == beside
     assert found(asked, beside=True)["hits"] == found(asked)["hits"]
     upload = asked.post("/api/uploads", content=engine.file(5).read_bytes()).json()["id"]
     assert rows(found(asked, images=[upload], beside=True, k=1)) == [5]
