@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from cqr.scenes import camera
 from cqr.scenes.arrange import Point, View
-from cqr.scenes.protocol import COLORS, SIZES, Pair
+from cqr.scenes.protocol import COLORS, HELD_OUT, SIZES, Pair, absent
 
 SHAPES = ("cube", "sphere", "cylinder", "cone", "pyramid", "prism", "disk")
 MESHES = {"cube": "rectangle", "sphere": "circle", "cylinder": "triangle"}
@@ -100,12 +100,12 @@ class Sight(NamedTuple):
 
 def pairs(split: str, held_out: int = 0) -> tuple[Pair, ...]:
     """The colour-shape pairs of a split, two thirds of the 56; see `protocol.pairs`."""
-    absent = ({"train": 1, "test": 0}[split] + held_out) % 3
+    left_out = absent(split, held_out)
     return tuple(
         (color, shape)
         for i, color in enumerate(COLORS)
         for j, shape in enumerate(SHAPES)
-        if (i + j) % 3 != absent
+        if (i + j) % HELD_OUT != left_out
     )
 
 

@@ -117,6 +117,11 @@ HELD_OUT = 3
 """Choices of the pairs that occur only in testing; no pair is in two of them."""
 
 
+def absent(split: str, held_out: int) -> int:
+    """Which third of the pairs a split does not have, 0 to HELD_OUT - 1."""
+    return ({"train": 1, "test": 0}[split] + held_out) % HELD_OUT
+
+
 def pairs(split: str, held_out: int = 0) -> tuple[Pair, ...]:
     """The 16 of the 24 colour-shape pairs that occur in a split.
 
@@ -128,12 +133,12 @@ def pairs(split: str, held_out: int = 0) -> tuple[Pair, ...]:
         held_out: 0, 1 or 2.  The eight pairs that are kept for testing by one of them are
             in the training of the two others, so the three part all 24 pairs.
     """
-    absent = ({"train": 1, "test": 0}[split] + held_out) % len(SHAPES)
+    left_out = absent(split, held_out)
     return tuple(
         (color, SHAPES[(i + step) % len(SHAPES)])
         for i, color in enumerate(COLORS)
         for step in range(len(SHAPES))
-        if step != absent
+        if step != left_out
     )
 
 
