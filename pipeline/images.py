@@ -159,8 +159,7 @@ def _opened(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         if length == 0:
             raise Refused("is empty")
         file = io.BytesIO(source) if isinstance(source, bytes) else source
-        Image.init()
-        image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+        image = _header(file)
     except UnidentifiedImageError:
         raise Refused(f"is not a picture of a known format{_codec(source)}") from None
     except (Refused, MemoryError):
@@ -176,6 +175,18 @@ def _opened(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             f"has {image.width} x {image.height} pixels, more than the limit of {max_pixels:,}"
         )
     return image
+
+
+def _header(file: Path | io.BytesIO) -> Image.Image:
+    Image.init()
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    try:
+        return Image.open(file, formats=formats)
+    except MemoryError:
+        if isinstance(file, io.BytesIO):
+            raise
+        # A file makes room for whatever a damaged header asks for; a buffer, for what it holds.
+        return Image.open(io.BytesIO(file.read_bytes()), formats=formats)
 
 
 def _check_scarce(error: Exception, source: Path | bytes) -> None:

@@ -3,6 +3,8 @@
 import errno
 import io
 import os
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -395,3 +397,26 @@ def test_damage_never_raises_anything_else(tmp_path_factory, data):
     assert found.dtype == np.uint8
     assert found.ndim == 3
     assert found.shape[2] == 3
+
+
+LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+from cqr.pipeline import images
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+room = pages * resource.getpagesize() + (1 << 30)
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+try:
+    images.decode(Path(sys.argv[1]))
+except images.Refused as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its memory as Linux does")
+def test_a_header_that_asks_for_all_memory_is_damage_and_no_scarcity():
+    case = Path(__file__).parent / "cases" / "jpeg2000-359.bin"  # asks for 4 GiB, has 1 KiB
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY, case], capture_output=True, text=True
+    )
+    assert "is truncated or damaged" in done.stdout, done.stderr
