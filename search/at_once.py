@@ -61,9 +61,8 @@ def run_for(
 
 
 def lacks_index(run: Run, features: Path | None) -> bool:
-    """Whether a run that needs no training was not indexed yet, which is done by the way."""
-    gallery = folder_of(run, features or run.features) / NAME
-    return run.settings.untrained and not gallery.exists()
+    """Whether no gallery was encoded by a run yet, which a search does by the way."""
+    return not (folder_of(run, features or run.features) / NAME).exists()
 
 
 def _newest_features() -> Path:

@@ -195,6 +195,16 @@ def test_what_a_user_can_cause_is_one_sentence(here, words, sentence):
     assert done.stderr.count("\n") == 1
 
 
+def test_a_run_that_was_not_indexed_is_by_the_way(here, tmp_path):
+    run = shutil.copytree("artifacts/runs/photos-lbf-001", tmp_path / "run")
+    shutil.rmtree(run / "index")
+    typed = ["search", "--run", str(run), "--image", "a/0.png", "--json", "--device", "cpu"]
+    done = CliRunner().invoke(cli.app, typed)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["hits"]
+    assert (run / "index" / "gallery.safetensors").exists()
+
+
 def test_without_an_index_it_says_so(here, tmp_path):
     run = shutil.copytree("artifacts/runs/photos-lbf-001", tmp_path / "run")
     shutil.rmtree(run / "index")
