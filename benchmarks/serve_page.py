@@ -2,12 +2,13 @@
 
     OMP_NUM_THREADS=1 python benchmarks/serve_page.py --run RUN [--vectors 100000] [--index hnsw]
 
-From Enter in the text to the last thumbnail that can be seen, in headless Chromium at 1440 x 900;
-each question is another, so no answer is known, but pictures may be.  The gallery is that of
+From Enter in the text to the last thumbnail that can be seen, in headless Chromium at 1440 x 900,
+another process; each question is another, so no answer is known, but pictures may be.  The gallery is that of
 benchmarks/serve.py: a run's own pictures, filled up with clustered random vectors.
 """
 
 import argparse
+import subprocess
 import sys
 import tempfile
 import threading
@@ -19,7 +20,7 @@ from playwright.sync_api import Page
 
 sys.path.insert(0, str(Path(__file__).parent))
 from browsing import chromium
-from serve import enlarged
+from serve import end_with, enlarged
 
 from cqr.search.engine import Engine
 from cqr.search.server.application import application
@@ -56,20 +57,23 @@ def main() -> None:
     parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--index", default="hnsw")
     parser.add_argument("--questions", type=int, default=20)
+    parser.add_argument("--walk", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.walk:
+        address, own = options.walk.split()
+        return walk(address, options.questions, int(own))
     with tempfile.TemporaryDirectory() as folder, listening("127.0.0.1", 0) as listener:
         engine = Engine.open(options.run, device="cpu")
         own = len(engine.gallery)
         engine = enlarged(engine, options.vectors, options.index, Path(folder))
         app = application(engine, Suggestions(), Limits(), hosts=None)
         server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning"))
-        serving = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        serving.start()
-        try:
-            walk(f"http://127.0.0.1:{listener.getsockname()[1]}/", options.questions, own)
-        finally:
-            server.should_exit = True
-            serving.join()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        command = [sys.executable, __file__, "--questions", str(options.questions)]
+        walking = subprocess.Popen([*command, "--walk", f"{address} {own}"])
+        threading.Thread(target=end_with, args=(walking, server)).start()
+        server.run(sockets=[listener])
+    sys.exit(walking.returncode)
 
 
 def walk(address: str, questions: int, own: int) -> None:

@@ -27,7 +27,7 @@ export async function results(asked, signal, know) {
   tools.hide();
   const found = await answered(asked, signal, know);
   if (signal.aborted) return;
-  const { own, other, attention } = found;
+  const { own, other } = found;
   tools.show("results", shown.view, info);
   notes($("notes"), $("heading"), own);
   if (other) pair(own, other);
@@ -35,9 +35,16 @@ export async function results(asked, signal, know) {
     beside.hide();
     draw("grid", own);
   }
-  ask.words(attention);
   restore();
+  words(asked, found, signal);
   await marks.show(asked);
+}
+
+// What the words looked at, once the pictures are there: they need not wait for it.
+async function words(asked, found, signal) {
+  if (!info.attends || !asked.text || !asked.image || asked.region) return;
+  found.attention ??= await attended(asked.image, asked.text, signal);
+  if (!signal.aborted) ask.words(found.attention);
 }
 
 async function answered(asked, signal, know) {
@@ -45,9 +52,10 @@ async function answered(asked, signal, know) {
   if (!answers.has(key)) {
     const first = listing({});
     $("grid").setAttribute("aria-busy", true);
+    pictures(asked).forEach(check);
+    const coming = Promise.all([searched(asked, signal), first.around(0), know()]); // before any drawing
     grid.show(24, () => null, { aspect: first.aspect, captions: true });
-    for (const image of pictures(asked)) check(image);
-    const [found] = await Promise.all([searched(asked, signal, know), first.around(0), know()]);
+    const [found] = await coming;
     signal.throwIfAborted(); // the words may be missing
     answers.set(key, found);
     if (answers.size > KEPT) answers.delete(answers.keys().next().value);
@@ -56,15 +64,11 @@ async function answered(asked, signal, know) {
   return answers.get(key);
 }
 
-async function searched(asked, signal, know) {
+async function searched(asked, signal) {
   const own = new Results(asked, shown.view);
   const other = shown.view.beside ? new Results(asked, shown.view, true) : null;
-  const attends = info ?? (asked.text && !asked.region && asked.image ? await know() : null);
-  const [attention] = await Promise.all([
-    attends?.attends && asked.text && asked.image && !asked.region ? attended(asked.image, asked.text, signal) : null,
-    own.next(signal), other?.next(signal),
-  ]);
-  return { own, other, attention };
+  await Promise.all([own.next(signal), other?.next(signal)]);
+  return { own, other };
 }
 
 const attended = (image, text, signal) =>

@@ -223,9 +223,12 @@ export class Grid {
   load() {
     clearTimeout(this.loading);
     this.loading = null;
-    for (const tile of this.tiles.values()) {
+    const [first, end] = this.span;
+    for (const [index, tile] of this.tiles) {
       const image = tile.querySelector("img");
-      if (tile.dataset.src && image.getAttribute("src") !== tile.dataset.src) image.src = tile.dataset.src;
+      if (!tile.dataset.src || image.getAttribute("src") === tile.dataset.src) continue;
+      image.fetchPriority = first <= index && index < end ? "high" : "low";
+      image.src = tile.dataset.src;
     }
   }
 
