@@ -297,13 +297,20 @@ def told(
         process.terminate()
         _, said = process.communicate(timeout=600)
         stopped += process.returncode != 0
-        # before Python can take it, the signal ends the process by itself
-        if process.returncode not in (0, 130, -signal.SIGTERM) or "Traceback" in said:
+        if process.returncode not in ENDS or "Traceback" in said:
             found.append(f"SIGTERM {turn}: status {process.returncode}, {said[-400:]}")
     if number and (now := finish(stage, place)) != whole:
         found.append(f"after SIGTERM: {now if isinstance(now, str) else 'not equal'}")
     return found, stopped
 
+
+ENDS = (0, 130, -signal.SIGTERM, -signal.SIGINT)
+"""What a command that was told to end may end with.
+
+Before Python can take SIGTERM, the signal ends the process by itself.  Where a KeyboardInterrupt
+passes through an `exec` of text, as in the making of a data class, CPython ends by SIGINT, though
+it was caught; a shell says 130 of both.
+"""
 
 FEW = (
     *((resource.RLIMIT_NOFILE, n) for n in (8, 12, 20, 32)),
@@ -390,7 +397,7 @@ def told_at_start(base: Path, scratch: Path, number: int, rng: random.Random) ->
             seconds = time.perf_counter() - began
         service.terminate()
         _, said = service.communicate(timeout=600)
-        if service.returncode not in (0, 130, -signal.SIGTERM) or "Traceback" in said:
+        if service.returncode not in ENDS or "Traceback" in said:
             found.append(f"SIGTERM {turn}: status {service.returncode}, {said[-400:]}")
     return found
 
