@@ -304,7 +304,9 @@ def evaluate(
     material = collect_for(used, _path(features), wanted, split="scored", max_missing=max_missing)
     said = read_published(_path(published), material.dataset.protocol.recalls)
     if progress:
-        console.announce(used, material, verbose=verbose)
+        own = data is None and features is None and not protocol
+        again = own and not used.settings.untrained
+        console.announce(used, material, verbose=verbose, again=again)
     evaluation = score(used, material, find_device(device))
     dataset = material.dataset
     stored = Stored(used.evaluation(dataset.name, unusual(dataset, used.dataset, used.protocol)))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -289,6 +290,18 @@ def test_a_text_encoder_trains_resumes_exactly_and_scores(drawn_scenes, write_en
     assert metrics["unknown_words"] == {}
     assert metrics["texts_cut"] == run.words().cut(texts) > 0
     assert start(material, small()).vocabulary is not None  # another text side is another run
+
+
+def test_what_is_odd_of_the_data_is_said_at_length_once(drawn_scenes, capfd):
+    run, material = run_of(drawn_scenes(), small())
+    odd = replace(material, notes=["two rows are odd", "a third is too"])
+    console.announce(run, odd)
+    assert "a third is too" in capfd.readouterr().err
+    console.announce(run, odd, again=True)
+    said = capfd.readouterr().err
+    assert "2 notes on the data" in said and "a third" not in said
+    console.announce(run, odd, again=True, verbose=True)
+    assert "a third is too" in capfd.readouterr().err
 
 
 def test_an_encoder_that_is_another_or_gone_is_refused(drawn_scenes, write_encoder):

@@ -38,13 +38,19 @@ notes = Console(stderr=True, highlight=False, markup=False)
 
 
 def announce(
-    run: Run, material: Material, split: str | None = None, *, verbose: bool = False
+    run: Run,
+    material: Material,
+    split: str | None = None,
+    *,
+    verbose: bool = False,
+    again: bool = False,
 ) -> None:
     """Say what is about to be trained or ranked, on what, and what is odd about it.
 
     Args:
         split: that is ranked; None is the one that the protocol scores.
         verbose: all that was settled; else two lines, and what is odd.
+        again: the training said what is odd about the data: only that something is.
     """
     ranked = split or material.dataset.protocol.scored
     if verbose:
@@ -53,8 +59,10 @@ def announce(
         _in_short(run, material, ranked)
     dataset, settings = material.dataset, run.settings
     words = run.words()
-    for note in material.notes:
-        _say(f"Note      {note}", style="yellow")
+    said = material.notes
+    if again and not verbose and len(said) > 1:
+        said = [f"{len(said)} notes on the data, as its training had them (-v says them again)"]
+    remark(said)
     if cut := words.cut(dataset.queries["text"]):
         kind = "word pieces" if run.text_encoder else "words"
         more = "" if settings.joint else " (`cqr train --max-words`)"
@@ -73,7 +81,7 @@ def announce(
 
 
 def remark(lines: list[str]) -> None:
-    """Say what a user should know of a training before it is done."""
+    """Say what a user should know before a run is trained or ranked."""
     for line in lines:
         _say(f"Note      {line}", style="yellow")
 
