@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/serve_page.py --run RUN [--vectors 100000] [--index hnsw]
 
 From Enter in the text to the last thumbnail that can be seen, in headless Chromium at 1440 x 900,
-another process; each question is another, so no answer is known, but pictures may be.  The gallery is that of
-benchmarks/serve.py: a run's own pictures, filled up with clustered random vectors.
+another process; each question is another, so no answer is known, but pictures may be.  The gallery
+is that of benchmarks/serve.py: a run's own pictures, filled up with clustered random vectors.
 """
 
 import argparse

@@ -90,11 +90,11 @@ def search(
 
     Reads a run, its features and what `cqr index` wrote, which is made where there is none yet.
     Where nothing was trained on the features, makes a run that needs no training: of pictures and
-    texts if the features share a space with texts, else of likeness alone.  Prints ranked paths with scores, and
-    small pictures where the terminal has the colours (COLORTERM=truecolor; NO_COLOR=1: none).
-    A picture of the gallery is known by its path there, its place on disk or its file name, and
-    its regions are read; of any other file, the detector that made the features finds them.
-    Writes nothing else.
+    texts if the features share a space with texts, else of likeness alone.  Prints ranked paths
+    with scores, and small pictures where the terminal has the colours (COLORTERM=truecolor;
+    NO_COLOR=1: none).  A picture of the gallery is known by its path there, its place on disk or
+    its file name, and its regions are read; of any other file, the detector that made the features
+    finds them.  Writes nothing else.
 
     Example: `cqr search --image a.jpg --text "make it red"`
     """
