@@ -127,6 +127,7 @@ export class Grid {
     const line = (y) => Math.max(0, Math.floor(y / pitch)) * this.columns;
     const first = Math.min(line(above - MORE), this.count);
     const end = Math.min(line(above + height + MORE) + this.columns, this.count);
+    this.inView = (index) => line(above) <= index && index < line(above + height) + this.columns;
     for (const [index, tile] of this.tiles) {
       if ((index < first || index >= end) && !tile.contains(document.activeElement)) this.drop(index);
     }
@@ -223,11 +224,10 @@ export class Grid {
   load() {
     clearTimeout(this.loading);
     this.loading = null;
-    const [first, end] = this.span;
     for (const [index, tile] of this.tiles) {
       const image = tile.querySelector("img");
       if (!tile.dataset.src || image.getAttribute("src") === tile.dataset.src) continue;
-      image.fetchPriority = first <= index && index < end ? "high" : "low";
+      image.fetchPriority = this.inView(index) ? "high" : "low";
       image.src = tile.dataset.src;
     }
   }
