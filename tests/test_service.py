@@ -79,6 +79,32 @@ def test_an_upload_is_found_as_the_picture_that_it_is(asked, engine):
     assert (shown.format, shown.size) == ("JPEG", (64, 64))
 
 
+class Scaling:
+    """A detector that admits JPEGs decoded at a quarter, and keeps what it was given."""
+
+    def __init__(self, detector):
+        self.detector, self.given = detector, []
+
+    def __call__(self, pictures, k):
+        self.given += [picture.shape for picture in pictures]
+        return self.detector(pictures, k)
+
+    def fraction(self, width, height):
+        return 4
+
+
+def test_an_upload_is_decoded_at_the_fraction_that_the_features_were(engine, monkeypatch):
+    engine.new_pictures.load()
+    scaling = Scaling(engine.new_pictures._detector)
+    monkeypatch.setattr(engine.new_pictures, "_detector", scaling)
+    large = Image.open(engine.file(5)).convert("RGB").resize((320, 240))
+    content = io.BytesIO()
+    large.save(content, "JPEG")
+    said = client(engine).post("/api/uploads", content=content.getvalue()).json()
+    assert scaling.given == [(60, 80, 3)]
+    assert (said["width"], said["height"]) == (320, 240)
+
+
 def test_only_the_last_uploads_are_kept(engine):
     small = client(engine, uploads=2)
     names = [small.post("/api/uploads", content=picture(engine, i)).json()["id"] for i in range(3)]
