@@ -111,8 +111,9 @@ class Callers:
         self.rows = said(connection, "GET", "/api/info")[1]["pictures"]
         connection.request("GET", "/api/images/0")
         self.picture = connection.getresponse().read()
-        connection.request("POST", "/api/uploads", self.picture)  # the first loads the detector
-        self.uploaded = [json.loads(connection.getresponse().read())["id"]]
+        while (first := said(connection, "POST", "/api/uploads", self.picture))[0] == 503:
+            time.sleep(0.1)  # the detector is being loaded
+        self.uploaded = [first[1]["id"]]
 
     def ask(self, caller: int) -> None:
         rng = random.Random(caller)
