@@ -44,7 +44,8 @@ def main() -> None:
                     *("run", f"{line.split()[1]}api/openapi.json"),
                     *("--checks", ",".join(CHECKS), "--seed", str(options.seed)),
                     *("--max-examples", str(options.examples), "--generation-deterministic"),
-                ]
+                ],
+                cwd=folder,  # where it keeps what it found
             )
         finally:
             service.send_signal(signal.SIGTERM)
