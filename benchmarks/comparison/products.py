@@ -134,6 +134,9 @@ MEET = {"together": 3}
 
 ROWS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "image-only": ({"model": "image-only"}, []),
+    "text-only": ({"model": "text-only"}, []),
+    "maaf": ({"model": "maaf"}, []),
+    "combiner": ({"model": "combiner"}, []),
     "tirg, all negatives": ({"model": "tirg", "negatives": "all"}, []),
     "tirg": ({"model": "tirg"}, []),
     "tirg from zero-shot": ({"model": "tirg", "start": "joint"}, []),
