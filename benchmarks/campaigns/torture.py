@@ -75,6 +75,11 @@ def weights(place: Path) -> Any:
     }
 
 
+def trained(place: Path) -> Any:
+    """Whatever the runs are called: what was done before the signal came is done anew."""
+    return set(weights(place).values())
+
+
 def gallery(place: Path) -> Any:
     from safetensors import safe_open
 
@@ -103,7 +108,7 @@ STAGES = {
             "train",
             "train --features artifacts/pictures.h5 --epochs 3 --batch 8 --validation 0.2 "
             f"--device cpu {SMALL}",
-            weights,
+            trained,
         ),
         Stage("index", "index --index hnsw --device cpu", gallery),
         Stage(
