@@ -37,8 +37,7 @@ def losses(run):
     ]
 
 
-def assert_equal(together, one):
-    torch.testing.assert_close(losses(together), losses(one), rtol=0, atol=1e-4)
+def assert_equal_weights(together, one):
     got, expected = load_file(together.weights), load_file(one.weights)
     assert got.keys() == expected.keys()
     for name in expected:
@@ -58,8 +57,9 @@ def test_all_that_looks_at_a_whole_batch_sees_the_whole_batch(drawn_scenes, tmp_
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("Wrote") == 1
     [together] = runs.all_runs(place / "artifacts/runs")
+    # Of weights, the biases before a batch norm have no gradient but rounding, which Adam follows.
     assert len(losses(one)[0]) == 4
-    assert_equal(together, one)
+    torch.testing.assert_close(losses(together), losses(one), rtol=0, atol=1e-4)
     kept = {file.name for file in one.path.iterdir()}
     assert {file.name for file in together.path.iterdir()} == kept
 
@@ -84,7 +84,8 @@ def test_a_stop_is_agreed_upon_and_the_same_command_goes_on(drawn_scenes, tmp_pa
     done = subprocess.run(words, cwd=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     [together] = runs.all_runs(place / "artifacts/runs")
-    assert_equal(together, one)
+    torch.testing.assert_close(losses(together), losses(one), rtol=0, atol=1e-4)
+    assert_equal_weights(together, one)
     scores = [[line["score"] for line in r.history()] for r in (together, one)]
     assert scores[0] == scores[1]
 
