@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cqr.errors import UserError
+from cqr.remote import is_remote, located
 
 if TYPE_CHECKING:
     from cqr.pipeline.feature_file import FeatureFile
@@ -58,7 +59,7 @@ def extract(
     Args:
         images: folder of pictures, with all folders below it.
         k: K, regions a picture.
-        out: the feature file; None is artifacts/FOLDER.h5.
+        out: the feature file, or its URL (s3://BUCKET/NAME.h5); None is artifacts/FOLDER.h5.
         list: text file of the pictures to take, a path relative to `images` on each line.
         detector: "auto", "bundled", "torchvision", "detectron2", "grid", or a backbone by
             "open_clip", "timm" or "transformers".
@@ -97,7 +98,7 @@ def extract(
     folder = Path(images)
     job = Job(
         folder=folder,
-        out=_path(out) or default_out(folder),
+        out=default_out(folder) if out is None else located(out),
         k=k,
         detector=asked(
             detector,
@@ -137,6 +138,8 @@ def next_of(file: "FeatureFile") -> str:
     from cqr.trainer.text.joint import Joint
 
     features = shlex.quote(str(file.path))
+    if is_remote(file.path):
+        return f"cqr inspect {features}"
     joint = Joint.of(file.detector) is not None
     try:
         found = find(Pictures(Path(file.image_root), file.paths, file.path))
@@ -161,7 +164,7 @@ def open_features(path: PathLike, verify: bool = False) -> "FeatureFile":
     """
     from cqr.pipeline.feature_file import open_features as opened
 
-    return opened(Path(path), verify)
+    return opened(located(path), verify)
 
 
 def train(
