@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -45,7 +46,9 @@ def bucket(monkeypatch):
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    address = f"http://{host}:{port}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    urlopen(Request(f"{address}/moto-api/reset", method="POST")).close()  # what tests before left
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "a test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
