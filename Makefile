@@ -88,21 +88,21 @@ dist: setup
 	$(BIN)/python -m twine check --strict dist/*
 # Some hours on one core; it goes on where it was stopped.
 mutants: setup
-	nice $(BIN)/python benchmarks/mutants.py
+	nice $(BIN)/python benchmarks/campaigns/mutants.py
 
 # Hours on one core; seeds are printed, and what fails is kept under tests/cases.
 fuzz: setup
-	nice $(BIN)/python benchmarks/fuzz.py --inputs 20000
+	nice $(BIN)/python benchmarks/campaigns/fuzz.py --inputs 20000
 
 # Some hours on one core.
 torture: setup
-	nice $(BIN)/python benchmarks/torture.py
+	nice $(BIN)/python benchmarks/campaigns/torture.py
 
 schemathesis: setup
-	$(BIN)/python benchmarks/described.py
+	$(BIN)/python benchmarks/campaigns/described.py
 
 load: setup
-	$(BIN)/python benchmarks/serve_load.py
+	$(BIN)/python benchmarks/campaigns/serve_load.py
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh

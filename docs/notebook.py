@@ -23,10 +23,12 @@ def main(folder: str) -> None:
         walk, timeout=1800, resources={"metadata": {"path": folder}}, record_timing=False
     )
     client.execute()
+    place = str(Path(folder).resolve())
     for cell in walk.cells:
         for output in cell.get("outputs", []):
-            if "text" in output:
-                output["text"] = output["text"].replace(str(Path(folder).resolve()), ".")
+            for said in (output, output.get("data", {})):
+                for kind in {"text", "text/plain", "text/html"} & said.keys():
+                    said[kind] = said[kind].replace(place, ".")
     jupytext.write(walk, HERE / "python.ipynb")
 
 

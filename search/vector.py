@@ -32,7 +32,7 @@ from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.text.vocabulary import TextReader, WordBatch
 
 AWAY = 0.5
-"""How much a text that is not wanted counts beside what is; see benchmarks/unwanted.py."""
+"""How much a text that is not wanted counts beside what is; see benchmarks/quality/unwanted.py."""
 
 
 @torch.inference_mode()

@@ -1,7 +1,7 @@
 """Files that earlier versions wrote, which this one must read: tests/data/vN, one folder each.
 
-`benchmarks/archive.py` made them; what is in them is held against the arrays that they were made
-of, and against the figures that were written then.
+`benchmarks/campaigns/archive.py` made them; what is in them is held against the arrays that they
+were made of, and against the figures that were written then.
 """
 
 import json

@@ -1,6 +1,6 @@
 """What Caffe does otherwise, recomputed in numpy; detectron2 is not needed for it.
 
-The whole network beside its reference implementation: benchmarks/bottom_up.py.
+The whole network beside its reference implementation: benchmarks/quality/bottom_up.py.
 """
 
 from types import SimpleNamespace

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-PATH = Path(__file__).parent.parent / "benchmarks" / "bundled_detector.py"
+PATH = Path(__file__).parent.parent / "benchmarks" / "quality" / "bundled_detector.py"
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ USAGE = typer.BadParameter.__base__  # the one name of it that typer gives away
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 FOLDERS = "benchmarks|docs|pipeline|report|scenes|search|tests|trainer"
 FILE = re.compile(rf"\b(?:{FOLDERS})/[\w./-]+\.\w+")
+BENCHMARK = re.compile(r"\bbenchmarks/[\w/]+\.(?:py|sh|c|toml)\b")
 NAME = re.compile(r"\bcqr(?:\.\w+)+")
 
 
@@ -100,6 +101,30 @@ def test_a_wrong_command_is_found(line):
 def test_files_of_the_repository_exist(page):
     for file in FILE.findall(page.read_text(encoding="utf-8")):
         assert "NAME" in file or (ROOT / file).exists(), file
+
+
+def test_benchmarks_that_any_text_names_exist():
+    texts = [ROOT / "Makefile", ROOT / "CHANGELOG.md", ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    for folder in FOLDERS.split("|"):
+        inside = sorted((ROOT / folder).rglob("*.*"))
+        texts += [path for path in inside if path.suffix in {".py", ".sh", ".toml", ".md"}]
+    named = {(t, name) for t in texts for name in BENCHMARK.findall(t.read_text(encoding="utf-8"))}
+    assert len(named) > 90
+    assert [f"{text}: {name}" for text, name in named if not (ROOT / name).is_file()] == []
+
+
+def test_every_benchmark_has_a_line_in_its_room():
+    """And a room, and no line is of a script that is gone."""
+    folder = ROOT / "benchmarks"
+    room, listed = "", []
+    for line in (folder / "README.md").read_text(encoding="utf-8").splitlines():
+        if found := re.match(r"## `(\w+)/`: ", line):
+            room = found[1]
+        elif found := re.match(r"- `([\w.]+)`: ", line):
+            listed.append(f"{room}/{found[1]}")
+    there = [path for path in folder.rglob("*.*") if path.suffix != ".pyc"]
+    names = {path.relative_to(folder).as_posix() for path in there if path.is_file()}
+    assert sorted(listed) == sorted(names - {"README.md"})
 
 
 @pytest.mark.parametrize("page", ALL, ids=lambda page: page.stem)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "fuzz.py"
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "campaigns" / "fuzz.py"
 spec = importlib.util.spec_from_file_location("fuzz", SCRIPT)
 fuzz = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(fuzz)

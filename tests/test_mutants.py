@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks" / "campaigns"))
 from mutate import mutants
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+TOOL = Path(__file__).parent.parent / "benchmarks" / "campaigns"
 
 
 def changes(source):
@@ -76,7 +76,7 @@ def test_a_long_line_is_shown_around_the_change_and_a_name_is_given_once():
 
 
 def test_every_mutant_differs_from_the_module_and_from_every_other():
-    source = (BENCHMARKS / "mutate.py").read_text()
+    source = (TOOL / "mutate.py").read_text()
     made = [mutant.source for mutant in mutants(source)]
     assert len({*made, source}) == len(made) + 1 > 50
     assert [mutant.source for mutant in mutants(source)] == made
@@ -85,20 +85,21 @@ def test_every_mutant_differs_from_the_module_and_from_every_other():
 
 
 def test_what_tests_miss_is_on_the_page_and_what_is_known_is_not_tried_again(tmp_path):
-    for name in ("benchmarks", "docs", "tests"):
-        (tmp_path / name).mkdir()
+    tool = tmp_path / "benchmarks" / "campaigns"
+    for folder in (tool, tmp_path / "docs", tmp_path / "tests"):
+        folder.mkdir(parents=True)
     for name in ("mutants.py", "mutate.py"):
-        (tmp_path / "benchmarks" / name).write_text((BENCHMARKS / name).read_text())
+        (tool / name).write_text((TOOL / name).read_text())
     (tmp_path / "small.py").write_text("def small(a):\n    return a < 5 and -a != 0\n")
     test = tmp_path / "tests" / "test_small.py"
     test.write_text("from cqr.small import small\ndef test(): assert small(1) and not small(6)\n")
-    plan = tmp_path / "benchmarks" / "mutants.toml"
+    plan = tool / "mutants.toml"
     plan.write_text('import = []\n[tests]\n"small.py" = ["tests/test_small.py"]\n')
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
 
     def run():
-        tool = [sys.executable, "benchmarks/mutants.py"]
-        done = subprocess.run(tool, cwd=tmp_path, capture_output=True, text=True)
+        command = [sys.executable, "benchmarks/campaigns/mutants.py"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.splitlines(), (tmp_path / "docs" / "mutants.md").read_text()
 

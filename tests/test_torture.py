@@ -11,7 +11,7 @@ import pytest
 from cqr.pipeline.exports import export
 from cqr.pipeline.feature_file import open_features
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks" / "campaigns"))
 import torture
 
 IMPORT = torture.STAGES["import"]

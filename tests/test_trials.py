@@ -1,4 +1,4 @@
-"""The rows that benchmarks/tune.sh and comparison.sh train: equal budgets, and the best of them."""
+"""The rows of benchmarks/comparison/tune.sh and comparison.sh: equal budgets, the best of them."""
 
 import importlib.util
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from cqr.trainer.comparing import rows as typed
 
-FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "trials.py"
+FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "comparison" / "trials.py"
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,8 @@ MARGIN = 3
 """A JPEG may be decoded at a fraction of its size that is so many times what the network sees.
 
 Of pictures of 12 million pixels (a quarter, 3.9 times) the features keep a mean cosine of
-0.9993 with those of the whole; at an eighth it would be 0.9964 (benchmarks/scaled_jpegs.py)."""
+0.9993 with those of the whole; at an eighth it would be 0.9964
+(benchmarks/speed/scaled_jpegs.py)."""
 
 BLOCKS = (1, 2, 2, 3, 3, 4, 1)
 """Of each stage: timm counts them within it, the file of weights through all of them."""
@@ -116,7 +117,7 @@ class EfficientNetLite0:
     Pictures are seen with about as many pixels as it was trained with (224 x
     224), in their own shape, each side a multiple of 32.  That is about 7 x 7
     positions, one or more for each cell of a grid of K = 36.  Of the sizes and
-    layers in benchmarks/grid_features.py this tells labelled photographs of
+    layers in benchmarks/quality/grid_features.py this tells labelled photographs of
     clothing apart best.
     """
 

@@ -39,7 +39,7 @@ SAVE_EVERY = 60.0
 def search_width(size: int) -> int:
     """Candidates kept while searching: from 100,000 vectors on twice as many each tenfold.
 
-    With as many at every size, recall falls as the gallery grows: `benchmarks/search.py`.
+    With as many at every size, recall falls as the gallery grows: `benchmarks/speed/search.py`.
     """
     return round(SEARCH_WIDTH * 2 ** max(0.0, math.log10(size / 100_000)))
 

@@ -11,7 +11,7 @@ The spread of pictures is the mean over them of the standard deviation of one's 
 the others.  Of phrases it is the mean over the SHARE of them whose scores spread the most:
 those are the phrases that tell these pictures apart, as the texts of questions do; most
 phrases are of things that none of them shows.  The share was chosen on training references
-(benchmarks/products.py).
+(benchmarks/comparison/products.py).
 """
 
 from dataclasses import replace

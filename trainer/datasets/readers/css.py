@@ -7,7 +7,7 @@ pictures are our own; figures on them do not compare with the paper's.
 TIRG trains CSS with the soft triplet loss, which is the default on its own files.
 On generated scenes the default stays batch classification: on 200 references, 15
 epochs, two seeds, all else equal, R@1 was 82.8 with it and 50.3 with the soft triplet
-(benchmarks/ablations.sh).
+(benchmarks/comparison/ablations.sh).
 
 Where every query is listed, two of a reference meet in a batch, as by TIRG's rule: in
 the same setting R@1 is 82.8 with `--together 2` and 75.8 without.

@@ -1,0 +1,151 @@
+"""The rows of tune.sh and comparison.sh: every composer, and what is tried for each.
+
+    python benchmarks/comparison/trials.py tried N
+        rows of `cqr compare --models` on development
+    python benchmarks/comparison/trials.py best RUNS.parquet
+        rows on test B, each with what did best there
+    python benchmarks/comparison/trials.py few RUNS.parquet
+        LBF and the three other rows that did best there
+    python benchmarks/comparison/trials.py table RUNS.parquet
+        what was tried, and what did best
+
+Every composer is tried with the same N settings: the first is `cqr train`'s own, the others are
+drawn once, by a fixed seed, for all.  A composer stands on two encoders, TIRG's ("plain") and LBF's
+("on lbf encoder"), and is given regions on both; LBF has encoders of its own.  What is tried is
+tried on LBF's, and on plain ones a composer has what did best there.
+"""
+
+import json
+import random
+import sys
+
+COMPOSERS = (
+    *("maaf", "deepset", "combiner", "cosmo", "val", "clvc-net", "film", "relationship"),
+    *("tirg", "mrn", "concatenation", "parameter-hashing", "compose-ae"),
+)
+ENCODERS = {
+    "on lbf encoder": ("encoder=lbf", "encoder_dropout"),
+    "plain": ("local=mlp", "text_dropout"),
+}
+"""By what a label ends in: how `cqr` is told, and the name of the dropout that is tried."""
+OWN = {"loss": "batch-classification", "lr": "0.001", "dropout": "0.1", "together": "2"}
+"""What `cqr train` takes on generated scenes when nothing is said."""
+CHOICES = {
+    "lr": ("0.0005", "0.001", "0.002", "0.004"),
+    "loss": ("batch-classification", "soft-triplet", "soft-triplet-sampled"),
+    "dropout": ("0", "0.1", "0.3"),
+    "together": ("1", "2", "4"),
+}
+
+
+def trials(count):
+    """The settings that are tried: the usual ones, then distinct ones drawn at random.
+
+    A loss is drawn in turn, so that with four trials each was tried once beside the usual.
+    """
+    rng, found = random.Random("trials"), [OWN]
+    while len(found) < count:
+        drawn = {name: rng.choice(values) for name, values in CHOICES.items()}
+        drawn["loss"] = CHOICES["loss"][(len(found) - 1) % 3]
+        if drawn not in found:
+            found.append(drawn)
+    return found[:count]
+
+
+def rows():
+    """Label of each row: model, choices, name of its dropout."""
+    found = {"lbf": ("lbf", "", "dropout")}
+    for ending, (encoder, dropout) in ENCODERS.items():
+        for model in COMPOSERS:
+            found[f"{model} {ending}"] = (model, f"input=regions,{encoder}", dropout)
+    return found
+
+
+def tuned(label):
+    """The row by which the settings of a row are chosen; of several of a model the same."""
+    return label.replace("plain", "on lbf encoder")
+
+
+def typed(label, row, settings, more=""):
+    model, choices, dropout = row
+    said = [choices, *(f"{dropout if n == 'dropout' else n}={v}" for n, v in settings.items())]
+    return f"{label}={model}:{','.join(filter(None, [*said, more]))}"
+
+
+def tried(count):
+    """The usual settings of all rows first, so that a tuning that is cut short is fair."""
+    return ",".join(
+        typed(f"{label} / {number}", row, settings)
+        for number, settings in enumerate(trials(count))
+        for label, row in rows().items()
+        if label == tuned(label)
+    )
+
+
+def best(file):
+    """For each row the number of its best trial, by R@1 of development, and the trials that ran.
+
+    Only as many trials count as every row has finished, so that all have had the same budget.
+    """
+    import pandas as pd
+
+    runs = pd.read_parquet(file)
+    runs = runs[runs["error"].isna()]
+    parts = runs["row"].str.rsplit(" / ", n=1)
+    runs = runs.assign(label=parts.str[0], number=parts.str[1].astype(int))
+    done = runs.groupby("number")["label"].nunique()
+    whole = [n for n in sorted(done.index) if done[n] == len({*map(tuned, rows())})]
+    if not whole:
+        return {}, runs
+    runs = runs[runs["number"].isin(whole)].reset_index(drop=True)
+    top = runs.loc[runs.groupby("label")["R@1"].idxmax()].set_index("label")
+    return top["number"].to_dict(), runs
+
+
+def chosen(file):
+    """The rows of test B; LBF of two and three layers, and without fusion, beside them."""
+    numbers, _ = best(file)
+    drawn = trials(1 + max(numbers.values(), default=0))
+    found = []
+    for label, row in rows().items():
+        own = drawn[numbers.get(tuned(label), 0)]
+        found.append(typed(label, row, own))
+        if label == "lbf":
+            for layers in (2, 3):
+                more = f"vep_depth={layers},tep_depth={layers}"
+                found.append(typed(f"lbf of {layers} layers", row, own, more))
+            found.append(typed("lbf without fusion", row, own, "fusion_depth=0"))
+            found.append(typed("lbf of the mean", row, own, "pool=mean"))
+    return ",".join(found)
+
+
+def few(file):
+    numbers, runs = best(file)
+    drawn = trials(1 + max(numbers.values(), default=0))
+    order = runs.groupby("label")["R@1"].max().sort_values(ascending=False).index
+    named = ["lbf", *[label for label in order if label != "lbf"][:3]]
+    return ",".join(typed(n, rows()[n], drawn[numbers.get(n, 0)]) for n in named)
+
+
+def table(file):
+    numbers, runs = best(file)
+    drawn = trials(1 + int(runs["number"].max()))
+    lines = []
+    for label in dict.fromkeys(map(tuned, rows())):
+        own = runs[runs["label"] == label].set_index("number")["R@1"].round(2).to_dict()
+        settings = json.dumps(drawn[numbers[label]]) if label in numbers else "not tried"
+        lines.append(f"{label}: {settings}, of {own}")
+    return "\n".join(lines)
+
+
+def main():
+    what, *rest = sys.argv[1:]
+    if what == "tried":
+        print(tried(int(rest[0])))
+    else:
+        told = {"best": chosen, "few": few, "table": table}[what](*rest)
+        print(told)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""What a GPU is used for, beside what it can do: three ratios in one run of under ten minutes.
+
+    python benchmarks/speed/gpu.py --out docs/results/gpu.json
+    python benchmarks/speed/gpu.py --device cpu --small   # the same steps, small: do they run?
+
+`detector`   pictures a second of `cqr extract` with torchvision's R50-FPN v2 over an eager loop of
+             the bare network, one picture at a time: decode, to the device, forward.  Goal: 4.
+`backbone`   pictures a second of `cqr extract` with open_clip's ViT-B/16 over the bare model's
+             forward passes, on pictures that lie on the device, at its best batch.  Goal: 0.9.
+`training`   seconds an epoch of LBF over 16,000 queries, batch 512, with one seed.
+
+Weights are random: what is timed does not depend on them, except that a detector of random
+weights keeps as many boxes as suppression lets it, which is the dearer case.  Pictures are made
+here, 640 x 480, as JPEG.  Each ratio is the median of rounds that alternate, after one that is
+not counted; loading a model is in neither time.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+from extract import Loaded
+from training import write
+
+from cqr.machine import device_name, find_device
+from cqr.pipeline import images
+from cqr.pipeline.detectors import DetectorSpec
+from cqr.pipeline.extract import Job, extract
+from cqr.trainer.training.material import Wanted, collect
+from cqr.trainer.training.settings import settle
+from cqr.trainer.training.start import start
+from cqr.trainer.training.train import train
+
+K = 36
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    Attributes:
+        pictures: of the extractions.
+        queries, batch, epochs: of the training; the last epoch is timed.
+        batches: of the bare backbone, the best of which counts.
+    """
+
+    pictures: int
+    rounds: int
+    queries: int
+    batch: int
+    epochs: int
+    batches: tuple[int, ...]
+
+
+FULL = Size(1024, 3, 16_000, 512, 3, (64, 128, 256))
+SMALL = Size(2, 1, 128, 64, 2, (1, 2))
+
+
+def photographs(folder: Path, number: int) -> list[Path]:
+    """Pictures with edges and areas, as those of a camera have; noise alone decodes slowly."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for i in range(number):
+        coarse = Image.fromarray(rng.integers(0, 255, (12, 16, 3), np.uint8))
+        coarse.resize((640, 480), Image.Resampling.BICUBIC).save(folder / f"{i:05d}.jpg")
+    return sorted(folder.iterdir())
+
+
+def alternating(
+    device: torch.device, rounds: int, **ways: Callable[[], object]
+) -> dict[str, list[float]]:
+    """Seconds of each way in each round; the round before the first is not counted."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for n in range(rounds + 1):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if n:
+                found[name].append(time.perf_counter() - began)
+    return found
+
+
+def extracting(folder: Path, spec: DetectorSpec) -> Callable[[], object]:
+    """One extraction into a new file, its detector loaded beforehand."""
+    loaded = Loaded(spec.name, device=spec.device, detector=spec.load())
+
+    def once() -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            extract(Job(folder, Path(scratch, "x.h5"), K, loaded, workers=1))
+
+    return once
+
+
+def detector(place: Path, files: list[Path], device: torch.device, size: Size) -> dict[str, Any]:
+    from torchvision.models.detection import fasterrcnn_resnet50_fpn_v2
+
+    torch.manual_seed(0)
+    network = fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None).eval()
+    torch.save(network.state_dict(), place / "r50.pth")
+    network.to(device)
+
+    @torch.inference_mode()
+    def eager() -> None:
+        for path in files:
+            picture = torch.tensor(images.decode(path)).permute(2, 0, 1).float() / 255
+            for found in network([picture.to(device)]):
+                found["boxes"].cpu()
+
+    spec = DetectorSpec("torchvision", weights=place / "r50.pth", device=str(device))
+    ours = extracting(files[0].parent, spec)
+    return _ratio(alternating(device, size.rounds, bare=eager, cqr=ours), len(files))
+
+
+def backbone(place: Path, files: list[Path], device: torch.device, size: Size) -> dict[str, Any]:
+    import open_clip
+
+    torch.manual_seed(0)
+    name = "ViT-B-16"
+    model = open_clip.create_model(name, pretrained=None).eval()
+    torch.save(model.state_dict(), place / "b16.pt")
+    model.to(device)
+    pixels = torch.rand(max(size.batches), 3, 224, 224, device=device)
+    rounds = max(1, len(files) // max(size.batches))
+
+    @torch.inference_mode()
+    def forward(batch: int) -> None:
+        for _ in range(rounds):
+            for part in pixels.split(batch):
+                model.encode_image(part)
+
+    batches = {str(batch): lambda b=batch: forward(b) for batch in size.batches}
+    bare = alternating(device, size.rounds, **batches)
+    number = rounds * len(pixels)
+    best = min(bare, key=lambda batch: statistics.median(bare[batch]))
+    spec = DetectorSpec("open_clip", name, place / "b16.pt", str(device), accept_licence=True)
+    ours = alternating(device, size.rounds, cqr=extracting(files[0].parent, spec))
+    per = {
+        "bare": [seconds / number for seconds in bare[best]],
+        "cqr": [seconds / len(files) for seconds in ours["cqr"]],
+    }
+    return {"batch": int(best), **_ratio(per, 1)}
+
+
+def training(place: Path, device: torch.device, size: Size) -> dict[str, Any]:
+    steps = -(-size.queries // 64)  # what `write` makes is 64 queries a step
+    write(place, 2_000, SimpleNamespace(k=K, dim=256, steps=steps))
+    torch.set_num_threads(1)
+    material = collect(place / "bench.h5", Wanted(place / "bench.queries.csv"))
+    given = {"epochs": size.epochs, "batch": size.batch, "select": "last"}
+    run = start(material, settle(material.dataset.recommended, given, []), folder=place / "runs")
+    train(run, material, device=str(device))
+    seconds = [line["seconds"] for line in run.history()]
+    return {"queries": 64 * steps, "batch": size.batch, "seconds an epoch": seconds}
+
+
+def _ratio(seconds: dict[str, list[float]], pictures: int) -> dict[str, Any]:
+    """How many pictures a second, and how many times the bare network's."""
+    ratios = [bare / ours for bare, ours in zip(seconds["bare"], seconds["cqr"], strict=True)]
+    return {
+        **{
+            f"{name}, pictures/s": round(pictures / statistics.median(s), 1)
+            for name, s in seconds.items()
+        },
+        "ratio": round(statistics.median(ratios), 3),
+        "ratios": [round(r, 3) for r in ratios],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    device, size = find_device(given.device), SMALL if given.small else FULL
+    found: dict[str, Any] = {
+        "device": device_name(device),
+        "torch": torch.__version__,
+        "size": asdict(size),
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        files = photographs(place / "pictures", size.pictures)
+        for name, measured in {
+            "detector": lambda: detector(place, files, device, size),
+            "backbone": lambda: backbone(place, files, device, size),
+            "training": lambda: training(place, device, size),
+        }.items():
+            found[name] = measured()
+            print(name, json.dumps(found[name]), flush=True)
+            if given.out:  # after each: a machine that is lent may go
+                given.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

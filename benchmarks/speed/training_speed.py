@@ -1,0 +1,91 @@
+"""Steps of a training on one core: this checkout beside another, in alternating rounds.
+
+    python benchmarks/speed/training_speed.py FEATURES OTHER_PYTHON [--rounds 15] [--steps 3]
+
+FEATURES is a feature file with a data set beside it, as `cqr extract` leaves them; OTHER_PYTHON
+the interpreter of an environment in which another version of cqr is installed.  Each is a process
+of its own on one thread; both train the recommended model on the same batches, and take turns of
+STEPS steps.  Prints queries a second of CPU time, the median and the best of the rounds, their
+ratio, and how far the losses of all steps are apart.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+
+def main() -> None:
+    if sys.argv[1] == "--turns":
+        take_turns(Path(sys.argv[2]), int(sys.argv[3]))
+        return
+    parser = argparse.ArgumentParser()
+    parser.add_argument("features", type=Path)
+    parser.add_argument("other")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=3)
+    o = parser.parse_args()
+    turns = {}
+    for name, python in (("this", sys.executable), ("other", o.other)):
+        command = [python, str(Path(__file__).resolve()), "--turns"]
+        command += [str(o.features.resolve()), str(o.steps)]
+        turns[name] = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/"
+        )
+    speed: dict[str, list[float]] = {name: [] for name in turns}
+    losses: dict[str, list[float]] = {name: [] for name in turns}
+    for _ in range(o.rounds):
+        for name, process in turns.items():
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            said = json.loads(process.stdout.readline())
+            speed[name].append(said["speed"])
+            losses[name] += said["losses"]
+    for process in turns.values():
+        process.communicate()
+    for name, found in speed.items():
+        print(f"{name:6} {median(found):7.0f} queries a second, best {max(found):7.0f}")
+    ratios = [a / b for a, b in zip(speed["this"], speed["other"], strict=True)]
+    best = max(speed["this"]) / max(speed["other"])
+    apart = [abs(a - b) / b for a, b in zip(losses["this"], losses["other"], strict=True)]
+    print(f"ratio: median {median(ratios):.2f}, of the best {best:.2f}")
+    print(f"losses of {len(apart)} steps: {max(apart):.1e} apart at most, of themselves")
+
+
+def take_turns(features: Path, steps: int) -> None:
+    import numpy as np
+    import torch
+
+    from cqr.trainer.training import train as training
+    from cqr.trainer.training.material import collect
+    from cqr.trainer.training.settings import settle
+    from cqr.trainer.training.start import start
+
+    torch.set_num_threads(1)
+    material = collect(features)
+    settings = settle(material.dataset.recommended, {"select": "last"}, [])
+    with tempfile.TemporaryDirectory() as folder:
+        run = start(material, settings, folder=Path(folder))
+        t, _ = training._set_up(run, material, "cpu", None)
+    t.model.train()
+    pairs, at = t.pairs(0), 0
+    for _ in sys.stdin:
+        losses, began = [], time.process_time()
+        for _ in range(steps):
+            first = at % t.steps * t.batch
+            torch.manual_seed(at)
+            batch = pairs.batch(np.arange(first, first + t.batch))
+            losses.append(training._step(t, batch)[0])
+            at += 1
+        speed = steps * t.batch / (time.process_time() - began)
+        print(json.dumps({"speed": speed, "losses": losses}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
