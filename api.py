@@ -7,12 +7,14 @@ prints; without, nothing.
 Nothing heavy is imported before a function needs it.
 """
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cqr.errors import UserError
+from cqr.remote import is_remote, located
 
 if TYPE_CHECKING:
     from cqr.pipeline.feature_file import FeatureFile
@@ -57,7 +59,7 @@ def extract(
     Args:
         images: folder of pictures, with all folders below it.
         k: K, regions a picture.
-        out: the feature file; None is artifacts/FOLDER.h5.
+        out: the feature file, or its URL (s3://BUCKET/NAME.h5); None is artifacts/FOLDER.h5.
         list: text file of the pictures to take, a path relative to `images` on each line.
         detector: "auto", "bundled", "torchvision", "detectron2", "grid", or a backbone by
             "open_clip", "timm" or "transformers".
@@ -96,7 +98,7 @@ def extract(
     folder = Path(images)
     job = Job(
         folder=folder,
-        out=_path(out) or default_out(folder),
+        out=default_out(folder) if out is None else located(out),
         k=k,
         detector=asked(
             detector,
@@ -136,6 +138,8 @@ def next_of(file: "FeatureFile") -> str:
     from cqr.trainer.text.joint import Joint
 
     features = shlex.quote(str(file.path))
+    if is_remote(file.path):
+        return f"cqr inspect {features}"
     joint = Joint.of(file.detector) is not None
     try:
         found = find(Pictures(Path(file.image_root), file.paths, file.path))
@@ -160,7 +164,7 @@ def open_features(path: PathLike, verify: bool = False) -> "FeatureFile":
     """
     from cqr.pipeline.feature_file import open_features as opened
 
-    return opened(Path(path), verify)
+    return opened(located(path), verify)
 
 
 def train(
@@ -207,7 +211,7 @@ def train(
     """
     from dataclasses import fields
 
-    from cqr.machine import find_device
+    from cqr.machine import find_device, leads
     from cqr.trainer import console
     from cqr.trainer.models import UNTRAINED
     from cqr.trainer.training.enough import too_little
@@ -223,6 +227,9 @@ def train(
     find_device(device)  # a wrong one is said before a run is made
     wanted = Wanted(_path(data), as_, _typed(protocol))
     untrained = settings.get("model") in UNTRAINED
+    if untrained and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"{settings['model']} is not trained: run it once, without torchrun")
+    progress = progress and leads()
     if untrained and wanted == Wanted():
         run = make(Path(features), settle({}, settings, [*_typed(options)]), device)
         if progress:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from cqr.errors import UserError
+from cqr.remote import is_remote, putting
 
 LONGEST = 255
 """Bytes of a file name, on every file system of today."""
@@ -29,11 +30,16 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The content is flushed to disk before the rename, and the rename before the
     return, so a kill or a power cut at any instant leaves the old file or the
-    new one.  If the block raises, the temporary file is removed.
+    new one.  If the block raises, the temporary file is removed.  For what is remote, see
+    `remote.putting`.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full.
     """
+    if is_remote(path):
+        with putting(path) as temporary:
+            yield temporary
+        return
     path = Path(path)
     temporary = path.with_name(f"{begun(path.name)}{secrets.token_hex(4)}.partial")
     try:

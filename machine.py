@@ -16,6 +16,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def leads() -> bool:
+    """Whether this process writes and prints: of those that torchrun starts, the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def find_device(name: str) -> "torch.device":
     """The device: "auto" is a GPU if torch sees one, else the CPU; "cpu", "cuda", "cuda:1", ...
 

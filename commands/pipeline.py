@@ -26,7 +26,11 @@ def extract(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Feature file.", show_default="artifacts/FOLDER.h5"),
+        typer.Option(
+            metavar="FILE",
+            help="Feature file, or its URL on storage that all workers reach (s3://BUCKET/NAME.h5).",
+            show_default="artifacts/FOLDER.h5",
+        ),
     ] = None,
     detector: Annotated[
         DetectorName,
@@ -196,10 +200,11 @@ def import_(
     """
     from cqr.pipeline import console
     from cqr.pipeline.imports import ImportJob, default_out
+    from cqr.remote import located
 
     job = ImportJob(
         source=source,
-        out=out or default_out(source),
+        out=located(out) if out else default_out(source),
         k=k,
         images=images,
         overwrite=overwrite,

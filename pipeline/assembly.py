@@ -7,7 +7,9 @@ whole shards and nothing else, so that a kill at any instant costs one shard.
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from cqr.pipeline import sums
 from cqr.pipeline.feature_file import join, shards_folder
 from cqr.pipeline.plan import Plan, shard_name
 from cqr.pipeline.shards import BadShard, Header, Rows, read_shard, shard_contents, write_shard
+from cqr.remote import check, is_remote
 
 
 @dataclass
@@ -104,7 +107,10 @@ class Summary:
 
 def check_out(out: Path) -> None:
     """Raises UserError if `out` cannot be the name of a feature file."""
-    if out.suffix != ".h5" or os.path.isdir(out):  # Path's raises where a name is too long
+    check(out)
+    if out.suffix != ".h5" or (
+        not is_remote(out) and os.path.isdir(out)
+    ):  # Path's raises where a name is too long
         raise UserError(f"{out} cannot be a feature file; give --out a name that ends in .h5")
     longest = _failures_file(out).name  # of all names that stand beside it
     if len(os.fsencode(longest)) > LONGEST:
@@ -126,9 +132,17 @@ def check_names(*paths: Path | None) -> None:
 def locked(out: Path) -> Iterator[None]:
     """Keep other processes from `out`, and clear away what killed ones left half written.
 
+    Where `out` is remote, only those of this machine are kept from it.
+
     Raises:
         UserError: another process is at it, or the folder cannot be written.
     """
+    if is_remote(out):
+        digest = hashlib.sha256(str(out).encode()).hexdigest()[:16]
+        lock = Path(tempfile.gettempdir(), f"cqr-{digest}")
+        with alone(lock, f"writing {out}", "choose another --out"):
+            yield
+        return
     folder = shards_folder(out)
     with alone(folder, f"writing {out}", "choose another --out"):
         try:

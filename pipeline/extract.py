@@ -26,6 +26,7 @@ from cqr.pipeline.feature_file import shards_folder
 from cqr.pipeline.images import MAX_PIXELS
 from cqr.pipeline.plan import Plan, shard_size
 from cqr.pipeline.shards import Header
+from cqr.remote import is_remote
 
 ENGINES = ("local", "ray")
 """What runs the workers: processes of this machine, or Ray, on many machines."""
@@ -144,7 +145,9 @@ def _wanted(job: Job) -> tuple[Listed, list[str]]:
     """The pictures, and what to say of files that are none."""
     if job.list is not None:
         return listed(job.folder, job.list), []
-    paths, refused, notes = look(job.folder, job.out.parent, job.exclude)
+    paths, refused, notes = look(
+        job.folder, None if is_remote(job.out) else job.out.parent, job.exclude
+    )
     return Listed(paths, refused, repeated=0), notes
 
 

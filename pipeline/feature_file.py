@@ -35,6 +35,7 @@ from cqr.pipeline.shards import (
     strings,
     written,
 )
+from cqr.remote import check, located, source
 
 if TYPE_CHECKING:  # an image library, which the trainer never loads
     from PIL import Image
@@ -92,7 +93,7 @@ class FeatureFile:
         row = self._row[path]
         shard = next(s for s in self.shards if s.first <= row < s.first + s.rows)
         width, height = self.sizes[row].tolist()
-        with h5py.File(shard.path, "r") as file:
+        with h5py.File(source(shard.path), "r") as file:
             at = row - shard.first
             return Regions(
                 features=file["regions/features"][at].astype(np.float32),
@@ -123,7 +124,7 @@ class FeatureFile:
         for file in (self.path, *(shard.path for shard in self.shards)):
             checksums = sums.Sums.read(file)
             if checksums is None:
-                with h5py.File(file, "r") as content:
+                with h5py.File(source(file), "r") as content:
                     if content.attrs.get("version") != 1:
                         wrong.append(f"{file.name} has lost its checksums: it was written to since")
                 continue
@@ -136,11 +137,11 @@ class FeatureFile:
     def blocks(self) -> Iterator[Rows]:
         """All rows in their order, at most BLOCK pictures at a time, none across two shards."""
         for shard in self.shards:
-            with h5py.File(shard.path, "r") as source:
-                paths = strings(source["images/path"])
+            with h5py.File(source(shard.path), "r") as file:
+                paths = strings(file["images/path"])
                 for start in range(0, shard.rows, BLOCK):
                     block = slice(start, start + BLOCK)
-                    arrays = {name: source[name][block] for name in self.header.layout}
+                    arrays = {name: file[name][block] for name in self.header.layout}
                     yield Rows(paths[block], arrays)
 
 
@@ -211,10 +212,11 @@ def open_features(path: Path, verify: bool = False) -> FeatureFile:
         UserError: the file or one of its shards is missing, truncated, of another
             version or from another set; the sentence names the command that mends it.
     """
-    path = Path(path)
+    path = located(path)
+    check(path)
     try:
         sums.check(path)
-        file = h5py.File(path, "r")
+        file = h5py.File(source(path), "r")
     except FileNotFoundError:
         raise UserError(
             f"no feature file {path}; make it with: cqr extract --images DIR --out {path}"

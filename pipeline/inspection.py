@@ -14,6 +14,7 @@ from rich.table import Table
 from cqr.errors import UserError
 from cqr.pipeline.examine import Findings, examine
 from cqr.pipeline.feature_file import FeatureFile, open_features
+from cqr.remote import is_remote, located
 
 
 def inspect(path: Path, show: int, save: Path | None) -> None:
@@ -22,13 +23,15 @@ def inspect(path: Path, show: int, save: Path | None) -> None:
     Raises:
         UserError: something is wrong with the file; what, is printed before.
     """
+    path = located(path)
     file = open_features(path)
     findings = examine(file)
     Console().print(_table(file, findings))
     if show:
         from cqr.pipeline.show import draw
 
-        save = save or path.with_suffix(".boxes.png")
+        beside = path.with_suffix(".boxes.png")
+        save = save or (Path(beside.name) if is_remote(path) else beside)
         draw(file, show, save)
         print(f"Drew {min(show, len(file.paths))} pictures: {save}")
     for problem in findings.problems[:20]:

@@ -19,6 +19,7 @@ from cqr.pipeline.assembly import Task, Times
 from cqr.pipeline.compute import Pace, compute, one_thread
 from cqr.pipeline.detectors import Detector, DetectorSpec
 from cqr.pipeline.images import sentence
+from cqr.remote import is_remote
 
 RETRIES = 3
 """So often Ray restarts a worker that was killed and tries its shard again."""
@@ -88,7 +89,8 @@ def run(
                 report(pictures)
             if waiting:
                 task = waiting.popleft()
-                task = dataclasses.replace(task, file=task.file.resolve())
+                if not is_remote(task.file):
+                    task = dataclasses.replace(task, file=task.file.resolve())
                 calls[actor.compute.remote(task)] = actor, len(task.paths)
     return times
 

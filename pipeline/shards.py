@@ -25,6 +25,7 @@ from cqr.errors import reason, scarcity
 from cqr.listing import Failure
 from cqr.pipeline import sums
 from cqr.pipeline.regions import Regions
+from cqr.remote import source
 
 FORMAT = "cqr-regions"
 SHARD_FORMAT = "cqr-regions-shard"
@@ -225,7 +226,7 @@ def written(path: Path) -> Iterator[h5py.File]:
     """
     options = {"driver": "core", "backing_store": False}
     alignment = {"alignment_threshold": 64, "alignment_interval": 64}
-    with h5py.File(path, "w", **options, **alignment) as file:
+    with h5py.File(str(path), "w", **options, **alignment) as file:
         yield file
         file.flush()
         image = file.id.get_file_image()
@@ -287,7 +288,7 @@ def opened(path: Path, header: Header) -> Iterator[tuple[h5py.File, dict[str, in
     """A shard open for reading, and its offsets, after checking all that can be wrong with it."""
     try:
         sums.check(path)
-        file = h5py.File(path, "r")
+        file = h5py.File(source(path), "r")
     except FileNotFoundError:
         raise BadShard(path, "is missing") from None
     except (sums.Damaged, *DAMAGE) as error:

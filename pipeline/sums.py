@@ -26,6 +26,8 @@ from typing import Any, Self
 
 import h5py
 
+from cqr.remote import is_remote
+
 MAGIC = b"cqr-sums"
 _HASH, _TAIL = 64, 64 + 16
 BLOCK = 1 << 20
@@ -176,6 +178,8 @@ def check(path: Path) -> None:
     if sums is not None:
         sums.check_rest(path)
         return
+    if is_remote(path):  # every cqr that writes there writes checksums
+        raise Damaged("it does not end with its checksums")
     end, whole = _end(path), path.stat().st_size
     if end is not None and end < whole:
         raise Damaged("its checksums are cut off")
@@ -199,6 +203,8 @@ def try_at_once(paths: Sequence[Path]) -> None:
     """Have the files without checksums among these tried by one process, for `check` to know."""
     without = []
     for path in paths:
+        if is_remote(path):
+            continue
         try:
             if Sums.read(path) is None:
                 without.append(path)

@@ -16,7 +16,17 @@ ROOT = Path(__file__).parent.parent
 PARTS = ("commands", "pipeline", "report", "scenes", "search", "trainer")
 CROSSING = (["pipeline", "feature_file"], ["pipeline", "shards"])
 """All that the trainer may import of the pipeline: the file format."""
-GROUND = {"atomic", "digest", "errors", "listing", "machine", "progress", "typed", "unpickle"}
+GROUND = {
+    "atomic",
+    "digest",
+    "errors",
+    "listing",
+    "machine",
+    "progress",
+    "remote",
+    "typed",
+    "unpickle",
+}
 """What every part may import."""
 
 

@@ -441,35 +441,6 @@ def test_what_is_given_wins_over_what_is_recommended():
     assert settings.batch == Settings.batch
 
 
-def test_two_processes_train_as_one_does(drawn_scenes, tmp_path):
-    """torchrun on two CPU processes: the loss sees the targets of both."""
-    features = drawn_scenes()
-    options = ["dropout=0", *SMALL]
-    material = collect(features)
-    settings = settle({}, {"epochs": 2, "batch": 16, "warmup": 5, "select": "last"}, options)
-    alone = start(material, settings)
-    train(alone, material, device="cpu")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "--master-port=0",
-    ]
-    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "-m", "cqr.cli", "train"]
-    command += ["--features", str(features), "--device", "cpu", "--select", "last"]
-    command += ["--epochs", "2", "--batch", "16", "--warmup", "5", "--together", "1"]
-    command += [part for item in options for part in ("--set", item)]
-    place = tmp_path / "two"
-    place.mkdir()
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 0, done.stderr[-2000:]
-    [together] = runs.all_runs(place / "artifacts/runs")
-    one, two = load_file(alone.weights), load_file(together.weights)
-    for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
-
-
 def test_a_full_disk_ends_in_one_sentence_and_keeps_the_last_checkpoint(drawn_scenes, monkeypatch):
     material = collect(drawn_scenes())
     run = start(material, small(select="last"))

@@ -73,8 +73,8 @@ def announce(
         once, known = run.vocabulary.once(texts), len(run.vocabulary.words)
         if 2 * once > known >= RARE:
             advice = "a pretrained encoder knows more of them (`cqr train --text-encoder`)"
-            said = f"{once:,} of the {known:,} words occur once, and little can be learned of such"
-            _say(f"Note      {said}: {advice}", style="yellow")
+            line = f"{once:,} of the {known:,} words occur once, and little can be learned of such"
+            _say(f"Note      {line}: {advice}", style="yellow")
     if settings.select == "test":
         flatters = "which flatters the result"
         _say(f"Note      the epoch is chosen on the test queries, {flatters}", style="yellow")

@@ -21,6 +21,7 @@ from torch import Tensor
 from cqr.errors import UserError
 from cqr.pipeline.feature_file import FeatureFile, open_features
 from cqr.pipeline.shards import layout
+from cqr.remote import is_remote, located
 from cqr.trainer.choices import Input
 
 Rows = NDArray[np.int64]
@@ -76,10 +77,17 @@ class RegionReader:
             the memory map.
 
     Raises:
-        UserError: the file is not whole (see `open_features`).
+        UserError: the file is not whole (see `open_features`), or not on this machine.
     """
 
     def __init__(self, path: Path, mapped: bool = True) -> None:
+        path = located(path)
+        if is_remote(path):
+            folder = path.with_name(f"{path.stem}.shards")
+            raise UserError(
+                f"{path} cannot be mapped into memory: copy it and {folder} to one folder of this"
+                f" machine, and name that copy"
+            )
         self.file: FeatureFile = open_features(path)
         self.k = self.file.k
         self.kind: Input = "regions"

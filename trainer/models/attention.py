@@ -50,7 +50,7 @@ class Places:
 
         So the numbers that a seed draws do not depend on what is left out of the work.
         """
-        if self.real is None or not drop.training:
+        if self.real is None or not drop.training or not drop.p:
             out: Tensor = drop(states)
             return out
         kept = states.new_empty(*self.mask.shape, states.shape[-1]).bernoulli_(1 - drop.p)

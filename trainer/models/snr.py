@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from cqr.trainer.choices import Distance
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import Extra, Output, RetrievalModel
+from cqr.trainer.models.sharing import gathered
 from cqr.trainer.models.whole import masked_mean
 from cqr.trainer.text.vocabulary import WordBatch
 
@@ -145,7 +146,7 @@ class SNR(RetrievalModel):
 
     def _distances(self, out: Output) -> tuple[Tensor, Tensor]:
         """d of each query from its target, and from another's: B and B."""
-        query, target = out.query.float().flatten(1), out.target.float().flatten(1)
+        query, target = (gathered(v).float().flatten(1) for v in (out.query, out.target))
         factor = 0.5 if self.distance == "half-cosine" else 1.0
         near, far = (F.cosine_similarity(query, t) for t in (target, target.roll(1, 0)))
         return 0.5 - factor * near, 0.5 - factor * far

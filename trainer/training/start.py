@@ -1,12 +1,11 @@
 """The run to train: a new one, or one that was interrupted."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from cqr.atomic import in_turn
 from cqr.errors import UserError
-from cqr.machine import find_device
+from cqr.machine import find_device, leads
 from cqr.trainer.features import RegionReader
 from cqr.trainer.text import encoder as text_encoders
 from cqr.trainer.text import tower
@@ -37,7 +36,7 @@ def start(
     Raises:
         UserError: the text encoder cannot be had.
     """
-    if os.environ.get("RANK", "0") != "0":  # of processes that train together, one makes the run
+    if not leads():  # of processes that train together, one makes the run
         return _chosen(material, settings, data, folder, fresh)
     with in_turn(folder):  # or two that begin at once would take one name
         run = _chosen(material, settings, data, folder, fresh)

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from cqr.atomic import alone, replacing
 from cqr.errors import UserError
-from cqr.machine import device_name, find_device
+from cqr.machine import device_name, find_device, leads
 from cqr.trainer.datasets.pairs import PairSource
 from cqr.trainer.datasets.queries import Task, captions
+from cqr.trainer.models import sharing
 from cqr.trainer.models.from_joint import FromJoint
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.ranking.encode import encode
@@ -77,11 +78,6 @@ class _Training:
         drawn, reader = self.source.draw(rng), self.material.reader
         return Pairs.of(drawn, reader, self.words, captions(self.material.dataset))
 
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes files: the first of all that train together."""
-        return self.fabric.global_rank == 0
-
 
 def train(
     run: Run,
@@ -106,7 +102,7 @@ def train(
             fit, or a loss that is not finite.
         KeyboardInterrupt: asked to stop; the state was saved first.
     """
-    if os.environ.get("RANK", "0") != "0":  # of processes that train together, one holds the run
+    if not leads():  # of processes that train together, one holds the run
         return _train(run, material, on_step, on_epoch, device, precision)
     with alone(run.path, f"training {run.path}", "begin another run with --fresh"):
         for left in run.path.glob(".*.partial"):  # by one that was killed
@@ -131,11 +127,12 @@ def _train(
         progress = _begun(training, progress, on_epoch)
         while progress.epoch < settings.epochs:
             progress, line = _epoch(training, progress, loader, stop, on_step)
-            if training.choice and training.leads:
+            if training.choice and leads():
                 line |= _validate(training)
             progress = _keep(training, progress, line)
             on_epoch(line)
-            if stop.is_set() and progress.epoch < settings.epochs:
+            asked = sharing.mean(torch.tensor(float(stop.is_set()), device=training.fabric.device))
+            if asked > 0 and progress.epoch < settings.epochs:
                 raise KeyboardInterrupt
     return progress
 
@@ -150,6 +147,7 @@ def _set_up(
     if batch < 2:
         raise UserError(f"there are {len(source)} training queries: at least 2 are needed")
     fabric = _fabric(device, precision)
+    _check_divisible(batch, fabric.world_size)
     words = run.words(fabric.device)
     torch.manual_seed(settings.seed)
     module = run.model().to(fabric.device)  # before its optimizer, whose state is loaded there
@@ -162,7 +160,10 @@ def _set_up(
     progress = checkpoint.load(run.checkpoint, module, optimizer)
     if isinstance(module, FromJoint) and progress == Progress():
         begin(module, material.reader, cast(JointReader, words))
+    if fabric.world_size > 1:
+        sharing.with_shared_norms(module)
     model, optimizer = fabric.setup(module, optimizer)
+    _check_together(run, progress, fabric)
     training = _Training(
         run, material, source, choice, words, batch, fabric, module, model, optimizer
     )
@@ -172,7 +173,7 @@ def _set_up(
             f"{progress.step}, and there are {settings.epochs} of {training.steps} steps): start "
             "anew with --fresh"
         )
-    if training.leads:  # a kill may have left more
+    if leads():  # a kill may have left more
         known = [line for line in run.history() if line["epoch"] <= progress.epoch]
         _write_log(run.log, known if progress != Progress() else [])
     return training, progress
@@ -182,7 +183,7 @@ def _begun(t: _Training, progress: Progress, on_epoch: OnEpoch) -> Progress:
     """Score what a training starts from, where that is worth something; it may be chosen."""
     if t.run.settings.start != "joint" or not t.choice or progress != Progress():
         return progress
-    line = {"epoch": 0, **(_validate(t) if t.leads else {})}
+    line = {"epoch": 0, **(_validate(t) if leads() else {})}
     progress = _keep(t, progress, line)
     on_epoch(line)
     return progress
@@ -199,20 +200,20 @@ def _epoch(
     settings, epoch, first = t.run.settings, progress.epoch, progress.step
     rank, world = t.fabric.global_rank, t.fabric.world_size
     pairs = t.pairs(epoch)
-    mine = np.arange(t.steps * t.batch).reshape(t.steps, t.batch)[:, rank::world]
+    whole = np.arange(t.steps * t.batch).reshape(t.steps, t.batch)
     began, waited = time.perf_counter(), 0.0
-    for step, batch, wait in ahead(loader, pairs, mine, first):
+    for step, batch, wait in ahead(loader, pairs, whole[:, rank::world], first):
         waited += wait
         at = epoch * t.steps + step
-        torch.manual_seed((settings.seed << 32) + at * world + rank)
+        _seed(settings, at * world + rank)
         _set_lr(t.optimizer, settings, at, settings.epochs * t.steps)
-        loss, extra = _step(t, batch)
+        loss, extra, stopped = _step(t, batch, at, stop)
         if not math.isfinite(loss):
-            raise UserError(_not_finite(t, pairs, mine[step], epoch, step))
+            raise UserError(_not_finite(t, pairs, whole[step], epoch, step))
         extra = {name: progress.extra.get(name, 0.0) + value for name, value in extra.items()}
         progress = replace(progress, step=step + 1, loss=progress.loss + loss, extra=extra)
         on_step(epoch, step, t.steps, loss)
-        if stop.is_set() and step + 1 < t.steps:
+        if stopped and step + 1 < t.steps:
             _save(t, progress)
             raise KeyboardInterrupt
     seconds = time.perf_counter() - began
@@ -248,6 +249,23 @@ def _fabric(device: str, precision: str | None) -> lightning_fabric.Fabric:
     return fabric
 
 
+def _check_divisible(batch: int, processes: int) -> None:
+    if batch % processes:
+        raise UserError(
+            f"a batch of {batch} queries cannot be divided evenly among {processes} processes: "
+            f"give --batch {max(2, batch // processes) * processes} or start another number of them"
+        )
+
+
+def _check_together(run: Run, progress: Progress, fabric: lightning_fabric.Fabric) -> None:
+    here = torch.tensor([progress.epoch, progress.step], device=fabric.device).float()
+    if not torch.equal(sharing.mean(here), here):
+        raise UserError(
+            f"not all processes see the checkpoint {run.checkpoint}: keep it on storage that is"
+            " shared by all machines, or start anew with --fresh"
+        )
+
+
 def _set_lr(optimizer: Any, settings: Settings, at: int, total: int) -> None:
     """Linear warm-up, then a cosine to 0, as a function of the step alone."""
     warm = min(1.0, (at + 1) / max(1, min(settings.warmup, total // 10)))
@@ -255,12 +273,25 @@ def _set_lr(optimizer: Any, settings: Settings, at: int, total: int) -> None:
         group["lr"] = settings.lr * warm * 0.5 * (1 + math.cos(math.pi * at / total))
 
 
-def _step(t: _Training, batch: Batch) -> tuple[float, dict[str, float]]:
-    """Train on a batch; its loss, and by name what in it is the model's own."""
+def _seed(settings: Settings, number: int) -> None:
+    torch.manual_seed((settings.seed << 32) + number)
+
+
+def _step(
+    t: _Training, batch: Batch, at: int, stop: threading.Event
+) -> tuple[float, dict[str, float], bool]:
+    """Train on a batch; its loss, by name what in it is the model's own, and whether to stop.
+
+    All three are the same in all processes that train together: none of them goes on alone.
+    """
     fabric = t.fabric
     device = fabric.device
     out = t.model(batch.reference.to(device), batch.words.to(device), batch.target.to(device))
-    alike = batch.alike.to(device) if t.run.settings.negatives == "wrong" else None
+    alike = None
+    if t.run.settings.negatives == "wrong":
+        alike = sharing.gathered(batch.alike.to(device))
+    if fabric.world_size > 1:  # what a loss draws must be drawn alike by all
+        _seed(t.run.settings, at)
     loss = _loss(t, out.query, out.target, alike)
     extra = {}
     for name, (weight, value) in out.extra.items():
@@ -274,19 +305,18 @@ def _step(t: _Training, batch: Batch) -> tuple[float, dict[str, float]]:
         t.model, t.optimizer, max_norm=t.run.settings.clip, error_if_nonfinite=False
     )
     t.optimizer.step()
-    return loss.item(), {name: value.item() for name, value in extra.items()}
+    asked = torch.tensor(float(stop.is_set()), device=device)
+    numbers = sharing.mean(torch.stack([loss, *extra.values(), asked])).tolist()
+    return numbers[0], dict(zip(extra, numbers[1:-1], strict=True)), numbers[-1] > 0
 
 
 def _loss(
     t: _Training, query: torch.Tensor, target: torch.Tensor, alike: torch.Tensor | None
 ) -> torch.Tensor:
     """Of B x E vectors; of B x M x E, the mean of the M learners' losses."""
-    settings, fabric = t.run.settings, t.fabric
-    if fabric.world_size > 1:  # every query against the targets of all devices
-        gathered = fabric.all_gather((query, target), sync_grads=True)
-        query, target = (vectors.flatten(0, 1) for vectors in gathered)
-        if alike is not None:
-            alike = cast(torch.Tensor, fabric.all_gather(alike)).flatten(0, 1)
+    settings = t.run.settings
+    # every query against the targets of all processes
+    query, target = sharing.gathered(query), sharing.gathered(target)
     if query.dim() == 2:
         query, target = query[:, None], target[:, None]
     losses = [
@@ -318,7 +348,7 @@ def _keep(t: _Training, progress: Progress, line: dict[str, Any]) -> Progress:
         value is not None and (progress.best is None or value >= progress.best)
     )
     progress = Progress(epoch=line["epoch"], best=value if better else progress.best)
-    if t.leads:
+    if leads():
         if better:
             checkpoint.save_weights(t.run.weights, t.module)
         _write_log(t.run.log, [*t.run.history(), line])
@@ -327,7 +357,7 @@ def _keep(t: _Training, progress: Progress, line: dict[str, Any]) -> Progress:
 
 
 def _save(t: _Training, progress: Progress) -> None:
-    if t.leads:
+    if leads():
         checkpoint.save(t.run.checkpoint, progress, t.module, t.optimizer)
     t.fabric.barrier()
 

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import Extra, Output, RetrievalModel
 from cqr.trainer.models.maps import on_map
+from cqr.trainer.models.sharing import gathered
 from cqr.trainer.models.whole import WholeConfig, image_encoder, text_encoder
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
@@ -94,7 +95,8 @@ class CLVCNet(RetrievalModel):
         _, found_ = self.by_words.target(target)
         c = self.config
         between = F.mse_loss(query, query_) + F.mse_loss(found, found_)
-        learned = _mutual(query, found, query_, found_) + _mutual(query_, found_, query, found)
+        all_ = [gathered(vectors) for vectors in (query, found, query_, found_)]
+        learned = _mutual(*all_) + _mutual(*all_[2:], *all_[:2])
         return Output(
             torch.stack([_unit(query), _unit(query_)], 1) * self.scale,
             torch.stack([_unit(found), _unit(found_)], 1) * self.scale,
