@@ -10,6 +10,7 @@ C computes to any depth) is refused.
 """
 
 import math
+import io
 import pickle
 import re
 from typing import IO, Any, ClassVar
@@ -106,7 +107,8 @@ def load(file: IO[bytes]) -> Any:
         NotPlain: it asks for anything else, none of which has then been run.
         Exception: whatever else damaged bytes make pickle raise.
     """
-    return _Plain(file, encoding="latin1").load()
+    # A file would make room for whatever a damaged length asks for; a buffer, for what it holds.
+    return _Plain(io.BytesIO(file.read()), encoding="latin1").load()
 
 
 class _Dtype:

@@ -87,6 +87,13 @@ def test_a_file_that_is_absent_or_no_table(tmp_path):
         read(tmp_path / "w.pth")
 
 
+def test_a_length_beyond_all_memory_is_damage_and_no_scarcity(tmp_path):
+    whole = pickle.dumps({"model": ARRAYS}, protocol=4)
+    (tmp_path / "w.pkl").write_bytes(whole[:10] + b"\x01")  # a frame of 72 petabytes
+    with pytest.raises(UserError, match="it is damaged"):
+        read(tmp_path / "w.pkl")
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), suffix=st.sampled_from(["pth", "pkl", "safetensors"]))
 def test_damage_is_one_sentence(tmp_path, data, suffix):
