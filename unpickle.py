@@ -9,8 +9,8 @@ to.  What the opcodes of a pickle can do beyond that (sets, keys that are contai
 C computes to any depth) is refused.
 """
 
-import math
 import io
+import math
 import pickle
 import re
 from typing import IO, Any, ClassVar
