@@ -108,9 +108,8 @@ class Summary:
 def check_out(out: Path) -> None:
     """Raises UserError if `out` cannot be the name of a feature file."""
     check(out)
-    if out.suffix != ".h5" or (
-        not is_remote(out) and os.path.isdir(out)
-    ):  # Path's raises where a name is too long
+    folder = not is_remote(out) and os.path.isdir(out)  # Path's raises where a name is too long
+    if out.suffix != ".h5" or folder:
         raise UserError(f"{out} cannot be a feature file; give --out a name that ends in .h5")
     longest = _failures_file(out).name  # of all names that stand beside it
     if len(os.fsencode(longest)) > LONGEST:
