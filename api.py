@@ -7,7 +7,6 @@ prints; without, nothing.
 Nothing heavy is imported before a function needs it.
 """
 
-import os
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -211,7 +210,7 @@ def train(
     """
     from dataclasses import fields
 
-    from cqr.machine import find_device, leads
+    from cqr.machine import find_device, leads, processes
     from cqr.trainer import console
     from cqr.trainer.models import UNTRAINED
     from cqr.trainer.training.enough import too_little
@@ -227,7 +226,7 @@ def train(
     find_device(device)  # a wrong one is said before a run is made
     wanted = Wanted(_path(data), as_, _typed(protocol))
     untrained = settings.get("model") in UNTRAINED
-    if untrained and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if untrained and processes() > 1:
         raise UserError(f"{settings['model']} is not trained: run it once, without torchrun")
     progress = progress and leads()
     if untrained and wanted == Wanted():

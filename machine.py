@@ -16,6 +16,16 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def processes_here() -> int:
+    """Processes of one training on this machine: those that torchrun or `fabric run` started."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def processes() -> int:
+    """The same, on all machines."""
+    return int(os.environ.get("WORLD_SIZE", str(processes_here())))
+
+
 def leads() -> bool:
     """Whether this process writes and prints: of those that torchrun starts, the first."""
     return os.environ.get("RANK", "0") == "0"

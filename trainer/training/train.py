@@ -7,7 +7,6 @@ not: bit for bit on one machine's CPU.
 
 import json
 import math
-import os
 import signal
 import threading
 import time
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from cqr.atomic import alone, replacing
 from cqr.errors import UserError
-from cqr.machine import device_name, find_device, leads
+from cqr.machine import device_name, find_device, leads, processes, processes_here
 from cqr.trainer.datasets.pairs import PairSource
 from cqr.trainer.datasets.queries import Task, captions
 from cqr.trainer.models import sharing
@@ -235,9 +234,7 @@ def _fabric(device: str, precision: str | None) -> lightning_fabric.Fabric:
             "models are not made for: choose 32-true, bf16-mixed or 16-mixed"
         )
     named = find_device(device)
-    # torchrun and `fabric run` start one process a device and say so here
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    world = int(os.environ.get("WORLD_SIZE", str(local)))
+    local, world = processes_here(), processes()  # one a device
     fabric = lightning_fabric.Fabric(
         accelerator=named.type,
         devices=local if world > 1 or named.index is None else [named.index],
