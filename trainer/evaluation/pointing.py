@@ -60,7 +60,7 @@ def measure(
     for part in _batches(len(asked)):
         some, regions = asked.iloc[part], reader.gather(rows[part])
         sizes = np.asarray(reader.file.sizes)[rows[part]]
-        right = _overlaps(regions, meant[part], sizes) >= OVERLAP
+        right = overlaps(regions, meant[part], sizes) >= OVERLAP
         chance += (right.sum(1) / regions.mask.sum(1)).tolist()
         for way in ways:
             pointed = weights(model, words, regions, some, way, device).argmax(1)
@@ -108,7 +108,7 @@ def referring(words: TextReader, text: str, phrase: str) -> slice:
     return slice(0, len(read))
 
 
-def _overlaps(regions: RegionBatch, meant: NDArray[np.float32], sizes: NDArray[np.int_]) -> Tensor:
+def overlaps(regions: RegionBatch, meant: NDArray[np.float32], sizes: NDArray[np.int_]) -> Tensor:
     """B x K: intersection over union of each region and its query's object; 0 where none is."""
     aim = torch.from_numpy(meant / np.tile(sizes, 2).astype(np.float32))[:, None]
     low = torch.maximum(regions.boxes[..., :2], aim[..., :2])

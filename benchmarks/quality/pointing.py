@@ -1,0 +1,169 @@
+"""Other ways of pointing at the object that is meant than those that `cqr evaluate` measures.
+
+    python benchmarks/quality/pointing.py FEATURES.h5 RUN [--split train] [--queries 600]
+
+For a run of LBF on generated scenes.  Two questions are asked of each way:
+
+phrase   does it point at the object meant, by the words of the referring phrase together?
+word     does each of these words by itself?
+
+Ways of a word: what it attends to; by how much a region's change follows the word (the gradient by
+the word's state, its norm, or times the state); what changes where the word is left out (its state
+replaced by the mean of all); what a region reads of the word; and some of these times the change.
+Ways of the sentence, whose words all point alike: `change` (LBF.changed), the same relative to what
+the region was, to the mean over other texts, or to their spread.
+
+The default split is the training's, so that a way may be chosen here and measured elsewhere.
+"""
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cqr.trainer.datasets.queries import MEANT, PHRASE
+from cqr.trainer.evaluation.pointing import OVERLAP, overlaps, referring
+from cqr.trainer.training.material import collect
+from cqr.trainer.training.runs import Run
+
+BATCH = 128
+OTHERS = 24
+"""Texts that the change by one is held against."""
+
+
+class Ways:
+    """Every way of one model, B x N x K: how much each word points at each region."""
+
+    def __init__(self, model, words, others):
+        self.model, self.words, self.others = model, words, others
+
+    def of(self, regions, texts):
+        model, mask = self.model, regions.mask
+        read = self.words.encode(texts)
+        with torch.no_grad():
+            before = model.reference_states(regions)
+            states = model.word_states(read)
+        after = self._after(before, mask, states, read.mask)
+        mapped = model.out_regions(before).detach()
+        change = (after - mapped).norm(dim=-1)
+        by_word = {
+            "attention": model.attention(regions, read),
+            "left out": self._left_out(before, mask, states, read.mask),
+            "reads": self._read(before, mask, states, read.mask),
+            **self._gradients(before, mask, states, read.mask, mapped),
+        }
+        found = dict(by_word)
+        for name in ("attention", "left out", "gradient", "reads"):
+            found[f"{name} x change"] = by_word[name] * change[:, None]
+        for name, way in self._of_sentence(before, mask, after, mapped, change).items():
+            found[name] = way[:, None].expand_as(by_word["attention"])
+        return read, found
+
+    def _after(self, before, mask, states, word_mask):
+        with torch.no_grad():
+            after, _ = self.model.fuse(before, mask, states, word_mask)
+            return self.model.out_regions(after)
+
+    def _of_sentence(self, before, mask, after, mapped, change):
+        others = []
+        for text in self.others:
+            read = self.words.encode([text] * len(mask))
+            with torch.no_grad():
+                states = self.model.word_states(read)
+            others.append(self._after(before, mask, states, read.mask))
+        others = torch.stack(others)
+        usual = (others - mapped).norm(dim=-1)
+        return {
+            "change": change,
+            "change, relative": change / mapped.norm(dim=-1),
+            "change, beside other texts": (after - others.mean(0)).norm(dim=-1),
+            "change, in their spread": (change - usual.mean(0)) / usual.std(0),
+        }
+
+    def _gradients(self, before, mask, states, word_mask, mapped):
+        states = states.clone().requires_grad_()
+        after, _ = self.model.fuse(before, mask, states, word_mask)
+        change = (self.model.out_regions(after) - mapped).norm(dim=-1)
+        each = [
+            torch.autograd.grad(change[:, k].sum(), states, retain_graph=True)[0]
+            for k in range(change.shape[1])
+        ]
+        gradient = torch.stack(each, 2)
+        return {
+            "gradient": gradient.norm(dim=-1),
+            "gradient x state": (gradient * states.detach()[:, :, None]).sum(-1),
+        }
+
+    def _left_out(self, before, mask, states, word_mask):
+        whole = self._after(before, mask, states, word_mask)
+        mean = states[word_mask].mean(0)
+        moved = []
+        for word in range(states.shape[1]):
+            without = states.clone()
+            without[:, word] = mean
+            moved.append((self._after(before, mask, without, word_mask) - whole).norm(dim=-1))
+        return torch.stack(moved, 1)
+
+    def _read(self, visual, mask, language, word_mask):
+        """B x N x K: what a region's attention gives to a word, in the last layer."""
+        with torch.no_grad():
+            for see, read in zip(self.model.see, self.model.read, strict=True):
+                _, weights = see.cross_attention.explain(visual, language, word_mask)
+                visual, language = (
+                    see(visual, mask, language, word_mask),
+                    read(language, word_mask, visual, mask),
+                )
+        return weights.mean(1).transpose(1, 2)
+
+
+def asked_of(dataset, reader, split, number):
+    """Queries whose object is known, the rows of their references, and its boxes."""
+    queries = dataset.split(split)
+    meant = queries[list(MEANT)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+    rows = reader.rows(queries["reference"].tolist())
+    known = np.flatnonzero((rows >= 0) & np.isfinite(meant).all(1))[:number]
+    return queries.iloc[known], rows[known], meant[known]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("features", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--queries", type=int, default=600)
+    o = parser.parse_args()
+    run, material = Run.load(o.run), collect(o.features)
+    reader, model = material.seen_by(run.settings).reader, run.trained_model().eval()
+    words = run.words(torch.device("cpu"))
+    texts = sorted(set(material.dataset.split("train")["text"]))
+    others = np.random.default_rng(0).choice(texts, OTHERS, replace=False).tolist()
+    ways = Ways(model, words, others)
+    queries, rows, meant = asked_of(material.dataset, reader, o.split, o.queries)
+    phrase, word, chance = defaultdict(list), defaultdict(list), []
+    for first in range(0, len(queries), BATCH):
+        part = slice(first, first + BATCH)
+        some, regions = queries.iloc[part], reader.gather(rows[part])
+        right = overlaps(regions, meant[part], np.asarray(reader.file.sizes)[rows[part]]) >= OVERLAP
+        chance += (right.sum(1) / regions.mask.sum(1)).tolist()
+        read, found = ways.of(regions, some["text"].tolist())
+        refers = torch.zeros(read.mask.shape, dtype=torch.bool)
+        for row, text, said in zip(refers, some["text"], some[PHRASE], strict=True):
+            row[: len(row)][referring(words, text, str(said))] = True
+        refers &= read.mask
+        for name, way in found.items():
+            way = way.masked_fill(~regions.mask[:, None], -torch.inf)
+            together = way.masked_fill(~refers[..., None], 0).sum(1)
+            together = together.masked_fill(~regions.mask, -torch.inf)
+            phrase[name] += right[torch.arange(len(right)), together.argmax(1)].tolist()
+            word[name] += right.gather(1, way.argmax(2))[refers].tolist()
+    print(f"{len(queries)} queries of {o.split}, chance {100 * np.mean(chance):.1f}")
+    print("phrase   word")
+    for name in sorted(word, key=lambda name: -np.mean(word[name])):
+        print(f"{100 * np.mean(phrase[name]):6.1f} {100 * np.mean(word[name]):6.1f}  {name}")
+
+
+if __name__ == "__main__":
+    main()
