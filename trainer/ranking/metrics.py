@@ -62,12 +62,13 @@ def rank(
     wanted = min(depth, len(gallery))
     group = min(GROUP, len(gallery) // wanted)
     for first, block in scores.blocks(queries, gallery, reference, group):
-        least = _reached(block, wanted, group)
-        for row, line in enumerate(block.cpu().numpy()):
-            best = _best(line, least[row], wanted)
+        maxima, least = _reached(block, wanted, group)
+        lines = block.cpu().numpy()
+        for row, line in enumerate(lines):
+            best = _best(line, maxima[row], least[row], wanted)
             found.top[first + row, : len(best)] = best
             found.scores[first + row, : len(best)] = line[best]
-            found.rank[first + row] = _first_correct(line, correct[first + row])
+        found.rank[first : first + len(lines)] = _firsts(lines, correct[first : first + len(lines)])
     return found
 
 
@@ -210,30 +211,47 @@ def _check_distinct(places: NDArray[np.int64]) -> None:
         raise ValueError(f"query {row} has the place {ordered[row, column]} twice")
 
 
-def _reached(block: Tensor, wanted: int, group: int) -> NDArray[np.float32]:
-    """For each row, a score that at least `wanted` images reach, and not many more.
+def _reached(
+    block: Tensor, wanted: int, group: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The maxima of each row's groups, and a score that `wanted` images reach, and not many more.
 
-    It is the `wanted`-th greatest of the groups' maxima.  Finite, so that no
-    removed image reaches it.
+    It is the `wanted`-th greatest of the maxima.  Finite, so that no removed image reaches it.
     """
     maxima = block.unflatten(1, (-1, group)).amax(2)
     least = maxima.topk(wanted, sorted=False).values.amin(1)
-    bounds: NDArray[np.float32] = least.clamp(min=torch.finfo(block.dtype).min).cpu().numpy()
-    return bounds
+    least = least.clamp(min=torch.finfo(block.dtype).min)
+    return maxima.cpu().numpy(), least.cpu().numpy()
 
 
-def _best(line: NDArray[np.float32], least: np.float32, wanted: int) -> NDArray[np.int64]:
+def _best(
+    line: NDArray[np.float32], maxima: NDArray[np.float32], least: np.float32, wanted: int
+) -> NDArray[np.int64]:
     """The places of the `wanted` best of those that reach `least`, by (score, place)."""
-    places = np.flatnonzero(line >= least)
-    return places[np.argsort(-line[places], kind="stable")[:wanted]]
+    group = len(line) // len(maxima)
+    groups = np.flatnonzero(maxima >= least)
+    values = line.reshape(-1, group)[groups].ravel()
+    at = np.flatnonzero(values >= least)
+    at = at[np.argsort(-values[at], kind="stable")[:wanted]]
+    places: NDArray[np.int64] = groups[at // group] * group + at % group
+    return places
 
 
-def _first_correct(line: NDArray[np.float32], correct: NDArray[np.int64]) -> int:
-    """One more than the number of images ahead of the best correct one; 0 for none."""
-    if not len(correct):
-        return 0
-    values = line[correct]
-    best = values.max()
-    at = correct[values == best].min()
-    ahead = np.count_nonzero(line[:at] >= best) + np.count_nonzero(line[at + 1 :] > best)
-    return int(ahead) + 1
+def _firsts(lines: NDArray[np.float32], correct: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """For each row one more than the images ahead of its best correct one; 0 where it has none."""
+    ranks = np.zeros(len(lines), np.int64)
+    number = np.array([len(places) for places in correct])
+    rows = np.flatnonzero(number)
+    if not len(rows):
+        return ranks
+    starts = np.cumsum(number[rows]) - number[rows]
+    places = np.concatenate([correct[row] for row in rows])
+    values = lines[np.repeat(rows, number[rows]), places]
+    best = np.maximum.reduceat(values, starts)
+    equal = values == np.repeat(best, number[rows])
+    first = np.minimum.reduceat(np.where(equal, places, lines.shape[1]), starts)
+    for row, score, at in zip(rows, best, first.tolist(), strict=True):
+        line = lines[row]
+        ahead = np.count_nonzero(line[:at] >= score) + np.count_nonzero(line[at + 1 :] > score)
+        ranks[row] = ahead + 1
+    return ranks
