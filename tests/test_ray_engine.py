@@ -3,9 +3,7 @@
 import importlib.util
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,8 +15,8 @@ from cqr.pipeline.feature_file import shards_folder
 from cqr.pipeline.plan import Plan
 
 HERE = Path(__file__).parent
-FAKE = str(HERE / "fake_detector.py")
 sys.path.insert(0, str(HERE))
+import ray_extraction  # noqa: E402
 from fake_detector import FakeSpec, picture_files  # noqa: E402
 
 needs_ray = pytest.mark.skipif(
@@ -60,44 +58,6 @@ def files(out: Path) -> dict[str, bytes]:
     """The shards and the list of failures."""
     found = [out.with_suffix(".failures.csv"), *shards_folder(out).glob("*.h5")]
     return {file.name: file.read_bytes() for file in found}
-
-
-def processes_with(word: str) -> dict[int, str]:
-    """Command lines by process id, of processes that have this word in their environment."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if word.encode() in (entry / "environ").read_bytes():
-                    found[int(entry.name)] = (entry / "cmdline").read_text()
-            except OSError:
-                continue
-    return found
-
-
-def wait_until_all_ended(word: str) -> None:
-    while processes_with(word):
-        time.sleep(0.01)  # some of Ray's notice that others are gone; pytest's timeout judges
-
-
-def start(tmp_path: Path) -> subprocess.Popen:
-    words = ["--images", "pictures", "--k", "18", "--shard", "5", "--out", "ray/x.h5"]
-    words += ["--engine", "ray", "--workers", "1"]
-    return subprocess.Popen(
-        [sys.executable, FAKE, "extract", *words],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "FAKE_SLOW": "1", "FAKE_TAG": str(tmp_path)},
-        start_new_session=True,
-    )
-
-
-def wait_for_a_shard(out: Path, process: subprocess.Popen) -> None:
-    while not list(shards_folder(out).glob("*.h5")):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
 
 
 # --- what is refused ---------------------------------------------------------------------------
@@ -184,21 +144,16 @@ def test_a_killed_worker_is_replaced(tmp_path):
     plain, out = job(tmp_path, "plain", "local").out, tmp_path / "ray" / "x.h5"
     extract(job(tmp_path, "plain", "local"))
     same_plan(plain, out)
-    process = start(tmp_path)
-    wait_for_a_shard(out, process)
-    [worker] = [
-        pid
-        for pid, name in processes_with(str(tmp_path)).items()
-        if name.startswith("ray::_Worker")
-    ]
-    os.kill(worker, signal.SIGKILL)
+    process = ray_extraction.start(tmp_path, "ray/x.h5")
+    ray_extraction.wait_for_a_shard(out, process)
+    os.kill(ray_extraction.worker_of(tmp_path), signal.SIGKILL)
     printed, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert printed.startswith("Wrote ray/x.h5: 99 pictures, ")
     assert "Computed 100 pictures in this run, kept 0" in printed
     assert files(out) == files(plain)
     assert not list(out.parent.rglob("*.partial"))
-    wait_until_all_ended(str(tmp_path))
+    ray_extraction.wait_until_all_ended(tmp_path)
 
 
 @needs_ray
@@ -206,8 +161,8 @@ def test_a_killed_worker_is_replaced(tmp_path):
 def test_an_interrupt_ends_in_one_sentence(tmp_path, number):
     picture_files(tmp_path / "pictures", 300)
     out = tmp_path / "ray" / "x.h5"
-    process = start(tmp_path)
-    wait_for_a_shard(out, process)
+    process = ray_extraction.start(tmp_path, "ray/x.h5")
+    ray_extraction.wait_for_a_shard(out, process)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does
     else:
@@ -219,4 +174,4 @@ def test_an_interrupt_ends_in_one_sentence(tmp_path, number):
     assert "Traceback" not in errors
     assert list(shards_folder(out).glob("*.h5"))
     assert not out.exists()
-    wait_until_all_ended(str(tmp_path))
+    ray_extraction.wait_until_all_ended(tmp_path)

@@ -3,9 +3,7 @@
 import importlib.util
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -21,6 +19,7 @@ from cqr.remote import is_remote, located
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+import ray_extraction  # noqa: E402
 from fake_detector import FakeSpec, picture_files  # noqa: E402
 
 
@@ -209,35 +208,11 @@ def test_a_killed_worker_of_ray_is_replaced(tmp_path, bucket, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     url = "s3://bucket/x.h5"
     expected = plainly(tmp_path, url, 60)
-    words = ["extract", "--images", "pictures", "--k", "18", "--shard", "5", "--out", url]
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "fake_detector.py"), *words, "--engine=ray", "--workers=1"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "FAKE_SLOW": "1", "FAKE_TAG": str(tmp_path)},
-        start_new_session=True,
-    )
-    while not list(shards_folder(located(url)).glob("*.h5")):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    [worker] = [
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and is_worker(entry, str(tmp_path))
-    ]
-    os.kill(worker, signal.SIGKILL)
+    process = ray_extraction.start(tmp_path, url)
+    ray_extraction.wait_for_a_shard(located(url), process)
+    os.kill(ray_extraction.worker_of(tmp_path), signal.SIGKILL)
     printed, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert printed.startswith(f"Wrote {url}: 59 pictures, ")
     assert f"Next: cqr inspect {url}" in printed
     assert files(located(url)) == expected
-
-
-def is_worker(process, word):
-    try:
-        named = (process / "cmdline").read_text().startswith("ray::_Worker")
-        return named and word.encode() in (process / "environ").read_bytes()
-    except OSError:
-        return False

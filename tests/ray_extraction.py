@@ -1,0 +1,56 @@
+"""An extraction by Ray in processes of its own, slow enough to be disturbed."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from cqr.pipeline.feature_file import shards_folder
+
+FAKE = str(Path(__file__).parent / "fake_detector.py")
+
+
+def start(folder: Path, out: str) -> subprocess.Popen:
+    """Of the folder's `pictures`, 5 a shard, by one worker; `folder` tells its processes apart."""
+    words = ["--images", "pictures", "--k", "18", "--shard", "5", "--out", out]
+    return subprocess.Popen(
+        [sys.executable, FAKE, "extract", *words, "--engine", "ray", "--workers", "1"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "FAKE_SLOW": "1", "FAKE_TAG": str(folder)},
+        start_new_session=True,
+    )
+
+
+def wait_for_a_shard(out: Path, process: subprocess.Popen) -> None:
+    while not list(shards_folder(out).glob("*.h5")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+
+
+def processes_of(folder: Path) -> dict[int, str]:
+    """Command lines by process id, of all that `start(folder, ...)` brought into being."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if str(folder).encode() in (entry / "environ").read_bytes():
+                    found[int(entry.name)] = (entry / "cmdline").read_text()
+            except OSError:
+                continue
+    return found
+
+
+def worker_of(folder: Path) -> int:
+    """The process id of its only worker."""
+    named = processes_of(folder).items()
+    (worker,) = [pid for pid, name in named if name.startswith("ray::_Worker")]
+    return worker
+
+
+def wait_until_all_ended(folder: Path) -> None:
+    while processes_of(folder):
+        time.sleep(0.01)  # some of Ray's notice that others are gone; pytest's timeout judges
