@@ -24,7 +24,7 @@ class Layout:
         arrange: one of a scene's many pictures, by the picture's own random generator.
         look: what is seen of each object, by the geometry alone.
         record: of an object in a table, by whether it is drawn too.
-        told: what `cqr scenes` says of what it made.
+        told: what `cqr scenes` says of what it made, beyond counts.
     """
 
     size: tuple[int, int]
@@ -96,6 +96,6 @@ LAYOUTS = {
         crowd.arrange,
         _sights,
         _standing,
-        ("The bundled detector knows no crowds: docs/datasets/css.md says how they are read",),
+        (),
     ),
 }

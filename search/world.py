@@ -118,15 +118,10 @@ class World:
 
 def _looks(features: Floats) -> tuple[frozenset[str], ...] | None:
     """What the bundled detector calls objects with these features; None where they do not say."""
-    from cqr.pipeline.detectors.bundled import ATTRIBUTES, DIM  # with torchvision
+    from cqr.pipeline.detectors.bundled import words  # with torchvision
 
-    widths = [len(values) for values in ATTRIBUTES.values()]
-    if features.shape[1] != DIM + sum(widths):
-        return None
-    heads = np.split(features[:, DIM:], np.cumsum(widths)[:-1], axis=1)
-    said = zip(ATTRIBUTES.values(), heads, strict=True)
-    words = [[values[best] for best in head.argmax(1)] for values, head in said]
-    return tuple(map(frozenset, zip(*words, strict=True)))
+    said = words(features)
+    return None if said is None else tuple(frozenset(one.values()) for one in said)
 
 
 def _unit(features: Floats) -> Floats:

@@ -14,10 +14,12 @@ from torchvision.ops import box_iou  # noqa: E402
 
 from cqr.errors import UserError  # noqa: E402
 from cqr.pipeline.detectors import DetectorSpec, bundled, bundled_training  # noqa: E402
-from cqr.scenes import draw, protocol, render  # noqa: E402
+from cqr.scenes import crowd, draw, protocol, render  # noqa: E402
 from cqr.scenes.arrange import arrange  # noqa: E402
+from cqr.scenes.layouts import LAYOUTS  # noqa: E402
 
 K = 12
+GRID = bundled.KINDS["grid"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,24 +53,24 @@ def check(detector, pictures, truths, views):
         overlap, which = box_iou(torch.tensor(truth, dtype=torch.float32), found).max(1)
         assert overlap.min() > 0.7
         assert sorted(which.tolist()) == list(range(len(truth)))
-        heads = bundled.attributes(torch.from_numpy(regions.features)[which])
-        for name, values in bundled.ATTRIBUTES.items():
-            said = [values[i] for i in heads[name].argmax(1).tolist()]
-            right += sum(
-                word == getattr(placed.object, name)
-                for word, placed in zip(said, view.objects, strict=True)
-            )
-            total += len(said)
+        said = bundled.words(regions.features[which.numpy()])
+        for one, placed in zip(said, view.objects, strict=True):
+            right += sum(word == getattr(placed.object, name) for name, word in one.items())
+            total += len(one)
     assert right / total > 0.9
 
 
 def test_words_are_those_of_the_scenes():
     words = {"color": protocol.COLORS, "shape": protocol.SHAPES, "size": protocol.SIZES}
-    assert dict(bundled.ATTRIBUTES) == words
+    assert bundled.KINDS["grid"].attributes == words
+    assert bundled.KINDS["crowd"].attributes == {**words, "shape": crowd.SHAPES}
+    assert {name: kind.size for name, kind in bundled.KINDS.items()} == {
+        name: layout.size for name, layout in LAYOUTS.items()
+    }
 
 
 def test_the_weights_are_small():
-    assert bundled.WEIGHTS.stat().st_size <= 6e6
+    assert all(kind.weights.stat().st_size <= 6e6 for kind in bundled.KINDS.values())
 
 
 def test_objects_of_drawings_are_found(detector, views):
@@ -87,6 +89,33 @@ def test_objects_of_pictures_are_found(detector, views):
     check(detector, [picture for picture, _ in rendered], truths, views)
 
 
+def test_things_of_a_crowd_are_found():
+    """Those of which at least a quarter is seen, under other pairs than those of training."""
+    try:
+        renderer = render.Renderer(crowd.SIZE)
+    except UserError as error:
+        pytest.skip(str(error))
+    detect = DetectorSpec("bundled", "crowd", device="cpu").load()
+    assert detect.max_k >= 72
+    rng = random.Random(4)
+    allowed = crowd.pairs("test")
+    views = [crowd.arrange(crowd.reference(allowed, rng), rng) for _ in range(4)]
+    pictures = [renderer.render(view)[0] for view in views]
+    renderer.close()
+    found = told = total = 0
+    for regions, view in zip(detect(pictures, 48), views, strict=True):
+        seen = [one for one in crowd.sights(view) if one.visible >= 0.25]
+        truth = torch.tensor([one.box for one in seen])
+        overlap, which = box_iou(truth, torch.from_numpy(regions.boxes)).max(1)
+        said = bundled.words(regions.features[which.numpy()])
+        for one, share, words in zip(seen, overlap.tolist(), said, strict=True):
+            total += 1
+            found += share >= 0.5
+            told += share >= 0.5 and all(getattr(one.thing, n) == w for n, w in words.items())
+    assert found / total > 0.9
+    assert told / total > 0.75
+
+
 def test_what_the_heads_say_stands_behind_the_visual_feature(detector, views):
     plain = DetectorSpec("bundled", config="visual", device="cpu").load()
     assert (plain.dim, detector.dim) == (256, 256 + 8 + 3 + 2)
@@ -96,7 +125,7 @@ def test_what_the_heads_say_stands_behind_the_visual_feature(detector, views):
         np.testing.assert_array_equal(visual.boxes, both.boxes)
         np.testing.assert_allclose(both.features[:, :256], visual.features, rtol=1e-5, atol=1e-6)
         at = 256
-        for name, values in bundled.ATTRIBUTES.items():
+        for name, values in GRID.attributes.items():
             head = plain.backend.network.attributes[name]
             weight, bias = (p.detach().double().numpy() for p in (head.weight, head.bias))
             odds = np.exp(visual.features[: visual.count] @ weight.T + bias)
@@ -106,7 +135,9 @@ def test_what_the_heads_say_stands_behind_the_visual_feature(detector, views):
 
 
 def test_an_unknown_config_is_refused():
-    with pytest.raises(UserError, match="no config nope; choose --config from attributes, visual"):
+    with pytest.raises(
+        UserError, match="no config nope; choose --config from attributes, visual, crowd"
+    ):
         DetectorSpec("bundled", config="nope", device="cpu").load()
 
 
@@ -132,7 +163,7 @@ def test_the_network_sees_at_work_what_it_saw_in_training(detector):
         trained_on = network.backbone(images.tensors)["0"]
         resized = backend.resize(picture, backend.network_size(64, 64))
         at_work = backend.encode(resized[None].float()).features["0"]
-    assert tuple(images.tensors.shape[:1:-1]) == bundled.SIZE
+    assert tuple(images.tensors.shape[:1:-1]) == GRID.size
     np.testing.assert_allclose(at_work, trained_on, rtol=1e-3, atol=1e-3)
 
 
@@ -188,19 +219,19 @@ def folder(tmp_path_factory, views):
 
 def test_a_value_competes_only_with_those_that_occur_beside_the_others(folder):
     pictures, _ = bundled_training.examples(folder, "train")
-    seen = bundled_training.seen_together(pictures)
+    seen = bundled_training.seen_together(pictures, GRID)
     images = json.loads((folder / "train.json").read_text())["images"]
     objects = [one for image in images for one in image["objects"]]
-    combinations = {tuple(one[name] for name in bundled.ATTRIBUTES) for one in objects}
+    combinations = {tuple(one[name] for name in GRID.attributes) for one in objects}
     assert int(seen.sum()) == len(combinations)
     example = max(pictures, key=lambda one: len(one.boxes))
     (own,) = (
         image["objects"] for image, one in zip(images, pictures, strict=True) if one is example
     )
-    for axis, (name, values) in enumerate(bundled.ATTRIBUTES.items()):
+    for axis, (name, values) in enumerate(GRID.attributes.items()):
         table = bundled_training.rivals(seen, example.attributes, name)
         for one, row in zip(own, table.tolist(), strict=True):
-            words = [one[other] for other in bundled.ATTRIBUTES]
+            words = [one[other] for other in GRID.attributes]
             for value, rival in zip(values, row, strict=True):
                 words[axis] = value
                 assert rival == (tuple(words) in combinations)
@@ -221,9 +252,9 @@ def test_training_writes_weights_that_load(folder, tmp_path, capsys):
 
 def test_training_lowers_the_loss(folder):
     torch.manual_seed(0)
-    network = bundled.Network().train()
+    network = bundled.Network(GRID).train()
     pictures, _ = bundled_training.examples(folder, "train")
-    seen = bundled_training.seen_together(pictures)
+    seen = bundled_training.seen_together(pictures, GRID)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
 
     def step():
@@ -235,7 +266,7 @@ def test_training_lowers_the_loss(folder):
         return float(total.detach()), set(parts)
 
     first, parts = step()
-    assert parts > set(bundled.ATTRIBUTES)
+    assert parts > set(GRID.attributes)
     assert min(step()[0] for _ in range(8)) < 0.8 * first
 
 

@@ -53,11 +53,14 @@ def scenes(folder, content):
 
 
 @pytest.mark.parametrize("below", ["", "images"])
-def test_generated_scenes_get_the_bundled_detector(world, tmp_path, below):
-    scenes(tmp_path / "made", json.dumps({"format": "cqr-scenes", "version": 1}))
+@pytest.mark.parametrize(
+    ("said", "config"), [({}, None), ({"layout": "grid"}, None), ({"layout": "crowd"}, "crowd")]
+)
+def test_generated_scenes_get_the_bundled_detector(world, tmp_path, below, said, config):
+    scenes(tmp_path / "made", json.dumps({"format": "cqr-scenes", "version": 1, **said}))
     (tmp_path / "made" / "images").mkdir()
     choice = choose(tmp_path / "made" / below, "cpu")
-    assert choice.spec == DetectorSpec("bundled", device="cpu")
+    assert choice.spec == DetectorSpec("bundled", config, device="cpu")
     assert "scenes.json" in choice.reason
     assert choice.warning is None
     assert world.asked == []

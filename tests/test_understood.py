@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cqr.pipeline.detectors.bundled import ATTRIBUTES, DIM
+from cqr.pipeline.detectors.bundled import DIM, KINDS
 from cqr.pipeline.regions import Regions
 from cqr.search.question import Question, Reference, WeightedText
 from cqr.search.server.suggestions import Suggestions, first, names_one_of
@@ -126,8 +126,9 @@ def test_cells_are_no_objects(world):
 
 
 def test_the_bundled_detector_names_what_it_found(world):
-    values = np.zeros(DIM + sum(map(len, ATTRIBUTES.values())), np.float32)
-    color, shape, size = (list(ATTRIBUTES[name]) for name in ("color", "shape", "size"))
+    kind = KINDS["grid"]
+    values = np.zeros(kind.dim, np.float32)
+    color, shape, size = (list(kind.attributes[name]) for name in ("color", "shape", "size"))
     values[DIM + color.index("cyan")] = 1
     values[DIM + len(color) + shape.index("circle")] = 1
     values[DIM + len(color) + len(shape) + size.index("large")] = 1

@@ -197,7 +197,10 @@ def choose(folder: Path, device: str = "auto") -> Choice:
     name can be looked up.
     """
     if scenes := _scenes(folder):
-        return Choice(DetectorSpec("bundled", device=device), f"{scenes} says generated scenes")
+        path, layout = scenes
+        crowd, kind = ("crowd", "crowds") if layout == "crowd" else (None, "scenes")
+        spec = DetectorSpec("bundled", crowd, device=device)
+        return Choice(spec, f"{path} says generated {kind}")
     from cqr.pipeline.detectors.backbones import choice
 
     joint = choice.joint()
@@ -292,8 +295,8 @@ def asked(
     return DetectorSpec(name, config, weights, device, regions, found, accept_licence)
 
 
-def _scenes(folder: Path) -> Path | None:
-    """The scenes.json that `cqr scenes` left in this folder or the one above."""
+def _scenes(folder: Path) -> tuple[Path, str] | None:
+    """The scenes.json that `cqr scenes` left in this folder or the one above, and its layout."""
     folder = folder.resolve()
     for path in (folder / "scenes.json", folder.parent / "scenes.json"):
         try:
@@ -301,7 +304,7 @@ def _scenes(folder: Path) -> Path | None:
         except (OSError, ValueError):
             continue
         if isinstance(content, dict) and content.get("format") == "cqr-scenes":
-            return path
+            return path, str(content.get("layout", "grid"))
     return None
 
 

@@ -1,5 +1,7 @@
 """The detector that comes with this package, for generated scenes and their drawings.
 
+One network, and weights for each kind of scene that `cqr scenes` makes (`KINDS`).
+
 A class-agnostic Faster R-CNN over a small network, with three linear heads that
 read colour, shape and size from the feature of a region (attribute heads as in
 Anderson et al., "Bottom-Up and Top-Down Attention", 2018).  The heads are what
@@ -9,9 +11,11 @@ no training has shown.  `bundled_training` trains it.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -28,25 +32,70 @@ from cqr.pipeline.detectors.runtimes import Network as Converted
 from cqr.pipeline.detectors.selection import Selection
 from cqr.pipeline.detectors.torchvision import Torchvision
 from cqr.pipeline.detectors.weights import fit, read
+from cqr.pipeline.regions import Floats
 
-WEIGHTS = Path(__file__).parent.parent / "weights" / "bundled.safetensors"
+COLORS = ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow")
+SIZES = ("small", "large")
 
-ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
-    "color": ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"),
-    "shape": ("rectangle", "circle", "triangle"),
-    "size": ("small", "large"),
+
+@dataclass(frozen=True)
+class Kind:
+    """What weights are for.
+
+    Attributes:
+        weights: the file of this package.
+        attributes: what each head tells apart, in the words of a scenes folder and in the order
+            of its outputs.
+        size: (width, height) to which every picture is resized: that of the 3D pictures.  Square
+            drawings are stretched, so that one batch, and one set of batch statistics, serves both.
+        anchors: sides of the boxes that proposals start from, in pixels.
+        proposals: looked at in a picture, at most.
+    """
+
+    weights: Path
+    attributes: Mapping[str, tuple[str, ...]]
+    size: tuple[int, int]
+    anchors: tuple[int, ...]
+    proposals: int
+
+    @property
+    def dim(self) -> int:
+        """Width of a region's feature with what the heads say."""
+        return DIM + sum(map(len, self.attributes.values()))
+
+
+_HERE = Path(__file__).parent.parent / "weights"
+
+KINDS = {
+    "grid": Kind(
+        _HERE / "bundled.safetensors",
+        {"color": COLORS, "shape": ("rectangle", "circle", "triangle"), "size": SIZES},
+        (224, 168),
+        (18, 30, 46, 66),
+        64,
+    ),
+    "crowd": Kind(
+        _HERE / "crowd.safetensors",
+        {
+            "color": COLORS,
+            "shape": ("cube", "sphere", "cylinder", "cone", "pyramid", "prism", "disk"),
+            "size": SIZES,
+        },
+        (448, 336),
+        (13, 20, 30, 46),
+        128,
+    ),
 }
-"""What each head tells apart, in the words of a scenes folder and in the order of its outputs."""
+"""By the layout of the scenes."""
 
-CONFIGS = ("attributes", "visual")
-"""What a region's feature is: with what the heads say, or without."""
+CONFIGS = {
+    "attributes": ("grid", True),
+    "visual": ("grid", False),
+    "crowd": ("crowd", True),
+}
+"""The kind of scenes, and whether a region's feature has what the heads say."""
 
-SIZE = (224, 168)
-"""(width, height) to which every picture is resized: that of the 3D pictures.
-Square drawings are stretched, so that one batch, and one set of batch
-statistics, serves both kinds."""
 DIM = 256
-PROPOSALS = 64
 CHANNELS = 128
 POOLED = 5
 """A region is pooled to POOLED x POOLED before the box head."""
@@ -108,10 +157,10 @@ class Network(FasterRCNN):
     Its box head's output, DIM wide, is the feature of a region.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kind: Kind) -> None:
         super().__init__(
             Backbone(),
-            rpn_anchor_generator=AnchorGenerator(((18, 30, 46, 66),), ((1.0,),)),
+            rpn_anchor_generator=AnchorGenerator((kind.anchors,), ((1.0,),)),
             box_roi_pool=MultiScaleRoIAlign(["0"], POOLED, sampling_ratio=2),
             box_head=nn.Sequential(
                 nn.Flatten(),
@@ -123,17 +172,17 @@ class Network(FasterRCNN):
             box_predictor=FastRCNNPredictor(DIM, num_classes=2),
             image_mean=[0.5] * 3,
             image_std=[0.25] * 3,
-            fixed_size=SIZE,
+            fixed_size=kind.size,
             size_divisible=1,  # no padding
             rpn_pre_nms_top_n_train=300,
-            rpn_pre_nms_top_n_test=200,
+            rpn_pre_nms_top_n_test=200 * kind.proposals // 64,
             rpn_post_nms_top_n_train=100,
-            rpn_post_nms_top_n_test=PROPOSALS,
+            rpn_post_nms_top_n_test=kind.proposals,
             rpn_batch_size_per_image=64,
             box_batch_size_per_image=32,
         )
         self.attributes = nn.ModuleDict(
-            {name: nn.Linear(DIM, len(values)) for name, values in ATTRIBUTES.items()}
+            {name: nn.Linear(DIM, len(values)) for name, values in kind.attributes.items()}
         )
 
 
@@ -141,26 +190,27 @@ class Bundled(Torchvision):
     """The network as a `regional.Backend`.
 
     A region's feature is the box head's, DIM wide, and behind it, unless the config is
-    "visual", the probability of each value of each of ATTRIBUTES in order.
+    "visual", the probability of each value of each of its kind's attributes in order.
     """
 
     network: Network
 
     def __init__(self, network: Network, device: torch.device, identity: dict[str, object]) -> None:
         super().__init__(network, device, identity)
-        self._said = identity["config"] == "attributes"
+        kind, self._said = CONFIGS[str(identity["config"])]
+        self._size = KINDS[kind].size
         if self._said:
-            self.dim = DIM + sum(map(len, ATTRIBUTES.values()))
+            self.dim = KINDS[kind].dim
         # Generated scenes are unambiguous: looser steps would only add boxes of nothing.
         self.selection = Selection(nms=(0.5,), min_score=(0.05,))
 
     def network_size(self, width: int, height: int) -> tuple[int, int]:
-        return SIZE
+        return self._size
 
     def convert(self, convert: Convert) -> None:
         """All that convolves; the box head, two products of matrices, is as fast in PyTorch."""
         backbone, head = self.network.backbone, self.network.rpn.head
-        width, height = SIZE
+        width, height = self._size
         maps = convert(_Map(backbone), (3, height, width))
         self.network.backbone = _MapOf(maps)
         said = convert(_Proposing(head), (CHANNELS, height // 8, width // 8))
@@ -220,10 +270,21 @@ class _ProposingOf(nn.Module):
         return [scores], [deltas]
 
 
-def attributes(features: Tensor) -> dict[str, Tensor]:
-    """What features of the config "attributes" say: for each of ATTRIBUTES, N x its values."""
-    widths = [len(values) for values in ATTRIBUTES.values()]
-    return dict(zip(ATTRIBUTES, features[:, DIM:].split(widths, -1), strict=True))
+def words(features: Floats) -> list[dict[str, str]] | None:
+    """What the heads say in N x D features: the likeliest value of each attribute, in words.
+
+    None where they say nothing, as with the config "visual".
+    """
+    kind = next((kind for kind in KINDS.values() if features.shape[1] == kind.dim), None)
+    if kind is None:
+        return None
+    ends = np.cumsum([len(values) for values in kind.attributes.values()])[:-1]
+    heads = np.split(features[:, DIM:], ends, axis=1)
+    said = [
+        [values[best] for best in head.argmax(1)]
+        for values, head in zip(kind.attributes.values(), heads, strict=True)
+    ]
+    return [dict(zip(kind.attributes, one, strict=True)) for one in zip(*said, strict=True)]
 
 
 def backend(config: str | None, weights: Path | None, device: torch.device) -> Bundled:
@@ -232,14 +293,15 @@ def backend(config: str | None, weights: Path | None, device: torch.device) -> B
     Raises:
         UserError: there is no such config, or the weights cannot be read.
     """
-    config = config or CONFIGS[0]
+    config = config or next(iter(CONFIGS))
     if config not in CONFIGS:
         raise UserError(
             f"the bundled detector has no config {config}; choose --config from "
             f"{', '.join(CONFIGS)}"
         )
-    path = weights or WEIGHTS
-    network = Network()
+    kind = KINDS[CONFIGS[config][0]]
+    path = weights or kind.weights
+    network = Network(kind)
     fit(network, read(path), path, "the bundled detector")
     identity = {
         "name": "bundled",
