@@ -54,12 +54,16 @@ def test_every_row_is_tried_with_the_same_settings_of_its_own_names(trials):
 
 def test_the_best_trial_of_each_goes_to_the_test(trials, tmp_path):
     file = runs(trials, tmp_path / "r", {("maaf on lbf encoder", 2): 50.0, ("lbf", 1): 60.0})
-    specs = {spec.label: spec for spec in typed.specs([trials.chosen(file)])}
+    both = typed.specs([trials.chosen(file), trials.plain(file)])
+    specs = {spec.label: spec for spec in both}
     drawn = trials.trials(3)
     assert f"lr={drawn[2]['lr']}" in specs["maaf plain"].given
     assert f"loss={drawn[1]['loss']}" in specs["lbf of 3 layers"].given
     assert f"lr={drawn[0]['lr']}" in specs["tirg plain"].given
-    assert len(specs) == 27 + 4
+    assert len(specs) == len(both) == 27 + 4
+    assert {label for label in specs if label.endswith("plain")} == {
+        spec.label for spec in typed.specs([trials.plain(file)])
+    }
     few = [spec.label for spec in typed.specs([trials.few(file)])]
     assert few[:2] == ["lbf", "maaf on lbf encoder"]
     assert len(few) == 4

@@ -7,12 +7,12 @@
 # Three worlds, each with a seed and eight held-out pairs of colour and shape of its own:
 #   development  --seed 101 --held-out 1   settings are chosen on it, by tune.sh, first
 #   test A       --seed 0   --held-out 0   what docs/results.md had before: test_a.sh
-#   test B       --seed 202 --held-out 2   made here, and run once
+#   test B       --seed 505 --held-out 2   made here, and run once
 # A region is an object's true box, colour, shape and size (true_regions.py), so that composers are
 # compared and no detector, and no detector has seen the pairs that are held out.
-# Sized for about an hour of a core, tuning included: REFERENCES=100 (1,600 queries), EPOCHS=12, one
-# seed of every row, then SEEDS of LBF and the three rows that were best on development.  An
-# interrupted comparison goes on.
+# Sized for two hours of a core, without the tuning: REFERENCES=200 (3,200 queries), EPOCHS=12, one
+# seed of every row on LBF's encoders, SEEDS of LBF and the three rows that were best on development,
+# and one of every row on plain encoders.  An interrupted comparison goes on.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 place=${1:-artifacts/worlds}
@@ -20,12 +20,15 @@ place=${1:-artifacts/worlds}
 tuning=artifacts/comparisons/tuning/runs.parquet
 [ -e "$place/$tuning" ] || sh "$here/tune.sh" "$place" "$@"
 cd "$place"
-cqr scenes --out test-b --seed 202 --held-out 2 --references "${REFERENCES:-100}" \
+cqr scenes --out test-b --seed 505 --held-out 2 --references "${REFERENCES:-200}" \
   --no-pictures --no-drawings
 [ -e artifacts/test-b.h5 ] || python "$here/true_regions.py" test-b artifacts/test-b.h5
-rows=$(python "$here/trials.py" best "$tuning")
-cqr compare --features artifacts/test-b.h5 --data test-b --out artifacts/comparisons/test-b \
-  --seeds 1 --examples 0 --set "epochs=${EPOCHS:-12}" --models "$rows" "$@"
-few=$(python "$here/trials.py" few "$tuning")
-cqr compare --features artifacts/test-b.h5 --data test-b --out artifacts/comparisons/test-b-seeds \
-  --seeds "${SEEDS:-3}" --examples 0 --set "epochs=${EPOCHS:-12}" --models "$few" "$@"
+compare() {
+  out=artifacts/comparisons/$1
+  shift
+  cqr compare --features artifacts/test-b.h5 --data test-b --out "$out" --examples 0 \
+    --set "epochs=${EPOCHS:-12}" "$@"
+}
+compare test-b --seeds 1 --models "$(python "$here/trials.py" best "$tuning")" "$@"
+compare test-b-seeds --seeds "${SEEDS:-3}" --models "$(python "$here/trials.py" few "$tuning")" "$@"
+compare test-b-plain --seeds 1 --models "$(python "$here/trials.py" plain "$tuning")" "$@"

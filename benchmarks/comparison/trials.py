@@ -3,16 +3,17 @@
     python benchmarks/comparison/trials.py tried N
         rows of `cqr compare --models` on development
     python benchmarks/comparison/trials.py best RUNS.parquet
-        rows on test B, each with what did best there
+    python benchmarks/comparison/trials.py plain RUNS.parquet
+        rows on test B, on LBF's encoders and on plain ones, each with what did best there
     python benchmarks/comparison/trials.py few RUNS.parquet
         LBF and the three other rows that did best there
     python benchmarks/comparison/trials.py table RUNS.parquet
         what was tried, and what did best
 
-Every composer is tried with the same N settings: the first is `cqr train`'s own, the others are
-drawn once, by a fixed seed, for all.  A composer stands on two encoders, TIRG's ("plain") and LBF's
-("on lbf encoder"), and is given regions on both; LBF has encoders of its own.  What is tried is
-tried on LBF's, and on plain ones a composer has what did best there.
+Every composer is tried with the same N settings: the first was `cqr train`'s own before, the others
+are drawn once, by a fixed seed, for all.  A composer stands on two encoders, TIRG's ("plain") and
+LBF's ("on lbf encoder"), and is given regions on both; LBF has encoders of its own.  What is tried
+is tried on LBF's, and on plain ones a composer has what did best there.
 """
 
 import json
@@ -20,8 +21,8 @@ import random
 import sys
 
 COMPOSERS = (
-    *("maaf", "deepset", "combiner", "cosmo", "val", "clvc-net", "film", "relationship"),
-    *("tirg", "mrn", "concatenation", "parameter-hashing", "compose-ae"),
+    *("maaf", "tirg", "combiner", "clvc-net", "concatenation", "mrn", "film", "relationship"),
+    *("compose-ae", "val", "cosmo", "deepset", "parameter-hashing"),
 )
 ENCODERS = {
     "on lbf encoder": ("encoder=lbf", "encoder_dropout"),
@@ -29,7 +30,7 @@ ENCODERS = {
 }
 """By what a label ends in: how `cqr` is told, and the name of the dropout that is tried."""
 OWN = {"loss": "batch-classification", "lr": "0.001", "dropout": "0.1", "together": "2"}
-"""What `cqr train` takes on generated scenes when nothing is said."""
+"""What `cqr train` took on generated scenes, when nothing was said, before this tuning."""
 CHOICES = {
     "lr": ("0.0005", "0.001", "0.002", "0.004"),
     "loss": ("batch-classification", "soft-triplet", "soft-triplet-sampled"),
@@ -102,12 +103,16 @@ def best(file):
     return top["number"].to_dict(), runs
 
 
-def chosen(file):
-    """The rows of test B; LBF of two and three layers, and without fusion, beside them."""
+def chosen(file, plain=False):
+    """Rows of test B; LBF of two and three layers, and without fusion, are of those that are not
+    plain.
+    """
     numbers, _ = best(file)
     drawn = trials(1 + max(numbers.values(), default=0))
     found = []
     for label, row in rows().items():
+        if label.endswith("plain") != plain:
+            continue
         own = drawn[numbers.get(tuned(label), 0)]
         found.append(typed(label, row, own))
         if label == "lbf":
@@ -117,6 +122,10 @@ def chosen(file):
             found.append(typed("lbf without fusion", row, own, "fusion_depth=0"))
             found.append(typed("lbf of the mean", row, own, "pool=mean"))
     return ",".join(found)
+
+
+def plain(file):
+    return chosen(file, plain=True)
 
 
 def few(file):
@@ -143,7 +152,7 @@ def main():
     if what == "tried":
         print(tried(int(rest[0])))
     else:
-        told = {"best": chosen, "few": few, "table": table}[what](*rest)
+        told = {"best": chosen, "plain": plain, "few": few, "table": table}[what](*rest)
         print(told)
 
 

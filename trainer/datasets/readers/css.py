@@ -64,6 +64,12 @@ PAIRS = {
 RECOMMENDED = {**LIGHT, "pool": "max"}
 """The maximum, since a scene is told by which objects are in it: see docs/results.md."""
 
+GENERATED = {**RECOMMENDED, "lr": 0.002, "dropout": 0.0, "encoder_dropout": 0.0}
+"""Chosen on generated scenes that are for that alone: see docs/results.md."""
+
+TOGETHER = 4
+"""Of a reference in a batch, where its pairs are listed: chosen there too."""
+
 PLACE = r"\b((?:top|middle|bottom)-(?:left|center|right))\b"
 """The cell that a text names, if it does."""
 
@@ -127,7 +133,7 @@ def read(folder: Path, pictures: Pictures, options: Options) -> Dataset:
         queries=queries,
         breakdown=breakdown,
         protocol=replace(dataset.protocol, pairs=PAIRS[rules]),
-        recommended={**dataset.recommended, **({"together": 2} if rules == "listed" else {})},
+        recommended={**dataset.recommended} | ({"together": TOGETHER} if rules == "listed" else {}),
         pairs=Listed if rules == "listed" else css_original.Modifications,
     )
 
@@ -174,7 +180,7 @@ def _generated(folder: Path, reference: str) -> Dataset:
         queries=pd.concat([queries for queries, _ in parts], ignore_index=True),
         images=pd.concat([images for _, images in parts], ignore_index=True),
         protocol=CROWD if crowd else grid,
-        recommended=RECOMMENDED,
+        recommended=GENERATED,
         breakdown=("kind", "attribute", *(TOLD if crowd else ())),
     )
 
