@@ -11,7 +11,7 @@
 # A region is an object's true box, colour, shape and size (true_regions.py), so that composers are
 # compared and no detector, and no detector has seen the pairs that are held out.
 # Sized for two hours of a core, without the tuning: REFERENCES=200 (3,200 queries), EPOCHS=12, one
-# seed of every row on LBF's encoders, SEEDS of LBF and the three rows that were best on development,
+# seed of every row on LBF's encoders, SEEDS of LBF, of LBF without fusion and of TIRG,
 # and one of every row on plain encoders.  An interrupted comparison goes on.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)

@@ -6,7 +6,7 @@
     python benchmarks/comparison/trials.py plain RUNS.parquet
         rows on test B, on LBF's encoders and on plain ones, each with what did best there
     python benchmarks/comparison/trials.py few RUNS.parquet
-        LBF and the three other rows that did best there
+        the rows that more seeds are for
     python benchmarks/comparison/trials.py table RUNS.parquet
         what was tried, and what did best
 
@@ -31,6 +31,15 @@ ENCODERS = {
 """By what a label ends in: how `cqr` is told, and the name of the dropout that is tried."""
 OWN = {"loss": "batch-classification", "lr": "0.001", "dropout": "0.1", "together": "2"}
 """What `cqr train` took on generated scenes, when nothing was said, before this tuning."""
+LESS_AND_MORE = {
+    "": "",
+    " of 2 layers": "vep_depth=2,tep_depth=2",
+    " of 3 layers": "vep_depth=3,tep_depth=3",
+    " without fusion": "fusion_depth=0",
+    " of the mean": "pool=mean",
+}
+FEW = "lbf", "lbf without fusion", "tirg on lbf encoder"
+"""Rows for more seeds: LBF, what its fusion is worth, and the usual peer."""
 CHOICES = {
     "lr": ("0.0005", "0.001", "0.002", "0.004"),
     "loss": ("batch-classification", "soft-triplet", "soft-triplet-sampled"),
@@ -103,37 +112,29 @@ def best(file):
     return top["number"].to_dict(), runs
 
 
-def chosen(file, plain=False):
-    """Rows of test B; LBF of two and three layers, and without fusion, are of those that are not
-    plain.
-    """
+def tuned_rows(file):
+    """The typed rows of test B by label; beside LBF, itself of more layers and with less."""
     numbers, _ = best(file)
     drawn = trials(1 + max(numbers.values(), default=0))
-    found = []
+    found = {}
     for label, row in rows().items():
-        if label.endswith("plain") != plain:
-            continue
         own = drawn[numbers.get(tuned(label), 0)]
-        found.append(typed(label, row, own))
-        if label == "lbf":
-            for layers in (2, 3):
-                more = f"vep_depth={layers},tep_depth={layers}"
-                found.append(typed(f"lbf of {layers} layers", row, own, more))
-            found.append(typed("lbf without fusion", row, own, "fusion_depth=0"))
-            found.append(typed("lbf of the mean", row, own, "pool=mean"))
-    return ",".join(found)
+        more = LESS_AND_MORE if label == "lbf" else {"": ""}
+        for ending, choices in more.items():
+            found[label + ending] = typed(label + ending, row, own, choices)
+    return found
+
+
+def chosen(file):
+    return ",".join(row for label, row in tuned_rows(file).items() if not label.endswith("plain"))
 
 
 def plain(file):
-    return chosen(file, plain=True)
+    return ",".join(row for label, row in tuned_rows(file).items() if label.endswith("plain"))
 
 
 def few(file):
-    numbers, runs = best(file)
-    drawn = trials(1 + max(numbers.values(), default=0))
-    order = runs.groupby("label")["R@1"].max().sort_values(ascending=False).index
-    named = ["lbf", *[label for label in order if label != "lbf"][:3]]
-    return ",".join(typed(n, rows()[n], drawn[numbers.get(n, 0)]) for n in named)
+    return ",".join(tuned_rows(file)[label] for label in FEW)
 
 
 def table(file):
