@@ -6,7 +6,7 @@
 #
 # Regions are true ones, in the order of how much is seen of each (true_regions.py, which prints how
 # many objects 9, 18, 36 and 72 of them are; no scene has more than 40), so that no detector decides.
-# First LBF by K with `cqr train`'s own settings; then LBF, LBF without its fusion, and peers on its
+# First LBF by K with what `cqr train` took before it was tuned; then LBF, LBF without its fusion, and peers on its
 # encoders, of 36 regions, with what tune.sh found for each on the development world of the grid.
 # Sized for two cores and an hour: REFERENCES=300 (4,800 queries), EPOCHS=8, SEEDS=1.
 # An interrupted comparison goes on.
@@ -18,12 +18,13 @@ mkdir -p "$place"
 cd "$place"
 cqr scenes --layout crowd --out crowd --seed 303 --references "${REFERENCES:-300}" --no-pictures
 [ -e artifacts/crowd.h5 ] || python "$here/true_regions.py" crowd artifacts/crowd.h5
+slow=lr=0.001,together=2
+fast=lr=0.004,together=4
 set -- --examples 0 --seeds "${SEEDS:-1}" --set "epochs=${EPOCHS:-8}" "$@"
 cqr compare --features artifacts/crowd.h5 --data crowd --out artifacts/comparisons/crowd \
-  --vary k=9,18,36 --models lbf "$@"
-fast=lr=0.004,together=4
+  --vary k=9,18,36 --models "lbf=lbf:$slow,dropout=0.1" "$@"
 on=k=36,input=regions,encoder=lbf
 cqr compare --features artifacts/crowd.h5 --data crowd --out artifacts/comparisons/crowd-tuned \
   --models "lbf=lbf:k=36,$fast,dropout=0,lbf of 18=lbf:k=18,$fast,dropout=0,\
 lbf without fusion=lbf:k=36,$fast,dropout=0,fusion_depth=0,tirg:$on,$fast,encoder_dropout=0,\
-combiner:$on,maaf:$on" "$@"
+combiner:$on,$slow,encoder_dropout=0.1,maaf:$on,$slow,encoder_dropout=0.1" "$@"
