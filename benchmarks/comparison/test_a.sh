@@ -28,7 +28,7 @@ compare() {
 mapped=input=regions,local=mlp  # the mean of the regions, each mapped with its box
 # Learning rates other than 0.002 are those that did best in test_a_tune.sh.
 compare --out artifacts/comparisons/models \
-  --models "lbf,mean pooled=lbf:pool=mean" \
+  --models "lbf=lbf:dropout=0.1,mean pooled=lbf:dropout=0.1,pool=mean" \
   --models "tirg on mapped regions=tirg:$mapped,mrn on mapped regions=mrn:$mapped" \
   --models "compose-ae on mapped regions=compose-ae:$mapped,lr=0.0005" \
   --models "tirg on regions=tirg:input=regions,lr=0.005" \
