@@ -328,6 +328,19 @@ def test_files_of_other_pictures_and_rows_that_are_not_there_are_refused(drawn_s
         prepared(features, ["lbf:k=40"])
 
 
+def test_runs_of_another_plan_are_not_taken_for_this_one(drawn_scenes):
+    features = drawn_scenes()
+    first = prepared(features, seeds=1)
+    begin(first)
+    finish(first.cells()[0])
+    (first.folder / "plan.json").unlink()
+    compare.run(first, jobs=1)  # the same, which is done
+    (first.folder / "plan.json").unlink()
+    with pytest.raises(UserError, match="holds another run than is planned: move it away"):
+        compare.run(prepared(features, seeds=1, shared=[*TINY, "lr=0.002"]), jobs=1)
+    assert not (first.folder / "plan.json").exists()
+
+
 def test_another_process_is_kept_out(drawn_scenes):
     comparison = prepared(drawn_scenes())
     comparison.folder.mkdir(parents=True)

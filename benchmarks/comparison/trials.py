@@ -1,6 +1,6 @@
 """The rows of tune.sh and comparison.sh: every composer, and what is tried for each.
 
-    python benchmarks/comparison/trials.py tried N
+    python benchmarks/comparison/trials.py tried
         rows of `cqr compare --models` on development
     python benchmarks/comparison/trials.py best RUNS.parquet
     python benchmarks/comparison/trials.py plain RUNS.parquet
@@ -10,8 +10,8 @@
     python benchmarks/comparison/trials.py table RUNS.parquet
         what was tried, and what did best
 
-Every composer is tried with the same N settings: the first was `cqr train`'s own before, the others
-are drawn once, by a fixed seed, for all.  A composer stands on two encoders, TIRG's ("plain") and
+Every composer is tried with the same four settings: what `cqr train` took before, two that were
+drawn once, by a fixed seed, for all, and what it takes now.  A composer stands on two encoders, TIRG's ("plain") and
 LBF's ("on lbf encoder"), and is given regions on both; LBF has encoders of its own.  What is tried
 is tried on LBF's, and on plain ones a composer has what did best there.
 """
@@ -29,8 +29,10 @@ ENCODERS = {
     "plain": ("local=mlp", "text_dropout"),
 }
 """By what a label ends in: how `cqr` is told, and the name of the dropout that is tried."""
-OWN = {"loss": "batch-classification", "lr": "0.001", "dropout": "0.1", "together": "2"}
+BEFORE = {"loss": "batch-classification", "lr": "0.001", "dropout": "0.1", "together": "2"}
 """What `cqr train` took on generated scenes, when nothing was said, before this tuning."""
+NOW = {"loss": "batch-classification", "lr": "0.002", "dropout": "0", "together": "4"}
+"""What it takes since, which was found with LBF (defaults.sh): so every peer is given it too."""
 LESS_AND_MORE = {
     "": "",
     " of 2 layers": "vep_depth=2,tep_depth=2",
@@ -48,18 +50,15 @@ CHOICES = {
 }
 
 
-def trials(count):
-    """The settings that are tried: the usual ones, then distinct ones drawn at random.
-
-    A loss is drawn in turn, so that with four trials each was tried once beside the usual.
-    """
-    rng, found = random.Random("trials"), [OWN]
-    while len(found) < count:
-        drawn = {name: rng.choice(values) for name, values in CHOICES.items()}
-        drawn["loss"] = CHOICES["loss"][(len(found) - 1) % 3]
-        if drawn not in found:
-            found.append(drawn)
-    return found[:count]
+def trials():
+    """The settings that are tried; of the two drawn, each has one of the other losses in turn."""
+    rng, drawn = random.Random("trials"), []
+    while len(drawn) < 2:
+        settings = {name: rng.choice(values) for name, values in CHOICES.items()}
+        settings["loss"] = CHOICES["loss"][len(drawn) % 3]
+        if settings not in drawn:
+            drawn.append(settings)
+    return [BEFORE, *drawn, NOW]
 
 
 def rows():
@@ -82,11 +81,11 @@ def typed(label, row, settings, more=""):
     return f"{label}={model}:{','.join(filter(None, [*said, more]))}"
 
 
-def tried(count):
+def tried():
     """The usual settings of all rows first, so that a tuning that is cut short is fair."""
     return ",".join(
         typed(f"{label} / {number}", row, settings)
-        for number, settings in enumerate(trials(count))
+        for number, settings in enumerate(trials())
         for label, row in rows().items()
         if label == tuned(label)
     )
@@ -115,10 +114,10 @@ def best(file):
 def tuned_rows(file):
     """The typed rows of test B by label; beside LBF, itself of more layers and with less."""
     numbers, _ = best(file)
-    drawn = trials(1 + max(numbers.values(), default=0))
+    settings = trials()
     found = {}
     for label, row in rows().items():
-        own = drawn[numbers.get(tuned(label), 0)]
+        own = settings[numbers.get(tuned(label), 0)]
         more = LESS_AND_MORE if label == "lbf" else {"": ""}
         for ending, choices in more.items():
             found[label + ending] = typed(label + ending, row, own, choices)
@@ -139,22 +138,19 @@ def few(file):
 
 def table(file):
     numbers, runs = best(file)
-    drawn = trials(1 + int(runs["number"].max()))
+    settings = trials()
     lines = []
     for label in dict.fromkeys(map(tuned, rows())):
         own = runs[runs["label"] == label].set_index("number")["R@1"].round(2).to_dict()
-        settings = json.dumps(drawn[numbers[label]]) if label in numbers else "not tried"
-        lines.append(f"{label}: {settings}, of {own}")
+        taken = json.dumps(settings[numbers[label]]) if label in numbers else "not tried"
+        lines.append(f"{label}: {taken}, of {own}")
     return "\n".join(lines)
 
 
 def main():
     what, *rest = sys.argv[1:]
-    if what == "tried":
-        print(tried(int(rest[0])))
-    else:
-        told = {"best": chosen, "plain": plain, "few": few, "table": table}[what](*rest)
-        print(told)
+    told = {"tried": tried, "best": chosen, "plain": plain, "few": few, "table": table}
+    print(told[what](*rest))
 
 
 if __name__ == "__main__":

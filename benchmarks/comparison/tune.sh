@@ -4,7 +4,7 @@
 #   sh benchmarks/comparison/tune.sh [FOLDER] [--jobs 1 ...]
 #       what follows FOLDER goes to `cqr compare`
 #
-# Every composer on LBF's encoders is trained with the same TRIALS settings of learning rate, loss,
+# Every composer on LBF's encoders is trained with the same four settings of learning rate, loss,
 # dropout and --together (trials.py), and scored on development's own test split, whose pairs of
 # colour and shape are held out in no other world.  What is tuned on is never reported.
 # An interrupted tuning goes on; comparison.sh takes the trials that every row has finished.
@@ -21,4 +21,4 @@ cqr scenes --out development --seed 101 --held-out 1 --references "${REFERENCES:
   python "$here/true_regions.py" development artifacts/development.h5
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/tuning --seeds 1 --examples 0 \
-  --set "epochs=${EPOCHS:-12}" --models "$(python "$here/trials.py" tried "${TRIALS:-4}")" "$@"
+  --set "epochs=${EPOCHS:-12}" --models "$(python "$here/trials.py" tried)" "$@"

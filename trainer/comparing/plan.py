@@ -27,6 +27,7 @@ from cqr.trainer.training.settings import Settings
 from cqr.typed import parsed
 
 FORMAT, VERSION = "cqr-comparison", 1
+PLAN = "plan.json"
 COMPARISONS = Path("artifacts/comparisons")
 
 
@@ -239,7 +240,7 @@ def _unknown_to(folder: Path) -> set[str]:
     It goes on without what is recommended of them since.
     """
     try:
-        rows = parsed((folder / "plan.json").read_bytes())["rows"].values()
+        rows = parsed((folder / PLAN).read_bytes())["rows"].values()
         return set(_DEFAULTS) - {name for settings in rows for name in settings}
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         return set()  # there is none, or `begin` says what is wrong with it
@@ -263,7 +264,7 @@ def begin(comparison: Comparison) -> None:
     Raises:
         UserError: it differs from what was begun, or cannot be read or written.
     """
-    file, plan = comparison.folder / "plan.json", comparison.plan()
+    file, plan = comparison.folder / PLAN, comparison.plan()
     if file.exists():
         try:
             old = parsed(file.read_bytes())

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cqr.atomic import alone, replacing
 from cqr.errors import UserError
-from cqr.trainer.comparing.plan import Cell, Comparison, begin
+from cqr.trainer.comparing.plan import PLAN, Cell, Comparison, begin
 from cqr.trainer.training.runs import Run
 from cqr.trainer.training.start import describe
 
@@ -36,11 +36,16 @@ def run(
         jobs: processes at a time, each with one thread.
 
     Raises:
-        UserError: the folder holds another comparison, or another process is at it.
+        UserError: the folder holds another comparison, or the runs of one, or another process
+            is at it.
     """
     with alone(comparison.folder, f"at work in {comparison.folder}", "choose another --out"):
-        begin(comparison)
         waiting = [cell for cell in comparison.cells() if not cell.done]
+        if not (comparison.folder / PLAN).exists():  # what is done was planned elsewhere
+            for cell in comparison.cells():
+                if cell.done:
+                    _planned(comparison, cell)
+        begin(comparison)
         running: dict[Path, tuple[Cell, subprocess.Popen[bytes]]] = {}
         try:
             while waiting or running:
@@ -65,14 +70,20 @@ def run(
                 process.wait()
 
 
-def _launch(comparison: Comparison, cell: Cell, device: str) -> "subprocess.Popen[bytes]":
+def _planned(comparison: Comparison, cell: Cell) -> Run:
+    """What is to be trained in a cell, held against what is there."""
     settings = replace(cell.row.settings, seed=cell.seed)
     planned = describe(cell.path, cell.row.material, settings, comparison.data)
     if (cell.path / "run.json").exists():
         old = Run.load(cell.path)
         if replace(planned, created=old.created) != old:
             raise UserError(f"{cell.path} holds another run than is planned: move it away")
-    else:
+    return planned
+
+
+def _launch(comparison: Comparison, cell: Cell, device: str) -> "subprocess.Popen[bytes]":
+    planned = _planned(comparison, cell)
+    if not (cell.path / "run.json").exists():
         planned.save()
     for left in [cell.path / "error.txt", *cell.path.rglob(".*.partial")]:  # by one that ended
         left.unlink(missing_ok=True)
