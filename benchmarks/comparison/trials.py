@@ -11,9 +11,9 @@
         what was tried, and what did best
 
 Every composer is tried with the same four settings: what `cqr train` took before, two that were
-drawn once, by a fixed seed, for all, and what it takes now.  A composer stands on two encoders, TIRG's ("plain") and
-LBF's ("on lbf encoder"), and is given regions on both; LBF has encoders of its own.  What is tried
-is tried on LBF's, and on plain ones a composer has what did best there.
+drawn once, by a fixed seed, for all, and what it takes now.  A composer stands on two encoders,
+TIRG's ("plain") and LBF's ("on lbf encoder"), and is given regions on both; LBF has encoders of its
+own.  What is tried is tried on LBF's, and on plain ones a composer has what did best there.
 """
 
 import json

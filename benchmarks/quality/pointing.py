@@ -21,11 +21,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
-from cqr.trainer.datasets.queries import MEANT, PHRASE
-from cqr.trainer.evaluation.pointing import OVERLAP, overlaps, referring
+from cqr.trainer.evaluation.pointing import OVERLAP, known, overlaps, referring_words
 from cqr.trainer.training.material import collect
 from cqr.trainer.training.runs import Run
 
@@ -119,15 +117,6 @@ class Ways:
         return weights.mean(1).transpose(1, 2)
 
 
-def asked_of(dataset, reader, split, number):
-    """Queries whose object is known, the rows of their references, and its boxes."""
-    queries = dataset.split(split)
-    meant = queries[list(MEANT)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
-    rows = reader.rows(queries["reference"].tolist())
-    known = np.flatnonzero((rows >= 0) & np.isfinite(meant).all(1))[:number]
-    return queries.iloc[known], rows[known], meant[known]
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("features", type=Path)
@@ -141,7 +130,8 @@ def main():
     texts = sorted(set(material.dataset.split("train")["text"]))
     others = np.random.default_rng(0).choice(texts, OTHERS, replace=False).tolist()
     ways = Ways(model, words, others)
-    queries, rows, meant = asked_of(material.dataset, reader, o.split, o.queries)
+    asked = known(material.dataset.split(o.split), reader)
+    queries, rows, meant = (each[: o.queries] for each in asked)
     phrase, word, chance = defaultdict(list), defaultdict(list), []
     for first in range(0, len(queries), BATCH):
         part = slice(first, first + BATCH)
@@ -149,10 +139,7 @@ def main():
         right = overlaps(regions, meant[part], np.asarray(reader.file.sizes)[rows[part]]) >= OVERLAP
         chance += (right.sum(1) / regions.mask.sum(1)).tolist()
         read, found = ways.of(regions, some["text"].tolist())
-        refers = torch.zeros(read.mask.shape, dtype=torch.bool)
-        for row, text, said in zip(refers, some["text"], some[PHRASE], strict=True):
-            row[: len(row)][referring(words, text, str(said))] = True
-        refers &= read.mask
+        refers = referring_words(words, read, some)
         for name, way in found.items():
             way = way.masked_fill(~regions.mask[:, None], -torch.inf)
             together = way.masked_fill(~refers[..., None], 0).sum(1)

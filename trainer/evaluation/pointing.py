@@ -23,7 +23,7 @@ from cqr.trainer.datasets.queries import MEANT, PHRASE
 from cqr.trainer.features import RegionBatch, RegionReader
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.ranking.encode import BATCH
-from cqr.trainer.text.vocabulary import TextReader
+from cqr.trainer.text.vocabulary import TextReader, WordBatch
 
 OVERLAP = 0.5
 
@@ -49,12 +49,9 @@ def measure(
     ways = [way for way, has in (("attention", model.attends), ("change", model.changes)) if has]
     if not {PHRASE, *MEANT} <= set(queries) or not ways or reader.kind == "whole":
         return None
-    meant = queries[list(MEANT)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
-    rows = reader.rows(queries["reference"].tolist())
-    known = (rows >= 0) & np.isfinite(meant).all(1)
-    if not known.any():
+    asked, rows, meant = known(queries, reader)
+    if not len(asked):
         return None
-    asked, rows, meant = queries[known], rows[known], meant[known]
     chance: list[float] = []
     hits: dict[str, list[bool]] = {way: [] for way in ways}
     for part in _batches(len(asked)):
@@ -69,6 +66,18 @@ def measure(
         return None
     percent = {way: 100 * float(np.mean(each)) for way, each in hits.items()}
     return {"queries": len(asked), "chance": 100 * float(np.mean(chance)), **percent}
+
+
+def known(
+    queries: pd.DataFrame, reader: RegionReader
+) -> tuple[pd.DataFrame, NDArray[np.int64], NDArray[np.float32]]:
+    """The queries whose object is known and whose reference has regions, the rows of these, and
+    its box, M x 4 pixels.
+    """
+    meant = queries[list(MEANT)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+    rows = reader.rows(queries["reference"].tolist())
+    there = (rows >= 0) & np.isfinite(meant).all(1)
+    return queries[there], rows[there], meant[there]
 
 
 @torch.inference_mode()
@@ -86,12 +95,17 @@ def weights(
     if way == "change":
         found = model.changed(there, read)
     else:
-        refers = torch.zeros(read.mask.shape, dtype=torch.bool)
-        for row, text, phrase in zip(refers, texts, queries[PHRASE], strict=True):
-            row[: len(row)][referring(words, text, str(phrase))] = True
-        refers = refers.to(device) & read.mask
+        refers = referring_words(words, read, queries).to(device)
         found = (model.attention(there, read) * refers[..., None]).sum(1)
     return found.float().cpu().masked_fill(~regions.mask, -1)
+
+
+def referring_words(words: TextReader, read: WordBatch, queries: pd.DataFrame) -> Tensor:
+    """B x N bool: which of the words of texts, as they were read, refer to the object meant."""
+    refers = torch.zeros(read.mask.shape, dtype=torch.bool)
+    for row, text, phrase in zip(refers, queries["text"], queries[PHRASE], strict=True):
+        row[referring(words, text, str(phrase))] = True
+    return refers & read.mask.cpu()
 
 
 def referring(words: TextReader, text: str, phrase: str) -> slice:
@@ -108,7 +122,7 @@ def referring(words: TextReader, text: str, phrase: str) -> slice:
     return slice(0, len(read))
 
 
-def overlaps(regions: RegionBatch, meant: NDArray[np.float32], sizes: NDArray[np.int_]) -> Tensor:
+def overlaps(regions: RegionBatch, meant: NDArray[np.float32], sizes: NDArray[np.integer]) -> Tensor:
     """B x K: intersection over union of each region and its query's object; 0 where none is."""
     aim = torch.from_numpy(meant / np.tile(sizes, 2).astype(np.float32))[:, None]
     low = torch.maximum(regions.boxes[..., :2], aim[..., :2])
