@@ -1,6 +1,6 @@
 """Other ways of pointing at the object that is meant than those that `cqr evaluate` measures.
 
-    python benchmarks/quality/pointing.py FEATURES.h5 RUN [--split train] [--queries 600]
+    python benchmarks/quality/pointing.py RUN [--split train] [--queries 600]
 
 For a run of LBF on generated scenes.  Two questions are asked of each way:
 
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from cqr.trainer.evaluation.pointing import OVERLAP, known, overlaps, referring_words
-from cqr.trainer.training.material import collect
+from cqr.trainer.training.material import Wanted, collect_for
 from cqr.trainer.training.runs import Run
 
 BATCH = 128
@@ -119,12 +119,12 @@ class Ways:
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("features", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--split", default="train")
     parser.add_argument("--queries", type=int, default=600)
     o = parser.parse_args()
-    run, material = Run.load(o.run), collect(o.features)
+    run = Run.load(o.run)
+    material = collect_for(run, None, Wanted(), split=None, max_missing=0)
     reader, model = material.seen_by(run.settings).reader, run.trained_model().eval()
     words = run.words(torch.device("cpu"))
     texts = sorted(set(material.dataset.split("train")["text"]))
