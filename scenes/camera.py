@@ -53,15 +53,13 @@ def model(placed: Solid) -> Floats:
 
 def outlines(view: View[Solid]) -> list[Outline]:
     """Box and silhouette of each object.  All shapes are convex: a silhouette is a convex hull."""
-    width, height = view.size
-    found = []
-    for pixels in silhouettes(view):
-        (x1, y1), (x2, y2) = pixels.min(axis=0), pixels.max(axis=0)
-        box = max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)
-        found.append(
-            Outline((float(box[0]), float(box[1]), float(box[2]), float(box[3])), hull_area(pixels))
-        )
-    return found
+    return [Outline(box(pixels, view.size), hull_area(pixels)) for pixels in silhouettes(view)]
+
+
+def box(pixels: Floats, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """(x1, y1, x2, y2) around N x 2 points, within the picture."""
+    (x1, y1), (x2, y2) = pixels.min(axis=0).tolist(), pixels.max(axis=0).tolist()
+    return max(x1, 0.0), max(y1, 0.0), min(x2, float(size[0])), min(y2, float(size[1]))
 
 
 def silhouettes(view: View[Solid]) -> list[Floats]:

@@ -175,24 +175,37 @@ def sights(view: View[Standing]) -> list[Sight]:
     numbers = Image.new("L", view.size)
     pen = ImageDraw.Draw(numbers)
     shapes = camera.silhouettes(view)
+    boxes = [camera.box(shape, view.size) for shape in shapes]
+    around = [_around(box, view.size) for box in boxes]
     areas = [0] * len(shapes)
     for i in sorted(range(len(shapes)), key=lambda i: -_power(view, i)):
         corners = [(x - 0.5, y - 0.5) for x, y in camera.hull(shapes[i])]
         pen.polygon(corners, fill=i + 1)
-        areas[i] = numbers.histogram()[i + 1]
+        areas[i] = numbers.crop(around[i]).histogram()[i + 1]
     left = np.asarray(numbers)
     found = []
-    for i, outline in enumerate(camera.outlines(view)):
-        mask = left == i + 1
+    for i, (box, (first, top, last, bottom)) in enumerate(zip(boxes, around, strict=True)):
+        mask = left[top:bottom, first:last] == i + 1
         rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
         if not len(rows):
-            found.append(Sight(view.objects[i].thing, outline.box, 0.0, None))
+            found.append(Sight(view.objects[i].thing, box, 0.0, None))
             continue
-        edges = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        edges = first + columns[0], top + rows[0], first + columns[-1] + 1, top + rows[-1] + 1
         x1, y1, x2, y2 = (float(edge) for edge in edges)
         share = float(mask.sum()) / areas[i]
-        found.append(Sight(view.objects[i].thing, outline.box, share, (x1, y1, x2, y2)))
+        found.append(Sight(view.objects[i].thing, box, share, (x1, y1, x2, y2)))
     return found
+
+
+def _around(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The whole pixels in which a polygon may be painted, those on its edge too."""
+    x1, y1, x2, y2 = box
+    return (
+        max(math.floor(x1) - 2, 0),
+        max(math.floor(y1) - 2, 0),
+        min(math.ceil(x2) + 2, size[0]),
+        min(math.ceil(y2) + 2, size[1]),
+    )
 
 
 def _power(view: View[Standing], i: int) -> float:
