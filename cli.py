@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from cqr.commands import pipeline, scenes, search, trainer
 from cqr.errors import UserError, refused, scarcity
@@ -18,7 +19,28 @@ from cqr.errors import UserError, refused, scarcity
 # Set before anything imports torch, which the commands do when they run.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+
+class _FlagsTakeNothing:
+    """Help that shows no kind of value, such as <bool>, behind a flag."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return params
+
+
+class _Command(_FlagsTakeNothing, TyperCommand):
+    pass
+
+
+class _Group(_FlagsTakeNothing, TyperGroup):
+    pass
+
+
 app = typer.Typer(
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -56,7 +78,7 @@ def _in_sentences(function: Callable[..., None]) -> Callable[..., None]:
 def _register(function: Callable[..., None], group: str) -> None:
     """Make a command of a function."""
     name = function.__name__.rstrip("_")  # `import_`: a word of Python
-    app.command(name, rich_help_panel=group)(_in_sentences(function))
+    app.command(name, cls=_Command, rich_help_panel=group)(_in_sentences(function))
 
 
 def _print_version(wanted: bool) -> None:

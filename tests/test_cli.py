@@ -58,6 +58,7 @@ def test_the_help_of_a_command_says_what_it_reads_and_writes_with_an_example(nam
     assert done.returncode == 0
     for word in ("Reads", "Writes", f"Example: cqr {name} "):
         assert word in re.sub(r"\s+", " ", done.stdout + " ").replace("writes", "Writes")
+    assert "<bool>" not in done.stdout  # a flag takes no value
 
 
 def test_the_defaults_in_the_help_are_those_of_the_settings():
