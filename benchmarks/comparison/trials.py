@@ -40,8 +40,8 @@ LESS_AND_MORE = {
     " without fusion": "fusion_depth=0",
     " of the mean": "pool=mean",
 }
-FEW = "lbf", "lbf without fusion", "tirg on lbf encoder"
-"""Rows for more seeds: LBF, what its fusion is worth, and the usual peer."""
+FEW = "lbf", "lbf without fusion", "tirg on lbf encoder", "combiner on lbf encoder"
+"""Rows for more seeds: LBF, what its fusion is worth, the usual peer, the best on development."""
 CHOICES = {
     "lr": ("0.0005", "0.001", "0.002", "0.004"),
     "loss": ("batch-classification", "soft-triplet", "soft-triplet-sampled"),
