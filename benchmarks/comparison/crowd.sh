@@ -8,7 +8,9 @@
 # many objects 9, 18, 36 and 72 of them are; no scene has more than 40), so that no detector decides.
 # First LBF by K with what `cqr train` took before it was tuned; then LBF, LBF without its fusion, and peers on its
 # encoders, of 36 regions, with what tune.sh found for each on the development world of the grid.
-# Sized for two cores and an hour: REFERENCES=300 (4,800 queries), EPOCHS=8, SEEDS=1.
+# Last LBF with what `cqr train` takes, of 1,000 references (16,000 queries): half an hour to make
+# and to train on.
+# The rest is sized for two cores and an hour: REFERENCES=300 (4,800 queries), EPOCHS=8, SEEDS=1.
 # An interrupted comparison goes on.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -28,3 +30,8 @@ cqr compare --features artifacts/crowd.h5 --data crowd --out artifacts/compariso
   --models "lbf=lbf:k=36,$fast,dropout=0,lbf of 18=lbf:k=18,$fast,dropout=0,\
 lbf without fusion=lbf:k=36,$fast,dropout=0,fusion_depth=0,tirg:$on,$fast,encoder_dropout=0,\
 combiner:$on,$slow,encoder_dropout=0.1,maaf:$on,$slow,encoder_dropout=0.1" "$@"
+cqr scenes --layout crowd --out crowd-large --seed 303 --references 1000 --no-pictures
+[ -e artifacts/crowd-large.h5 ] ||
+  python "$here/true_regions.py" crowd-large artifacts/crowd-large.h5
+cqr compare --features artifacts/crowd-large.h5 --data crowd-large \
+  --out artifacts/comparisons/crowd-large --set k=36 --models lbf "$@"
