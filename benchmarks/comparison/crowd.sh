@@ -22,14 +22,15 @@ cqr scenes --layout crowd --out crowd --seed 303 --references "${REFERENCES:-300
 [ -e artifacts/crowd.h5 ] || python "$here/true_regions.py" crowd artifacts/crowd.h5
 slow=lr=0.001,together=2
 fast=lr=0.004,together=4
+now=lr=0.002,together=4
 set -- --examples 0 --seeds "${SEEDS:-1}" --set "epochs=${EPOCHS:-8}" "$@"
 cqr compare --features artifacts/crowd.h5 --data crowd --out artifacts/comparisons/crowd \
   --vary k=9,18,36 --models "lbf=lbf:$slow,dropout=0.1" "$@"
 on=k=36,input=regions,encoder=lbf
 cqr compare --features artifacts/crowd.h5 --data crowd --out artifacts/comparisons/crowd-tuned \
   --models "lbf=lbf:k=36,$fast,dropout=0,lbf of 18=lbf:k=18,$fast,dropout=0,\
-lbf without fusion=lbf:k=36,$fast,dropout=0,fusion_depth=0,tirg:$on,$fast,encoder_dropout=0,\
-combiner:$on,$slow,encoder_dropout=0.1,maaf:$on,$slow,encoder_dropout=0.1" "$@"
+lbf without fusion=lbf:k=36,$fast,dropout=0,fusion_depth=0,tirg:$on,$now,encoder_dropout=0,\
+combiner:$on,$now,encoder_dropout=0,maaf:$on,$now,encoder_dropout=0" "$@"
 cqr scenes --layout crowd --out crowd-large --seed 303 --references 1000 --no-pictures
 [ -e artifacts/crowd-large.h5 ] ||
   python "$here/true_regions.py" crowd-large artifacts/crowd-large.h5
