@@ -145,6 +145,7 @@ def test_what_is_written_agrees_with_the_runs(compared_rows):
         for label, name in (("lbf", "lbf"), ("whole", "whole"))
     }
     first, second, *_ = content["rows"]
+    assert first["features"] == "artifacts/css.h5"
     for row in (first, second):
         for k, found in row["recall"].items():
             values = [one[k] for one in recall[row["row"]]]

@@ -9,6 +9,7 @@ import os
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,13 +98,19 @@ def gather(comparison: Comparison) -> Results:
     return Results(comparison, cells, hits, weights)
 
 
+def _from_here(path: Path) -> str:
+    """A path below this folder, as it is typed here: a table that is passed on names no home."""
+    here = Path.cwd().resolve()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def _cell(cell: Cell) -> dict[str, Any]:
     row, settings = cell.row, cell.row.settings
     about: dict[str, Any] = {
         "row": row.label,
         "model": settings.model,
         "seed": cell.seed,
-        "features": str(row.features),
+        "features": _from_here(row.features),
         "input": settings.input,
         "k": row.k,
         "settings": json.dumps(vars(settings) | {"seed": cell.seed}),
@@ -196,7 +203,7 @@ def _row(results: Results, row: Row) -> dict[str, Any]:
         "row": row.label,
         "model": row.settings.model,
         "options": row.settings.options,
-        "features": str(row.features),
+        "features": _from_here(row.features),
         "input": row.settings.input,
         "k": row.k,
         "seeds": cells.index.tolist(),

@@ -122,7 +122,9 @@ def referring(words: TextReader, text: str, phrase: str) -> slice:
     return slice(0, len(read))
 
 
-def overlaps(regions: RegionBatch, meant: NDArray[np.float32], sizes: NDArray[np.integer]) -> Tensor:
+def overlaps(
+    regions: RegionBatch, meant: NDArray[np.float32], sizes: NDArray[np.integer]
+) -> Tensor:
     """B x K: intersection over union of each region and its query's object; 0 where none is."""
     aim = torch.from_numpy(meant / np.tile(sizes, 2).astype(np.float32))[:, None]
     low = torch.maximum(regions.boxes[..., :2], aim[..., :2])
