@@ -29,6 +29,7 @@ cqr compare --features artifacts/crowd.h5 --data crowd --out artifacts/compariso
 on=k=36,input=regions,encoder=lbf
 cqr compare --features artifacts/crowd.h5 --data crowd --out artifacts/comparisons/crowd-tuned \
   --models "lbf=lbf:k=36,$fast,dropout=0,lbf of 18=lbf:k=18,$fast,dropout=0,\
+lbf with dropout 0.1=lbf:k=36,$now,dropout=0.1,\
 lbf without fusion=lbf:k=36,$fast,dropout=0,fusion_depth=0,tirg:$on,$now,encoder_dropout=0,\
 combiner:$on,$now,encoder_dropout=0,maaf:$on,$now,encoder_dropout=0" "$@"
 cqr scenes --layout crowd --out crowd-large --seed 303 --references 1000 --no-pictures
