@@ -22,11 +22,11 @@ cqr extract --images fashion --k 36
 cqr extract --images fashion --k 36 --detector bundled --config visual --out artifacts/visual.h5
 cqr extract --images fashion --k 36 --detector grid --config bundled --out artifacts/grid.h5
 cqr compare --features artifacts/fashion.h5 --out artifacts/comparisons/ablations \
-  --models "lbf=lbf:dropout=0.1,visual=lbf:dropout=0.1,features=artifacts/visual.h5" \
-  --models "grid=lbf:dropout=0.1,features=artifacts/grid.h5,grid of 18=lbf:dropout=0.1,features=artifacts/grid.h5,k=18" \
-  --models "mean of a grid=lbf:dropout=0.1,features=artifacts/grid.h5,pool=mean" \
-  --models "pooling alone=lbf:dropout=0.1,vep_depth=0,tep_depth=0,fusion_depth=0" --against lbf \
-  --set epochs=40 --set batch=512 --set together=4 --set lr=0.002 \
+  --models "lbf,visual=lbf:features=artifacts/visual.h5" \
+  --models "grid=lbf:features=artifacts/grid.h5,grid of 18=lbf:features=artifacts/grid.h5,k=18" \
+  --models "mean of a grid=lbf:features=artifacts/grid.h5,pool=mean" \
+  --models "pooling alone=lbf:vep_depth=0,tep_depth=0,fusion_depth=0" --against lbf \
+  --set epochs=40 --set batch=512 --set together=4 --set lr=0.002 --set lbf.dropout=0.1 \
   --vary k=1,2,4,6,36 \
   --vary position=none \
   --vary vep_depth=0,2,3 \

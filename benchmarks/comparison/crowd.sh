@@ -6,8 +6,9 @@
 #
 # Regions are true ones, in the order of how much is seen of each (true_regions.py, which prints how
 # many objects 9, 18, 36 and 72 of them are; no scene has more than 40), so that no detector decides.
-# First LBF by K with what `cqr train` took before it was tuned; then LBF, LBF without its fusion, and peers on its
-# encoders, of 36 regions, with what tune.sh found for each on the development world of the grid.
+# First LBF by K with what `cqr train` took before it was tuned; then LBF, LBF without its fusion, and
+# peers on its encoders, of 36 regions, with what tune.sh found for each on the grid's development
+# world.
 # Last LBF with what `cqr train` takes, of 1,000 references (16,000 queries): half an hour to make
 # and to train on.
 # The rest is sized for two cores and an hour: REFERENCES=300 (4,800 queries), EPOCHS=8, SEEDS=1.

@@ -23,12 +23,12 @@ cqr extract --images fashion --list pictures.txt --k 9 --detector grid --config 
   --out artifacts/map.h5
 compare() {
   cqr compare --features artifacts/fashion.h5 \
-    --set epochs=40 --set batch=512 --set together=4 --set lr=0.002 "$@"
+    --set epochs=40 --set batch=512 --set together=4 --set lr=0.002 --set lbf.dropout=0.1 "$@"
 }
 mapped=input=regions,local=mlp  # the mean of the regions, each mapped with its box
 # Learning rates other than 0.002 are those that did best in test_a_tune.sh.
 compare --out artifacts/comparisons/models \
-  --models "lbf=lbf:dropout=0.1,mean pooled=lbf:dropout=0.1,pool=mean" \
+  --models "lbf,mean pooled=lbf:pool=mean" \
   --models "tirg on mapped regions=tirg:$mapped,mrn on mapped regions=mrn:$mapped" \
   --models "compose-ae on mapped regions=compose-ae:$mapped,lr=0.0005" \
   --models "tirg on regions=tirg:input=regions,lr=0.005" \
