@@ -1,8 +1,10 @@
 """Damaged files, and two processes at one thing: a sentence each, never a traceback."""
 
 import dataclasses
+import io
 import json
 import random
+from pathlib import Path
 
 import h5py
 import pytest
@@ -236,13 +238,18 @@ def test_two_exports_are_not_at_one_place(tmp_path, monkeypatch):
         exports.export(None, table, "parquet", None)
 
 
-def test_a_graph_that_the_disk_does_not_hold(tmp_path):
-    class Graph:
-        def save(self, path):
-            raise RuntimeError("Failed to write into the file")
+def test_a_graph_that_the_disk_does_not_hold(tmp_path, monkeypatch):
+    faiss = pytest.importorskip("faiss", reason="pip install 'cqr[index]'")
 
-    with pytest.raises(UserError, match=r"cannot write .*Failed to write.*is the disk full"):
-        hnsw._save(Graph(), tmp_path / "hnsw-1.usearch")
+    def full(file, data):
+        raise OSError(28, "No space left on device")
+
+    class Full(io.FileIO):
+        write = full
+
+    monkeypatch.setattr(Path, "open", lambda path, mode: Full(path, mode))
+    with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
+        hnsw._save(faiss, faiss.IndexHNSWFlat(8, 4), tmp_path / "hnsw-1.faiss")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,7 +11,7 @@ spec = importlib.util.spec_from_file_location("fuzz", SCRIPT)
 fuzz = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(fuzz)
 
-NEEDS = {"graph": "usearch"}
+NEEDS = {"graph": "faiss"}
 
 
 @pytest.mark.parametrize("name", fuzz.FORMATS)

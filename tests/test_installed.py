@@ -153,7 +153,7 @@ def test_the_three_lines_need_no_extra(trained, environment):
     # It was the wheel that did it, and nothing of an extra is there.
     code = (
         "import importlib.util as u, cqr.errors; print(cqr.errors.__file__);"
-        "print([n for n in 'fastapi moderngl pymilvus ray starlette transformers usearch uvicorn "
+        "print([n for n in 'faiss fastapi moderngl pymilvus ray starlette transformers uvicorn "
         "pytest open_clip'.split() if u.find_spec(n)])"
     )
     python = subprocess.run(

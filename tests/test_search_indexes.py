@@ -99,7 +99,7 @@ def test_equal_vectors_rank_in_gallery_order_however_many(write):
 
 @pytest.fixture
 def hnsw():
-    pytest.importorskip("usearch", reason="pip install 'cqr[index]'")
+    pytest.importorskip("faiss", reason="pip install 'cqr[index]'")
     from cqr.search.indexes import hnsw
 
     return hnsw
@@ -152,17 +152,17 @@ def test_more_pictures_are_added_to_the_graph_that_is_there(write, hnsw, monkeyp
     first = write(vectors[:4000])
     build(first)
     added = []
-    index = hnsw.import_usearch().Index
+    index = hnsw.import_faiss().IndexHNSWSQ
     plain = index.add
 
-    def add(self, keys, *rest, **more):
-        added.extend(keys)
-        return plain(self, keys, *rest, **more)
+    def add(self, vectors):
+        added.append((self.ntotal, len(vectors)))
+        return plain(self, vectors)
 
     monkeypatch.setattr(index, "add", add)
     grown = write(vectors, extends=first.id)
     build(grown)
-    assert added == list(range(4000, 5000))
+    assert added == [(4000, 1000)]
     assert not hnsw.file_of(first).exists()
     rows, _ = open_index(None, grown).search(queries[:100], 10, [NONE] * 100)
     right, _ = exact.Exact(grown).search(queries[:100], 10, [NONE] * 100)
@@ -192,8 +192,8 @@ def test_an_interrupted_build_goes_on(write, hnsw, monkeypatch):
     build_index("hnsw", g, lambda done, total: seen.append(done))
     assert seen == [0, 500, 1000, 1500, 1500, 2000, 2500, 3000]
     assert {file.name for file in g.folder.glob("hnsw-*")} == {
-        f"hnsw-{g.id}.usearch",
-        f"hnsw-{g.id}.usearch.sha256",
+        f"hnsw-{g.id}.faiss",
+        f"hnsw-{g.id}.faiss.sha256",
     }
     assert open_index(None, g).name == "hnsw"
 
@@ -208,7 +208,7 @@ def flipped(file, at):
     "spoil",
     [
         lambda file: file.write_bytes(file.read_bytes()[:1000]),
-        lambda file: flipped(file, 3000),  # usearch opens it; a search may end the process
+        lambda file: flipped(file, 3000),  # faiss opens it; a search may end the process
         lambda file: flipped(file, -1),
         lambda file: file.with_name(f"{file.name}.sha256").unlink(),
         lambda file: file.with_name(f"{file.name}.sha256").write_bytes(b"\xff"),
@@ -231,18 +231,45 @@ def test_a_damaged_graph_is_said_and_not_opened(write, hnsw, spoil, caplog):
     assert open_index(None, g).name == "hnsw"
 
 
-def test_a_graph_of_rows_that_are_not_there_is_asked_no_more(write, hnsw, caplog):
+@pytest.mark.parametrize("what", ["rows", "dimensions", "links", "kind"])
+def test_a_graph_that_is_not_of_the_gallery_is_not_asked_and_made_anew(write, hnsw, what):
+    (vectors,) = clustered(500, 16, 5, seed=7)
+    g = write(vectors)
+    faiss = hnsw.import_faiss()
+    if what == "kind":
+        graph = faiss.IndexFlatIP(16)
+    else:
+        graph = faiss.IndexHNSWSQ(
+            8 if what == "dimensions" else 16, faiss.ScalarQuantizer.QT_8bit, 16
+        )
+        graph.train(vectors[:, : graph.d].astype(np.float32))
+    graph.add(vectors[: 400 if what == "rows" else 500, : graph.d].astype(np.float32))
+    if what == "links":
+        links = faiss.vector_to_array(graph.hnsw.neighbors)
+        links[3] = 500
+        faiss.copy_array_to_vector(links, graph.hnsw.neighbors)
+    hnsw._save(faiss, graph, hnsw.file_of(g))
+    said = r"(is not of|cannot be opened \(HNSW neigh).*: build it again with `cqr index"
+    with pytest.raises(UserError, match=said):
+        open_index("hnsw", g)
+    assert open_index(None, g).name == "exact"
+    build(g)
+    assert open_index(None, g).name == "hnsw"
+
+
+def test_a_graph_of_version_0_1_is_told_and_made_anew(write, hnsw, caplog):
     vectors, queries = clustered(500, 16, 5, seed=7, number=2)
     g = write(vectors)
-    graph = hnsw._begun(hnsw.import_usearch(), g)
-    graph.add(np.arange(500) + 100, g.vectors.astype(np.float32))  # as a damaged file may say
-    hnsw._save(graph, hnsw.file_of(g))
-    index = open_index("hnsw", g)
-    right = exact.Exact(g).search(queries[:20], 5, [NONE] * 20)
-    for _ in range(2):
-        found = index.search(queries[:20], 5, [NONE] * 20)
-        np.testing.assert_array_equal(found[0], right[0])
-    assert caplog.text.count("names rows that are not there") == 1
+    old = g.folder / f"hnsw-{g.id}.usearch"
+    old.write_bytes(b"usearch")
+    meanwhile = open_index(None, g)
+    assert meanwhile.name == "exact"
+    assert "is of an earlier cqr: `cqr index` builds it anew" in caplog.text
+    assert build_index(None, g, lambda done, total: None) == "hnsw"  # as there was one
+    assert not old.exists()
+    right, _ = meanwhile.search(queries[:20], 5, [NONE] * 20)
+    found, _ = open_index(None, g).search(queries[:20], 5, [NONE] * 20)
+    np.testing.assert_array_equal(found, right)
 
 
 @pytest.fixture
@@ -318,7 +345,7 @@ def test_an_index_that_does_not_exist_is_said(write, name):
 def test_without_the_extra_it_says_how_to_have_it(write, monkeypatch):
     import sys
 
-    for module in ("usearch", "usearch.index", "pymilvus"):
+    for module in ("faiss", "pymilvus"):
         monkeypatch.setitem(sys.modules, module, None)
     g = write(np.eye(3))
     for name, extra in (("hnsw", "index"), ("milvus://x:1/a", "milvus")):

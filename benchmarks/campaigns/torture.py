@@ -86,7 +86,7 @@ def gallery(place: Path) -> Any:
     [file] = place.rglob("gallery.safetensors")
     with safe_open(file, "np") as opened:
         vectors = opened.get_tensor("vectors")
-    return vectors.tobytes(), len(list(place.rglob("hnsw-*.usearch")))
+    return vectors.tobytes(), len(list(place.rglob("hnsw-*.faiss")))
 
 
 def compared(place: Path) -> Any:

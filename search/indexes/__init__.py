@@ -71,7 +71,13 @@ def open_index(name: str | None, gallery: Gallery) -> Index:
 
     if name is None:
         name = "exact"
-        if hnsw.file_of(gallery).is_file():
+        if any(gallery.folder.glob(hnsw.OF_BEFORE)):
+            _LOG.warning(
+                "the graph in %s is of an earlier cqr: `cqr index` builds it anew; the exact search"
+                " answers",
+                gallery.folder,
+            )
+        elif hnsw.file_of(gallery).is_file():
             try:
                 return hnsw.Hnsw(gallery)
             except UserError as error:
@@ -104,7 +110,7 @@ def build_index(name: str | None, gallery: Gallery, progress: Progress) -> str:
     from cqr.search.indexes import hnsw
 
     if name is None:
-        before = any(gallery.folder.glob("hnsw-*.usearch"))
+        before = any(gallery.folder.glob("hnsw-*"))
         name = "hnsw" if before or len(gallery) >= LARGE else "exact"
     if name == "hnsw":
         hnsw.build(gallery, progress)

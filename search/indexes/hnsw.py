@@ -1,17 +1,17 @@
-"""Approximate search: usearch's HNSW graph (Malkov and Yashunin, 2016) beside the gallery.
+"""Approximate search: faiss' HNSW graph (Malkov and Yashunin, 2016) beside the gallery.
 
-    hnsw-ID.usearch            the graph over the gallery of that id, with vectors of its own in
-                               eight bits a number; mapped
-    hnsw-ID.partial.usearch    as far as an interrupted build came
-    *.usearch.sha256           what each of them must be: usearch believes every byte of a graph,
-                               and a damaged one ends the process
+    hnsw-ID.faiss            the graph over the gallery of that id, with vectors of its own in
+                             eight bits a number, each dimension in its own range; mapped
+    hnsw-ID.partial.faiss    as far as an interrupted build came
+    *.faiss.sha256           what each of them must be: faiss believes nearly every byte of a
+                             graph, and a damaged one may end the process
 
-The graph proposes; the gallery's own vectors decide the order and the scores.
+The graph proposes; the gallery's own vectors decide the order and the scores.  Graphs of cqr 0.1,
+hnsw-ID.usearch, are read no more: `cqr index` builds them anew.
 """
 
-import logging
+import contextlib
 import math
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +31,12 @@ from cqr.search.indexes.exact import PROPOSED, Exact, best
 CONNECTIVITY, BUILD_WIDTH, SEARCH_WIDTH = 16, 128, 96
 """Links of a node, and candidates kept while building and, see `search_width`, while searching."""
 
+TRAINED_ON = 65_536
+"""Vectors, evenly spread over the gallery, that the range of each dimension is measured on."""
+
+OF_BEFORE = "hnsw-*.usearch"
+"""Graphs of cqr 0.1."""
+
 BLOCK = 4096
 SAVE_EVERY = 60.0
 """Seconds of building that a kill may cost."""
@@ -45,21 +51,20 @@ def search_width(size: int) -> int:
 
 
 def file_of(gallery: Gallery) -> Path:
-    return gallery.folder / f"hnsw-{gallery.id}.usearch"
+    return gallery.folder / f"hnsw-{gallery.id}.faiss"
 
 
 def _partial(gallery: Gallery) -> Path:
-    return gallery.folder / f"hnsw-{gallery.id}.partial.usearch"
+    return gallery.folder / f"hnsw-{gallery.id}.partial.faiss"
 
 
 class Hnsw:
     """See `Index`.  A condition, or a k near the size of the gallery, is searched exactly.
 
-    Its file is read through once, to see that it is as it was written.  A graph that names a row
-    that is not there is asked no more: the exact search answers, and a line of the log says so.
+    Its file is read through once, to see that it is as it was written.
 
     Raises:
-        UserError: on construction, if usearch is not installed, or no graph was built for
+        UserError: on construction, if faiss is not installed, or no graph was built for
             this gallery, or it is damaged or cannot be read.
     """
 
@@ -68,25 +73,17 @@ class Hnsw:
     def __init__(self, gallery: Gallery) -> None:
         self._gallery = gallery
         self._exact = Exact(gallery)
-        self._lock = threading.Lock()  # usearch gives every caller the same scratch space
         file = file_of(gallery)
-        usearch = import_usearch()
+        faiss = import_faiss()
         if not file.is_file():
             raise UserError(
                 f"there is no HNSW index for {gallery.folder} as it is now: build it with "
                 "`cqr index --index hnsw`"
             )
-        if damage := _damage(file):
-            raise UserError(f"{file} is damaged ({damage}): {_AGAIN}")
-        self._sound = True
-        try:
-            self._graph = usearch.Index.restore(file, view=True)
-            size = len(self._graph), self._graph.ndim
-        except (RuntimeError, ValueError, TypeError) as error:  # its bytes are as written
-            raise UserError(f"cannot open {file} ({error}): {_AGAIN}") from error
-        if size != gallery.vectors.shape:
+        self._graph = _opened(faiss, file, gallery, mapped=True)
+        if self._graph.ntotal != len(gallery):
             raise UserError(f"{file} is not of {gallery.folder}: {_AGAIN}")
-        self._graph.expansion_search = search_width(len(gallery))
+        self._how = faiss.SearchParametersHNSW(efSearch=search_width(len(gallery)))
 
     def search(
         self,
@@ -96,27 +93,19 @@ class Hnsw:
         where: str | None = None,
     ) -> tuple[Rows, Scores]:
         wanted = PROPOSED * k + max(map(len, exclude), default=0)
-        size = len(self._gallery)
-        if not self._sound or where is not None or 4 * wanted > size:
+        if where is not None or 4 * wanted > len(self._gallery):
             return self._exact.search(queries, k, exclude, where)
         rows = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), np.nan, np.float32)
+        _, proposed = self._graph.search(queries, wanted, params=self._how)
         for number, query in enumerate(queries):
-            with self._lock:
-                keys = self._graph.search(query, wanted, threads=1).keys
-            if len(keys) and int(keys.max()) >= size:
-                self._sound = False
-                file = file_of(self._gallery)
-                _LOG.warning("%s names rows that are not there; searching exactly", file)
-                return self._exact.search(queries, k, exclude, where)
-            proposed = np.setdiff1d(keys.astype(np.int64), exclude[number])
-            found, reached = best(query, self._gallery.vectors, proposed, k)
+            kept = np.setdiff1d(proposed[number], [-1, *exclude[number]])
+            found, reached = best(query, self._gallery.vectors, kept, k)
             rows[number, : len(found)], scores[number, : len(found)] = found, reached
         return rows, scores
 
 
 _AGAIN = "build it again with `cqr index --index hnsw`, or take --index exact meanwhile"
-_LOG = logging.getLogger(__name__)
 
 
 def _sums(file: Path) -> Path:
@@ -147,71 +136,91 @@ def build(gallery: Gallery, progress: Progress) -> Path:
     come in, and so the graph, is not always the same.
 
     Raises:
-        UserError: usearch is not installed, or the disk is full.
+        UserError: faiss is not installed, or the disk is full.
     """
-    usearch = import_usearch()
+    faiss = import_faiss()
     file = file_of(gallery)
-    if not file.is_file() or _damage(file):
-        graph = _begun(usearch, gallery)
+    if not _is_whole(faiss, file, gallery):
+        faiss.omp_set_num_threads(machine.cores())
+        graph = _begun(faiss, gallery)
         saved = time.monotonic()
         total = len(gallery)
-        for first in range(len(graph), total, BLOCK):
+        for first in range(graph.ntotal, total, BLOCK):
             progress(first, total)
-            rows = np.arange(first, min(first + BLOCK, total))
-            graph.add(rows, gallery.vectors[rows].astype(np.float32), threads=machine.cores())
+            graph.add(gallery.vectors[first : first + BLOCK].astype(np.float32))
             if time.monotonic() - saved > SAVE_EVERY:
-                _save(graph, _partial(gallery))
+                _save(faiss, graph, _partial(gallery))
                 saved = time.monotonic()
         progress(total, total)
-        _save(graph, file)
-    for other in gallery.folder.glob("hnsw-*.usearch"):
-        if other != file:
+        _save(faiss, graph, file)
+    for other in gallery.folder.glob("hnsw-*"):
+        if other not in (file, _sums(file)):
             other.unlink(missing_ok=True)
-            _sums(other).unlink(missing_ok=True)
     return file
 
 
-def _begun(usearch: Any, gallery: Gallery) -> Any:
+def _is_whole(faiss: Any, file: Path, gallery: Gallery) -> bool:
+    try:
+        return file.is_file() and _opened(faiss, file, gallery, mapped=True).ntotal == len(gallery)
+    except UserError:
+        return False
+
+
+def _begun(faiss: Any, gallery: Gallery) -> Any:
     """A graph of the first rows of a gallery: what was built of it, or of the one it extends."""
-    earlier = gallery.folder / f"hnsw-{gallery.extends}.usearch"
-    for file in (_partial(gallery), earlier):
-        try:
-            sound = file.is_file() and not _damage(file)
-            graph = usearch.Index.restore(file, enable_key_lookups=False) if sound else None
-        except (RuntimeError, ValueError, TypeError):
-            continue  # damaged: it is built anew
-        if graph is not None and graph.ndim == gallery.vectors.shape[1]:
-            graph.expansion_add = BUILD_WIDTH
-            return graph
-    return usearch.Index(
-        ndim=gallery.vectors.shape[1],
-        metric="cos",
-        dtype="i8",
-        connectivity=CONNECTIVITY,
-        expansion_add=BUILD_WIDTH,
-        enable_key_lookups=False,
+    size, dim = gallery.vectors.shape
+    for file in (_partial(gallery), gallery.folder / f"hnsw-{gallery.extends}.faiss"):
+        if file.is_file():
+            with contextlib.suppress(UserError):  # damaged: it is built anew
+                graph = _opened(faiss, file, gallery, mapped=False)
+                if graph.ntotal <= size:
+                    return graph
+    graph = faiss.IndexHNSWSQ(
+        dim, faiss.ScalarQuantizer.QT_8bit, CONNECTIVITY, faiss.METRIC_INNER_PRODUCT
     )
+    graph.hnsw.efConstruction = BUILD_WIDTH
+    graph.train(gallery.vectors[:: math.ceil(size / TRAINED_ON)].astype(np.float32))
+    return graph
 
 
-def _save(graph: Any, file: Path) -> None:
+def _opened(faiss: Any, file: Path, gallery: Gallery, *, mapped: bool) -> Any:
+    """A graph of vectors as wide as the gallery's.
+
+    Args:
+        mapped: as it lies in the file, to be asked; else in memory, to be added to.
+
+    Raises:
+        UserError: it is damaged, cannot be read, or is not such a graph.
+    """
+    if damage := _damage(file):
+        raise UserError(f"{file} is damaged ({damage}): {_AGAIN}")
+    try:
+        graph = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+    except RuntimeError as error:  # its bytes are as written
+        reason = str(error).rpartition("failed: ")[2]
+        raise UserError(f"{file} cannot be opened ({reason}): {_AGAIN}") from error
+    if not isinstance(graph, faiss.IndexHNSWSQ) or graph.d != gallery.vectors.shape[1]:
+        raise UserError(f"{file} is not of {gallery.folder}: {_AGAIN}")
+    return graph
+
+
+def _save(faiss: Any, graph: Any, file: Path) -> None:
     """The sums are put there before the graph, the old one's among them: a kill between costs
     nothing."""
     with replacing(file) as temporary:
-        try:
-            graph.save(temporary)
-        except RuntimeError as error:  # usearch's of a write that failed, without its number
-            raise OSError(f"{error} (is the disk full?)") from error
+        with temporary.open("wb") as opened:  # a full disk is said as Python says it
+            faiss.write_index(graph, faiss.PyCallbackIOWriter(opened.write))
         sums = [sha256(temporary), *([sha256(file)] if file.is_file() else [])]
         with replacing(_sums(file)) as beside:
             beside.write_text("\n".join(sums) + "\n", encoding="ascii")
 
 
-def import_usearch() -> Any:
+def import_faiss() -> Any:
     """Raises UserError when it is not installed."""
     try:
-        import usearch.index
+        import faiss
     except ImportError:
         raise UserError(
-            "the HNSW index needs usearch: pip install 'cqr[index]', or take --index exact"
+            "the HNSW index needs faiss: pip install 'cqr[index]', or take --index exact"
         ) from None
-    return usearch.index
+    return faiss
