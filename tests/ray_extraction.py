@@ -26,9 +26,11 @@ def start(folder: Path, out: str) -> subprocess.Popen:
 
 
 def wait_for_a_shard(out: Path, process: subprocess.Popen) -> None:
+    ends = time.monotonic() + 120  # Ray starts four programs, each of which is slow to start
     while not list(shards_folder(out).glob("*.h5")):
         assert process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
+        assert time.monotonic() < ends, "no shard came"
+        time.sleep(0.05)
 
 
 def processes_of(folder: Path) -> dict[int, str]:
@@ -52,5 +54,8 @@ def worker_of(folder: Path) -> int:
 
 
 def wait_until_all_ended(folder: Path) -> None:
-    while processes_of(folder):
-        time.sleep(0.01)  # some of Ray's notice that others are gone; pytest's timeout judges
+    """Some of Ray's notice by themselves that others are gone."""
+    ends = time.monotonic() + 60
+    while left := processes_of(folder):
+        assert time.monotonic() < ends, f"still there: {left}"
+        time.sleep(0.05)
