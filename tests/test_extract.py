@@ -30,6 +30,7 @@ from cqr.pipeline.plan import Plan, shard_size
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # for worker processes, too
+import command_line  # noqa: E402
 from fake_detector import DIM, FakeDetector, FakeSpec, picture_files  # noqa: E402
 
 K = 18
@@ -733,6 +734,7 @@ def test_the_command_as_it_stands(tmp_path):
         capture_output=True,
         text=True,
         cwd=tmp_path,
+        timeout=120,
     )
     assert run.returncode == 0, run.stderr
     assert run.stderr.startswith("Detector: fake (it is a test)\n")
@@ -761,12 +763,7 @@ def test_the_command_as_it_stands(tmp_path):
     ],
 )
 def test_errors_are_one_sentence(tmp_path, options, message):
-    run = subprocess.run(
-        [sys.executable, "-m", "cqr.cli", "extract", *options],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
+    run = command_line.cqr("extract", *options)
     assert (run.returncode, run.stdout, run.stderr) == (1, "", f"Error: {message}\n")
     assert list(tmp_path.iterdir()) == []
 
