@@ -7,8 +7,21 @@ import time
 from pathlib import Path
 
 from cqr.pipeline.feature_file import shards_folder
+from cqr.pipeline.plan import Plan
 
 FAKE = str(Path(__file__).parent / "fake_detector.py")
+
+
+def same_plan(of: Path, to: Path) -> None:
+    """Give `to` the plan of `of`: else the sets' ids, which shards hold, would differ."""
+    shards_folder(to).mkdir(parents=True)
+    Plan.load(shards_folder(of)).save(shards_folder(to))
+
+
+def files(out: Path) -> dict[str, bytes]:
+    """The shards and the list of failures."""
+    found = [out.with_suffix(".failures.csv"), *shards_folder(out).glob("*.h5")]
+    return {file.name: file.read_bytes() for file in found}
 
 
 def start(folder: Path, out: str) -> subprocess.Popen:
@@ -25,9 +38,9 @@ def start(folder: Path, out: str) -> subprocess.Popen:
     )
 
 
-def wait_for_a_shard(out: Path, process: subprocess.Popen) -> None:
+def wait_for_a_shard(out: Path, process: subprocess.Popen, more_than: int = 0) -> None:
     ends = time.monotonic() + 120  # Ray starts four programs, each of which is slow to start
-    while not list(shards_folder(out).glob("*.h5")):
+    while len(list(shards_folder(out).glob("*.h5"))) <= more_than:
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < ends, "no shard came"
         time.sleep(0.05)
