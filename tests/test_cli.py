@@ -169,7 +169,7 @@ def test_train_and_evaluate_as_typed(drawn_scenes):
     done = cqr("evaluate", "--text-encoder", "x")
     why = "artifacts/runs/css-lbf-001 was trained without one; leave it out"
     assert done.stderr == f"Error: --text-encoder x: {why}\n"
-    done = process("evaluate", "--device", "cpu", "-v")
+    done = cqr("evaluate", "--device", "cpu", "-v")  # by a process: tests/test_report.py
     assert done.returncode == 0, done.stderr
     assert "the reference is removed from it" in done.stderr
     assert re.search(r"│ 95 % interval +│ +│ +\d+\.\d to \d+\.\d │", done.stdout)

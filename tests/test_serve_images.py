@@ -32,12 +32,12 @@ def gallery():
     with subprocess.Popen(
         COMMAND, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as p:
-        said = ""
-        for line in p.stdout:
-            said += line
-            if found := re.search(r"http://[\d.]+:\d+", line):
-                break
         try:
+            said = ""
+            for line in p.stdout:
+                said += line
+                if found := re.search(r"http://[\d.]+:\d+", line):
+                    break
             with urlopen(f"{found[0]}/api/gallery") as answer:
                 return [hit["path"] for hit in json.load(answer)["pictures"]], said
         finally:
