@@ -150,6 +150,6 @@ def test_one_image_may_be_named_in_a_longer_and_a_shorter_way(names):
 
 @pytest.mark.timeout(60)  # met pair by pair, these would take minutes
 def test_many_pictures_of_one_file_name_are_no_burden():
-    paths = [f"images/{i}/0001.png" for i in range(10_000)]
-    found, _ = locate([f"{i}/0001.jpg" for i in range(10_000)], paths)
+    paths = [f"images/{i}/0001.png" for i in range(30_000)]
+    found, _ = locate([f"{i}/0001.jpg" for i in range(30_000)], paths)
     assert found == {f"{i}/0001.jpg": [path] for i, path in enumerate(paths)}
