@@ -9,6 +9,9 @@ from pathlib import Path
 from cqr.pipeline.feature_file import shards_folder
 from cqr.pipeline.plan import Plan
 
+PROMPT = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+"""Else Ray's workers give way to all that runs beside them, and may come to nothing for minutes."""
+
 FAKE = str(Path(__file__).parent / "fake_detector.py")
 
 
@@ -33,7 +36,7 @@ def start(folder: Path, out: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "FAKE_SLOW": "1", "FAKE_TAG": str(folder)},
+        env={**os.environ, **PROMPT, "FAKE_SLOW": "1", "FAKE_TAG": str(folder)},
         start_new_session=True,
     )
 

@@ -81,7 +81,7 @@ def test_the_same_bytes_as_without_and_errors_in_a_sentence(tmp_path):
     done = subprocess.run(
         [sys.executable, HERE / "ray_of_the_caller.py"],
         cwd=tmp_path, capture_output=True, text=True, timeout=200,
-        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(HERE)},
+        env={**os.environ, **ray_extraction.PROMPT, "PYTHONPATH": str(HERE)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
 
