@@ -55,8 +55,9 @@ axe:
 	@command -v npm >/dev/null || { echo "For these tests install: npm" >&2; exit 0; }
 	npm install --no-save --no-package-lock --silent axe-core
 
+# The hundreds of processes of the tests must not each compile what `setup` has not.
 test: setup chromium style types docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 style: setup
 	$(BIN)/ruff check .
