@@ -21,11 +21,13 @@ PACKAGES := commands pipeline report scenes search trainer
 
 setup: gl $(VENV)/installed
 
+# Most of what is installed is never imported: compiling all of it takes longer than the tests'
+# imports, which compile what they need.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs,scenes,test]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[docs,scenes,test]'
 	touch $@
 
 # OpenGL for the 3D pictures of `cqr scenes`; without it their tests are skipped, and say so.
@@ -53,8 +55,9 @@ axe:
 	@command -v npm >/dev/null || { echo "For these tests install: npm" >&2; exit 0; }
 	npm install --no-save --no-package-lock --silent axe-core
 
+# The hundreds of processes of the tests must not each compile what `setup` has not.
 test: setup chromium style types docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 style: setup
 	$(BIN)/ruff check .

@@ -88,7 +88,7 @@ def extract(
         UserError: there is no picture, the detector cannot be had, the file that is there is of
             other settings, or it cannot be written.
     """
-    from cqr.pipeline import console
+    from cqr.pipeline import extract_console
     from cqr.pipeline.detectors import asked
     from cqr.pipeline.extract import Job, default_out
     from cqr.pipeline.extract import extract as run
@@ -124,7 +124,7 @@ def extract(
     if not progress:
         run(job)
         return opened(job.out)
-    console.run_extract(job)
+    extract_console.run_extract(job)
     file = opened(job.out)
     print(f"Next: {next_of(file)}")
     return file

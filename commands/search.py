@@ -240,7 +240,7 @@ def _extracted(images: Path, device: str) -> Path:
     it lacks are said, with the command that adds them.
     """
     from cqr.listing import find
-    from cqr.pipeline import console
+    from cqr.pipeline import extract_console
     from cqr.pipeline.extract import Job, default_out
     from cqr.pipeline.feature_file import open_features, shards_folder
     from cqr.pipeline.plan import Plan
@@ -248,7 +248,7 @@ def _extracted(images: Path, device: str) -> Path:
 
     out = default_out(images)
     if not out.exists():
-        console.run_extract(Job(images, out, k=36, device=device))
+        extract_console.run_extract(Job(images, out, k=36, device=device))
         return out
     file = open_features(out)
     if Path(file.image_root) != images.resolve():

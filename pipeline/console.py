@@ -1,17 +1,16 @@
-"""What the commands of stage one print: results on stdout, the rest on stderr."""
+"""What the commands of stage one print: results on stdout, the rest on stderr.
+
+`cqr extract` has `extract_console`, since it loads torch, which the others need not.
+"""
 
 import contextlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from cqr.pipeline.assembly import Summary
-from cqr.pipeline.detectors import Choice
 from cqr.pipeline.exports import export
-from cqr.pipeline.extract import Job, Watcher, extract
 from cqr.pipeline.feature_file import open_features
 from cqr.pipeline.imports import ImportJob, import_features
 from cqr.pipeline.inspection import size
@@ -21,8 +20,8 @@ SHOWN = 3
 """So many failures, or problems' namesakes, are printed; a file or a count stands for the rest."""
 
 
-class _Bar(Watcher):
-    """Prints the choice of detector, then draws a progress bar, until the stack is closed."""
+class Bar:
+    """A progress bar that is drawn from the first call on, until the stack is closed."""
 
     def __init__(self, stack: contextlib.ExitStack):
         columns = (BarColumn(), MofNCompleteColumn(), "pictures", TimeRemainingColumn())
@@ -31,36 +30,18 @@ class _Bar(Watcher):
         self.task = self.bar.add_task("")
         self.stack = stack
 
-    def chosen(self, choice: Choice) -> None:
-        _say(self.console, f"Detector: {choice.spec.name} ({choice.reason})")
-        for line in choice.warning.splitlines() if choice.warning else ():
-            _say(self.console, line, style="yellow")
-
-    def loaded(self, identity: Mapping[str, Any]) -> None:
-        if "licence" in identity:
-            licence = identity["licence"] or "not stated by the model"
-            _say(self.console, f"Model: {identity['config']}, licence: {licence}")
-
     def progress(self, done: int, total: int) -> None:
         if done == 0:
             self.stack.enter_context(self.bar)
         self.bar.update(self.task, completed=done, total=total)
 
 
-def run_extract(job: Job) -> None:
-    """Extract, with a progress bar, and print what came of it."""
-    with contextlib.ExitStack() as stack:
-        summary = extract(job, _Bar(stack))
-    times = summary.times
-    _print_summary(summary, "Computed", f", detect {times.detect:.1f} s")
-
-
 def run_import(job: ImportJob) -> None:
     """Import, with a progress bar, and print what came of it."""
     with contextlib.ExitStack() as stack:
-        bar = _Bar(stack)
-        summary = import_features(job, bar.progress, lambda text: _say(bar.console, text))
-    _print_summary(summary, "Imported")
+        bar = Bar(stack)
+        summary = import_features(job, bar.progress, lambda text: say(bar.console, text))
+    print_summary(summary, "Imported")
 
 
 def run_export(path: Path, out: Path, format: str) -> None:
@@ -71,11 +52,11 @@ def run_export(path: Path, out: Path, format: str) -> None:
     """
     file = open_features(path)
     with contextlib.ExitStack() as stack:
-        export(file, out, format, _Bar(stack).progress)
+        export(file, out, format, Bar(stack).progress)
     print(f"Wrote {out}: {len(file.paths):,} pictures")
 
 
-def _print_summary(summary: Summary, done: str, detect: str = "") -> None:
+def print_summary(summary: Summary, done: str, detect: str = "") -> None:
     print(f"Wrote {summary.out}: {summary.rows:,} pictures, {size(summary.bytes)}")
     print(f"{done} {summary.computed:,} pictures in this run, kept {summary.kept:,}")
     times = summary.times
@@ -93,7 +74,7 @@ def _print_summary(summary: Summary, done: str, detect: str = "") -> None:
         print(_one_line(note))
 
 
-def _say(console: Console, text: str, style: str = "") -> None:
+def say(console: Console, text: str, style: str = "") -> None:
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,4 +1,9 @@
-"""Run by torchrun: a shared batch norm and gathered rows against one process with all rows."""
+"""A shared batch norm and gathered rows in two processes, against one with all rows.
+
+python tests/shared_norm.py FILE RANK      twice, with ranks 0 and 1; they meet at FILE
+"""
+
+import sys
 
 import torch
 import torch.distributed as dist
@@ -8,8 +13,8 @@ from cqr.trainer.models.sharing import gathered, mean, with_shared_norms
 
 
 def main() -> None:
-    dist.init_process_group("gloo")
-    rank, world = dist.get_rank(), dist.get_world_size()
+    file, rank, world = sys.argv[1], int(sys.argv[2]), 2
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world)
     rows = torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float32) + 2
 
     whole, all_rows = nn.Sequential(nn.BatchNorm1d(3)), rows.clone().requires_grad_()

@@ -6,7 +6,6 @@ were made of, and against the figures that were written then.
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +19,9 @@ from cqr.search.engine import Engine
 from cqr.search.gallery import open_gallery
 from cqr.search.indexes import build_index
 from cqr.trainer.features import RegionReader
+
+sys.path.insert(0, str(Path(__file__).parent))
+import command_line
 
 ARCHIVES = sorted((Path(__file__).parent / "data").glob("v*"))
 MADE_IN = "/tmp/cqr-archive"
@@ -98,11 +100,11 @@ def test_the_comparison(archive):
     folder = archive / "comparison"
     runs = pd.read_parquet(folder / "runs.parquet")
     rows = json.loads((folder / "comparison.json").read_text())["rows"]
-    command = [Path(sys.executable).with_name("cqr"), "compare", "--out", folder]
+    command = ["compare", "--out", folder]
     command += ["--features", archive / "artifacts/photos.h5"]
     command += ["--data", archive / "pictures/queries.csv", "--seeds", "2", "--examples", "1"]
     command += ["--models", "image-only:embed_dim=8,text-only:embed_dim=8", "--set", "epochs=1"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = command_line.cqr(*command)
     assert done.returncode == 0, done.stderr
     assert ": done" not in done.stdout + done.stderr  # none was trained
     again = pd.read_parquet(folder / "runs.parquet")

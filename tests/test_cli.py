@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,36 +18,47 @@ from cqr.pipeline import detectors, exports
 from cqr.trainer.datasets import recognise
 from cqr.trainer.training.settings import Settings
 
+sys.path.insert(0, str(Path(__file__).parent))
+import command_line
+
 COMMANDS = (
     "scenes", "extract", "import", "export", "inspect", "data", "train", "evaluate",
     "compare", "submit", "index", "search", "serve",
 )  # fmt: skip
 
 
-def cqr(*words, **environment):
+PLAIN = {"COLUMNS": "100", "NO_COLOR": "1"}
+
+
+def process(*words, **environment):
     return subprocess.run(
         [sys.executable, "-m", "cqr.cli", *map(str, words)],
         capture_output=True,
         text=True,
-        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1", **environment},
+        env={**os.environ, **PLAIN, **environment},
+        timeout=120,
     )
 
 
+def cqr(*words, **environment):
+    return command_line.cqr(*words, **PLAIN | environment)
+
+
 def test_the_version_is_that_of_the_package():
-    done = cqr("--version")
+    done = process("--version")
     assert (done.returncode, done.stdout) == (0, f"cqr {version('cqr')}\n")
 
 
 def test_names_that_a_terminal_cannot_write_are_written_otherwise(tmp_path, write_features):
     boxes = [[[0, 0, 5, 5]]]
     file = write_features(tmp_path / "caf\u00e9.h5", ["a.png"], np.ones((1, 1, 4)), boxes)
-    done = cqr("inspect", file, PYTHONIOENCODING="ascii")
+    done = process("inspect", file, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert "caf\\xe9.h5" in done.stdout.replace("\n", "")
 
 
 def test_help_lists_every_command():
-    done = cqr("--help")
+    done = process("--help")
     assert done.returncode == 0
     for name in COMMANDS:
         assert re.search(rf"│ {name} ", done.stdout)
@@ -81,20 +93,21 @@ NO_FILE = "no feature file a.h5; make it with: cqr extract --images DIR --out a.
 
 
 @pytest.mark.parametrize(
-    ("line", "sentence"),
+    ("line", "sentence", "by"),
     [
         (
             "evaluate",
             "there is no run in artifacts/runs yet: train one with `cqr train --features FILE`",
+            process,
         ),
-        ("evaluate --run x", "x is not a run (it has no run.json): see . for runs"),
-        ("train --features a.h5", NO_FILE),
-        ("inspect a.h5", NO_FILE),
-        ("extract --images x", "x does not exist; name a folder of pictures with --images"),
+        ("evaluate --run x", "x is not a run (it has no run.json): see . for runs", cqr),
+        ("train --features a.h5", NO_FILE, cqr),
+        ("inspect a.h5", NO_FILE, cqr),
+        ("extract --images x", "x does not exist; name a folder of pictures with --images", cqr),
     ],
 )
-def test_what_a_user_can_cause_is_one_sentence(line, sentence):
-    done = cqr(*line.split())
+def test_what_a_user_can_cause_is_one_sentence(line, sentence, by):
+    done = by(*line.split())
     assert done.returncode == 1
     assert done.stderr == f"Error: {sentence}\n"
     assert done.stdout == ""
@@ -144,7 +157,7 @@ def test_train_and_evaluate_as_typed(drawn_scenes):
     features = drawn_scenes()
     options = ["--epochs", 2, "--set", "width=32", "--set", "embed_dim=32", "--device", "cpu"]
     options += ["--max-words", 4]
-    done = cqr("train", "--features", features, *options)
+    done = process("train", "--features", features, *options)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "Wrote artifacts/runs/css-lbf-001\nNext: cqr evaluate\n"
     what, how, *more = done.stderr.splitlines()
@@ -156,7 +169,7 @@ def test_train_and_evaluate_as_typed(drawn_scenes):
     done = cqr("evaluate", "--text-encoder", "x")
     why = "artifacts/runs/css-lbf-001 was trained without one; leave it out"
     assert done.stderr == f"Error: --text-encoder x: {why}\n"
-    done = cqr("evaluate", "--device", "cpu", "-v")
+    done = cqr("evaluate", "--device", "cpu", "-v")  # by a process: tests/test_report.py
     assert done.returncode == 0, done.stderr
     assert "the reference is removed from it" in done.stderr
     assert re.search(r"│ 95 % interval +│ +│ +\d+\.\d to \d+\.\d │", done.stdout)

@@ -19,6 +19,7 @@ from cqr.errors import UserError
 from cqr.search.server.collected import Collected, Row
 
 sys.path.insert(0, str(Path(__file__).parent))
+import command_line
 from drawn_gallery import client, opened
 from small_datasets import TINY
 
@@ -236,8 +237,7 @@ def test_a_training_learns_from_what_was_marked(asked, engine):
 
 def test_the_command_refuses_another_table_before_it_does_anything():
     Path("photos.csv").write_text("reference,text,target\na,b,c\n")
-    words = [sys.executable, "-m", "cqr.cli", "serve", "--collect", "photos.csv"]
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = command_line.cqr("serve", "--collect", "photos.csv")
     assert done.returncode == 1
     assert "photos.csv is another table, of reference, text, target" in done.stderr
     assert Path("photos.csv").read_text() == "reference,text,target\na,b,c\n"

@@ -1,8 +1,10 @@
 """Comparisons end to end on drawn features: rows, seeds, failures, kills, and what is written."""
 
+import contextlib
 import fcntl
 import json
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -32,6 +34,9 @@ from cqr.trainer.training.runs import Run
 from cqr.trainer.training.start import describe
 from cqr.trainer.training.train import train
 
+sys.path.insert(0, str(Path(__file__).parent))
+from command_line import cqr
+
 TINY = [
     *("epochs=2", "batch=16", "warmup=5", "lr=0.003", "validation=0.2"),
     *("lbf.width=32", "lbf.heads=2", "lbf.fusion_depth=1", "lbf.embed_dim=48"),
@@ -48,15 +53,15 @@ def finish(cell):
     cells.work(cell.path, "cpu", 0.01)
 
 
-def command(features, *more):
-    words = [sys.executable, "-m", "cqr.cli", "compare", "--features", features, "--device", "cpu"]
-    return [*map(str, words), *(word for item in TINY for word in ("--set", item)), *more]
+def words_of(features, *more):
+    words = ["compare", "--features", str(features), "--device", "cpu"]
+    return [*words, *(word for item in TINY for word in ("--set", item)), *more]
 
 
 def test_the_command_trains_every_row_and_tells_of_the_one_that_fails(drawn_scenes):
     features = drawn_scenes()
-    line = command(features, "--seeds", "1", "--models", "lbf,broken=lbf:heads=5", "--jobs", "2")
-    done = subprocess.run(line, capture_output=True, text=True)
+    rows = "lbf,broken=lbf:heads=5"
+    done = cqr(*words_of(features, "--seeds", "1", "--models", rows, "--jobs", "2"))
     folder = Path("artifacts/comparisons/css")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
@@ -93,8 +98,9 @@ def test_a_killed_comparison_goes_on_and_ends_like_one_that_was_not(drawn_scenes
     begin(comparison)
     finish(done)
     process = subprocess.Popen(
-        command(features, "--seeds", "2"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+        [sys.executable, "-m", "cqr.cli", *words_of(features, "--seeds", "2")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     while not (killed.path / "checkpoint.safetensors").exists():
         assert process.poll() is None
         time.sleep(0.005)
@@ -120,13 +126,27 @@ def test_a_killed_comparison_goes_on_and_ends_like_one_that_was_not(drawn_scenes
         assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.fixture(scope="module")
+def trained_rows(scenes_in, tmp_path_factory):
+    """Two rows of which one sees the whole image only, with two seeds, done, and their folder."""
+    place = tmp_path_factory.mktemp("rows")
+    with contextlib.chdir(place):
+        features = scenes_in(place)
+        comparison = prepared(features, ["lbf", "whole=lbf:input=whole"], vary=["k=1,9,4"])
+        begin(comparison)
+        for cell in comparison.cells():
+            finish(cell)
+        shutil.copytree("artifacts/comparisons", "as they were trained")
+    return comparison, place
+
+
 @pytest.fixture
-def compared_rows(drawn_scenes):
-    """Two rows of which one sees the whole image only, with two seeds, done."""
-    comparison = prepared(drawn_scenes(), ["lbf", "whole=lbf:input=whole"], vary=["k=1,9,4"])
-    begin(comparison)
-    for cell in comparison.cells():
-        finish(cell)
+def compared_rows(trained_rows, monkeypatch):
+    """In their folder, with nothing left there of another test."""
+    comparison, place = trained_rows
+    monkeypatch.chdir(place)
+    shutil.rmtree("artifacts/comparisons")
+    shutil.copytree("as they were trained", "artifacts/comparisons")
     return comparison
 
 

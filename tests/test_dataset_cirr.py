@@ -448,7 +448,7 @@ def test_a_reference_without_regions_writes_nothing(run, tmp_path, monkeypatch, 
 
 def test_submit_as_typed(run, features, tmp_path):
     command = [sys.executable, "-m", "cqr.cli", "submit", "--device", "cpu"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "".join(
         f"Wrote artifacts/runs/cirr-lbf-001/submission/cirr.{metric}.json: "

@@ -27,10 +27,10 @@ def random_file(write_features, path, seed, n, k, dim, shard_size):
 @anew
 @given(
     seed=st.integers(0, 999),
-    n=st.integers(1, 30),
+    n=st.integers(1, 12),
     k=st.integers(1, 6),
     dim=st.integers(1, 9),
-    shard_size=st.integers(1, 12),
+    shard_size=st.integers(1, 8),
     data=st.data(),
 )
 def test_gather_gives_the_rows_that_were_written(

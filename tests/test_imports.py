@@ -26,6 +26,7 @@ from cqr.pipeline.imports import ImportJob, Names, default_out, import_features,
 from cqr.trainer.features import RegionReader
 
 sys.path.insert(0, str(Path(__file__).parent))
+from command_line import cqr
 from feature_sources import (
     Picture,
     bottom_up,
@@ -795,17 +796,13 @@ def test_other_settings_are_refused(tmp_path):
 # --- the commands ------------------------------------------------------------------------------
 
 
-def cqr(*words: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "cqr.cli", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-
 def test_the_command_and_inspect(tmp_path):
     found = [*pictures(3), picture("more", 6)]
     source = write_tsv(tmp_path / "train_obj.tsv", found, bottom_up)
     with source.open("a") as stream:
         stream.write("p004\t8\n")
-    run = cqr("import", source, "--k", "5")
+    command = [sys.executable, "-m", "cqr.cli", "import", str(source), "--k", "5"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     assert run.stderr.startswith(f"Source: bottom-up-attention TSV, {source}\n")
     lines, out = run.stdout.splitlines(), Path("artifacts/train_obj.h5")

@@ -17,6 +17,7 @@ from cqr.pipeline.feature_file import open_features, shards_folder
 from cqr.pipeline.show import FIRST, draw
 
 sys.path.insert(0, str(Path(__file__).parent))
+from command_line import cqr
 from fake_detector import FakeSpec, picture_files
 
 K = 18
@@ -30,13 +31,9 @@ def out(tmp_path) -> Path:
     return out
 
 
-def inspect(*words: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "cqr.cli", "inspect", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-
 def test_a_good_file(out):
-    run = inspect(out)
+    command = [sys.executable, "-m", "cqr.cli", "inspect", str(out)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stderr) == (0, "")
     for expected in ("7 below", "8 to 12 wide", "18; 0 pictures have all, 16.0 on average", "fake"):
         assert expected in run.stdout
@@ -108,7 +105,7 @@ def test_two_pictures_of_one_path(out):
 def test_the_command_ends_with_an_error(out):
     with h5py.File(shards_folder(out) / "00000.h5", "a") as file:
         file["regions/features"][2, 3, 1] = np.nan
-    run = inspect(out)
+    run = cqr("inspect", out)
     lost = "00000.h5 has lost its checksums: it was written to since"
     problem = "'p002.png' has values in regions/features that are not finite"
     assert run.returncode == 1
@@ -122,7 +119,7 @@ def test_the_command_ends_with_an_error(out):
 
 def test_a_missing_shard_is_one_sentence(out):
     (shards_folder(out) / "00001.h5").unlink()
-    run = inspect(out)
+    run = cqr("inspect", out)
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr.startswith(
         f"Error: shard {shards_folder(out) / '00001.h5'} of {out} is missing "
@@ -152,7 +149,7 @@ def test_boxes_are_drawn_where_they_are(tmp_path):
 
 def test_show_writes_beside_the_file_and_survives_lost_pictures(out):
     (out.parent / "pictures" / "p000.png").unlink()
-    run = inspect(out, "--show", "20")
+    run = cqr("inspect", out, "--show", "20")
     assert run.returncode == 0
     assert f"Drew 7 pictures: {out.with_suffix('.boxes.png')}" in run.stdout
     with Image.open(out.with_suffix(".boxes.png")) as sheet:

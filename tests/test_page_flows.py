@@ -7,7 +7,6 @@ import csv
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -17,8 +16,9 @@ from PIL import Image
 
 pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 sys.path.insert(0, str(Path(__file__).parent))
+from command_line import cqr
 from playwright.sync_api import expect
-from served_page import CQR, pages, serving, shown
+from served_page import pages, serving, shown
 
 ROOT = Path(__file__).parent.parent
 AXE = Path(os.environ.get("AXE", ROOT / "node_modules/axe-core/axe.min.js"))
@@ -47,7 +47,7 @@ def service(drawn_run, place):
             [one.name, i, "first" if i < 20 else "second"] for i, one in enumerate(files)
         )
     run = ["--run", str(drawn_run)]
-    subprocess.run([*CQR, "index", *run, "--metadata", about], check=True, capture_output=True)
+    assert cqr("index", *run, "--metadata", about).returncode == 0
     with serving(*run, "--collect", place / "answers.csv", "--beside", drawn_run) as address:
         yield address
 

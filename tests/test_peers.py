@@ -495,7 +495,7 @@ for precision in ("bf16-mixed", "16-mixed"):
 def test_an_lstm_trains_in_mixed_precision_on_a_processor_without_avx512(drawn_scenes):
     limited = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     arguments = [sys.executable, "-c", STEPS, str(Path(__file__).parent), str(drawn_scenes())]
-    done = subprocess.run(arguments, env=limited, capture_output=True, text=True)
+    done = subprocess.run(arguments, env=limited, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
 
 

@@ -16,6 +16,7 @@ from cqr import api
 from cqr.trainer.training.runs import Run
 
 sys.path.insert(0, str(Path(__file__).parent))
+import command_line
 from drawn_gallery import make
 
 TINY = {"width": 16, "heads": 2, "vep_depth": 1, "tep_depth": 1, "fusion_depth": 1, "embed_dim": 16}
@@ -95,9 +96,7 @@ def test_what_a_command_prints_is_what_the_function_prints(run, monkeypatch, cap
     monkeypatch.chdir(run.parents[2])
     cqr.evaluate(run, examples=0)
     called = capsys.readouterr().out
-    words = [sys.executable, "-m", "cqr.cli", "evaluate", "--run", run, "--examples", 0]
-    typed = subprocess.run([*map(str, words)], capture_output=True, text=True, check=True)
-    assert called == typed.stdout
+    assert called == command_line.cqr("evaluate", "--run", run, "--examples", 0).stdout
 
 
 @pytest.fixture(scope="module")

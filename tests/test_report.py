@@ -31,6 +31,9 @@ from cqr.trainer.training.settings import settle
 from cqr.trainer.training.start import start
 from cqr.trainer.training.train import train
 
+sys.path.insert(0, str(Path(__file__).parent))
+from command_line import cqr
+
 TINY = ["width=32", "heads=2", "fusion_depth=1", "embed_dim=48"]
 VOID = {"meta", "br", "img", "input", "link"}
 
@@ -387,10 +390,11 @@ def test_other_queries_than_those_that_were_scored_are_refused(scenes):
 def test_the_command_says_where_the_page_is_and_shows_published_numbers(scenes):
     run, _ = trained(scenes)
     Path("published.csv").write_text("row,source,R@1,R@5\nlbf,A paper,79.2,\n[/tirg],Another,1,2\n")
-    command = [sys.executable, "-m", "cqr.cli", "evaluate", "--device", "cpu", "--examples", "3"]
+    words = ["evaluate", "--device", "cpu", "--examples", "3", "--published"]
     done = subprocess.run(
-        [*command, "--published", "published.csv"], capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-m", "cqr.cli", *words, "published.csv"],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
     assert f"Wrote {run.path}/evaluation/report.html\n" in done.stdout
     assert "R@1 published" in done.stdout
     assert re.search(r"│ lbf +│.*│ +79.20 │ +│", done.stdout)
@@ -400,7 +404,7 @@ def test_the_command_says_where_the_page_is_and_shows_published_numbers(scenes):
     assert "79.20" in found.texts("td")
     assert "Published: lbf: A paper; [/tirg]: Another." in found.texts("p")
     assert len(found.all("article")) <= 3
-    wrong = subprocess.run([*command, "--published", "none.csv"], capture_output=True, text=True)
+    wrong = cqr(*words, "none.csv")
     assert wrong.returncode == 1
     assert wrong.stderr.startswith("Error: --published none.csv cannot be read")
 

@@ -17,6 +17,9 @@ from cqr.scenes import generate as generation
 from cqr.scenes import protocol, render
 from cqr.scenes.generate import Settings, generate
 
+sys.path.insert(0, str(Path(__file__).parent))
+from command_line import cqr
+
 TINY = Settings(seed=4, references=3, modifications=4)
 
 
@@ -209,9 +212,9 @@ def test_the_command_says_what_it_made_and_what_comes_next(tmp_path):
         "The texts call a cube rectangle, a sphere circle and a cylinder triangle",
         f"Next: cqr extract --images '{out}' --k 36",
     ]
-    again = subprocess.run(line, capture_output=True, text=True, check=True)
+    again = cqr(*line[3:])
     assert again.stdout.startswith(f"{out} is complete already")
-    refused = subprocess.run([*line, "--seed", "1"], capture_output=True, text=True, check=False)
+    refused = cqr(*line[3:], "--seed", "1")
     assert refused.returncode == 1
     assert refused.stderr.strip().startswith("Error: ")
     assert "--overwrite" in refused.stderr

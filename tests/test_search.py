@@ -34,16 +34,20 @@ from cqr.trainer.training.settings import settle
 from cqr.trainer.training.start import start
 from cqr.trainer.training.train import train
 
+sys.path.insert(0, str(Path(__file__).parent))
+from command_line import cqr
+
 CPU = torch.device("cpu")
 SMALL = ["width=16", "heads=2", "vep_depth=1", "tep_depth=1", "fusion_depth=1", "embed_dim=24"]
 
 
-def cqr(*words):
+def process(*words):
     return subprocess.run(
         [sys.executable, "-m", "cqr.cli", *map(str, words)],
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
+        timeout=120,
     )
 
 
@@ -93,14 +97,14 @@ def asked(engine, *names, texts=("make it red",), **more):
 
 
 def test_the_commands_as_typed(here):
-    done = cqr("index", "--device", "cpu")
+    done = process("index", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "artifacts/runs/photos-lbf-001/index: 12 vectors of 24, exact index",
         "Encoded 0 pictures, kept 12, dropped 0",
         'Next: cqr search --image a/0.png --text "make it red"',  # the table's, of that picture
     ]
-    done = cqr("search", "--image", "a/0.png", "--text", "make it red", "--k", 3)
+    done = process("search", "--image", "a/0.png", "--text", "make it red", "--k", 3)
     assert done.returncode == 0, done.stderr
     ranked = re.findall(r"│ +(\d+) │ (-?\d\.\d{4}) │ ([ab]/\d\.png) +│", done.stdout)
     assert [rank for rank, _, _ in ranked] == ["1", "2", "3"]

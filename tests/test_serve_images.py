@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parent))
+from command_line import cqr
+
 pytest.importorskip("uvicorn", reason="pip install 'cqr[serve]'")
 
 COMMAND = [sys.executable, "-m", "cqr.cli", "serve", "--port", "0", "--images", "photos"]
@@ -29,12 +32,12 @@ def gallery():
     with subprocess.Popen(
         COMMAND, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as p:
-        said = ""
-        for line in p.stdout:
-            said += line
-            if found := re.search(r"http://[\d.]+:\d+", line):
-                break
         try:
+            said = ""
+            for line in p.stdout:
+                said += line
+                if found := re.search(r"http://[\d.]+:\d+", line):
+                    break
             with urlopen(f"{found[0]}/api/gallery") as answer:
                 return [hit["path"] for hit in json.load(answer)["pictures"]], said
         finally:
@@ -55,7 +58,7 @@ def test_a_folder_becomes_a_page_and_is_not_extracted_twice():
 
 
 def refused(*more):
-    done = subprocess.run([*COMMAND, *more], capture_output=True, text=True)
+    done = cqr("serve", "--port", "0", "--images", "photos", *more)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     return done.stderr

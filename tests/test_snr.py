@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from around_models import (
     trained,
     words,
 )
+from command_line import cqr
 
 CPU = torch.device("cpu")
 
@@ -221,9 +221,7 @@ def test_the_commands_take_both_and_evaluation_needs_neither(drawn_scenes):
     command += " --causality-distance cosine --set embed_dim=32 --device cpu"
     drawn_scenes()
     for line in (f"{command} --verbose", "evaluate -v --device cpu"):
-        done = subprocess.run(
-            [sys.executable, "-m", "cqr.cli", *line.split()], capture_output=True, text=True
-        )
+        done = cqr(*line.split())
         assert done.returncode == 0, done.stderr
         assert "Learners  2, divergence 0.5, margin 1.5\n" in done.stderr
         assert "SNR       causality 0.3, cosine\n" in done.stderr

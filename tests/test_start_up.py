@@ -11,6 +11,7 @@ PICTURES = {"PIL", "pillow_heif", "rich_pixels"}
 
 HELP = "import cqr.cli\ntry:\n  cqr.cli.app(['--help'])\nexcept SystemExit: pass"
 INSPECT = "from cqr.cli import app\nfrom cqr.pipeline import inspection"
+FILES = "from cqr.cli import app\nfrom cqr.pipeline import console"
 SEARCH = """\
 from cqr.search import console
 from cqr.search.at_once import lacks_index, run_for
@@ -36,9 +37,10 @@ with tempfile.TemporaryDirectory() as folder:
     [
         (HELP, TORCH | TABLES | PICTURES | {"numpy", "h5py", "pyarrow", "importlib.metadata"}),
         (INSPECT, TORCH | TABLES | PICTURES | {"pyarrow", "importlib.metadata"}),
+        (FILES, TORCH | TABLES),
         (SEARCH, TABLES | {"lightning_fabric", "torchvision", "timm", "pymilvus", "rich_pixels"}),
     ],
-    ids=["help", "inspect", "search"],
+    ids=["help", "inspect", "import and export", "search"],
 )
 def test_a_command_loads_only_what_it_uses(code, without):
     code = f"import sys\n{code}\nprint('loaded:', sorted({without!r} & set(sys.modules)))"

@@ -1,12 +1,15 @@
 """A table of queries and its folder, with everything wrong that a survey is to find."""
 
-import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from cqr.errors import UserError
 from cqr.trainer.datasets.survey import survey
+
+sys.path.insert(0, str(Path(__file__).parent))
+from command_line import cqr
 
 HEAD = "reference,text,target,split\n"
 ROWS = [
@@ -63,8 +66,8 @@ def test_a_data_set_that_is_not_there(tmp_path):
 
 
 def test_the_command_prints_it_and_lists_the_pictures(folder, tmp_path):
-    command = [sys.executable, "-m", "cqr.cli", "data", "photos", "--list", "list.txt", "--compare"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = cqr("data", "photos", "--list", "list.txt", "--compare")
+    assert done.returncode == 0, done.stderr
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert lines[0] == "Data set table (photos.csv)"
     for line in (

@@ -180,7 +180,7 @@ def test_sigkill_at_any_moment_ends_in_the_same_weights(drawn_scenes, tmp_path):
             time.sleep(0.005)
         process.kill()
         process.wait()
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in run.parent.iterdir()] == ["css-lbf-001"]
     assert_equal_runs(whole, runs.Run.load(run))

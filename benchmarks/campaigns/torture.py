@@ -144,8 +144,8 @@ def begun(base: Path, scratch: Path) -> Path:
     return place
 
 
-def finish(stage: Stage, place: Path) -> Any:
-    done = subprocess.run(stage.command, cwd=place, capture_output=True, text=True)
+def finish(stage: Stage, place: Path, environment: dict[str, str] | None = None) -> Any:
+    done = subprocess.run(stage.command, cwd=place, env=environment, capture_output=True, text=True)
     if done.returncode:
         return f"it does not go on: {done.stderr[-300:]}"
     left = [file.name for file in place.rglob(".*.partial")]
@@ -210,13 +210,12 @@ def failed(
 ) -> tuple[list[str], int]:
     """Faults that were found by letting calls fail, and how often the command was stopped by it."""
     library = shim(scratch)
-    whole = finish(stage, begun(base, scratch))
     place = begun(base, scratch)
     under = {"LD_PRELOAD": str(library), "FAIL_UNDER": str(place.resolve())}
     tally = scratch / "calls.txt"
     tally.unlink(missing_ok=True)
     counting = os.environ | under | {"FAIL_COUNT": str(tally)}
-    subprocess.run(stage.command, cwd=place, env=counting, capture_output=True)
+    whole = finish(stage, place, counting)
     rows = [list(map(int, line.split())) for line in tally.read_text().splitlines()]
     found, stopped = [], 0
     for said, limit in faults([max(column) for column in zip(*rows, strict=True)], number, rng):

@@ -122,7 +122,8 @@ def locate(names: list[str], paths: Sequence[str]) -> tuple[dict[str, list[str]]
     found |= _fitting(wanted, stems, paths)
     loose: dict[str, list[str]] = {}
     for form in (_plain, _folded):
-        left = {n: form(stem) for n, stem in wanted.items() if n not in found | loose}
+        known = found | loose
+        left = {n: form(stem) for n, stem in wanted.items() if n not in known}
         if left:
             loose |= _fitting(left, [form(stem) for stem in stems], paths)
     return found | loose, list(loose)
