@@ -11,7 +11,7 @@ takes 2 bytes a number in the gallery, 1 in the HNSW graph and 4 where float32 i
 
 import argparse
 
-LINKS = 149
+LINKS = 144
 """Bytes of a node of the graph beside its vector: 630 MiB of a million in docs/search.md."""
 
 

@@ -20,9 +20,6 @@ SLACK = 1e-5
 
 GROUP = 64
 
-PROPOSED = 3
-"""Candidates for each result that an approximate index is asked for: `best` picks among them."""
-
 
 class Exact:
     """See `Index`."""

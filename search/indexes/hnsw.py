@@ -1,7 +1,7 @@
 """Approximate search: faiss' HNSW graph (Malkov and Yashunin, 2016) beside the gallery.
 
     hnsw-ID.faiss            the graph over the gallery of that id, with vectors of its own in
-                             eight bits a number, each dimension in its own range; mapped
+                             eight bits a number, each dimension in its own range
     hnsw-ID.partial.faiss    as far as an interrupted build came
     *.faiss.sha256           what each of them must be: faiss believes nearly every byte of a
                              graph, and a damaged one may end the process
@@ -26,10 +26,13 @@ from cqr.digest import sha256
 from cqr.errors import UserError, scarcity
 from cqr.search.gallery import Gallery
 from cqr.search.indexes import Progress, Rows, Scores
-from cqr.search.indexes.exact import PROPOSED, Exact, best
+from cqr.search.indexes.exact import Exact, best
 
 CONNECTIVITY, BUILD_WIDTH, SEARCH_WIDTH = 16, 128, 96
 """Links of a node, and candidates kept while building and, see `search_width`, while searching."""
+
+PROPOSED = 2
+"""Candidates for each result, among which the gallery's own vectors choose."""
 
 TRAINED_ON = 65_536
 """Vectors, evenly spread over the gallery, that the range of each dimension is measured on."""
@@ -43,11 +46,11 @@ SAVE_EVERY = 60.0
 
 
 def search_width(size: int) -> int:
-    """Candidates kept while searching: from 100,000 vectors on twice as many each tenfold.
+    """Candidates kept while searching: from 100,000 vectors on a quarter more each tenfold.
 
     With as many at every size, recall falls as the gallery grows: `benchmarks/speed/search.py`.
     """
-    return round(SEARCH_WIDTH * 2 ** max(0.0, math.log10(size / 100_000)))
+    return round(SEARCH_WIDTH * 1.25 ** max(0.0, math.log10(size / 100_000)))
 
 
 def file_of(gallery: Gallery) -> Path:
@@ -80,7 +83,7 @@ class Hnsw:
                 f"there is no HNSW index for {gallery.folder} as it is now: build it with "
                 "`cqr index --index hnsw`"
             )
-        self._graph = _opened(faiss, file, gallery, mapped=True)
+        self._graph = _opened(faiss, file, gallery)
         if self._graph.ntotal != len(gallery):
             raise UserError(f"{file} is not of {gallery.folder}: {_AGAIN}")
         self._how = faiss.SearchParametersHNSW(efSearch=search_width(len(gallery)))
@@ -99,7 +102,9 @@ class Hnsw:
         scores = np.full((len(queries), k), np.nan, np.float32)
         _, proposed = self._graph.search(queries, wanted, params=self._how)
         for number, query in enumerate(queries):
-            kept = np.setdiff1d(proposed[number], [-1, *exclude[number]])
+            kept = proposed[number][proposed[number] >= 0]
+            if len(exclude[number]):
+                kept = kept[~np.isin(kept, exclude[number])]
             found, reached = best(query, self._gallery.vectors, kept, k)
             rows[number, : len(found)], scores[number, : len(found)] = found, reached
         return rows, scores
@@ -161,7 +166,7 @@ def build(gallery: Gallery, progress: Progress) -> Path:
 
 def _is_whole(faiss: Any, file: Path, gallery: Gallery) -> bool:
     try:
-        return file.is_file() and _opened(faiss, file, gallery, mapped=True).ntotal == len(gallery)
+        return file.is_file() and _opened(faiss, file, gallery).ntotal == len(gallery)
     except UserError:
         return False
 
@@ -172,7 +177,7 @@ def _begun(faiss: Any, gallery: Gallery) -> Any:
     for file in (_partial(gallery), gallery.folder / f"hnsw-{gallery.extends}.faiss"):
         if file.is_file():
             with contextlib.suppress(UserError):  # damaged: it is built anew
-                graph = _opened(faiss, file, gallery, mapped=False)
+                graph = _opened(faiss, file, gallery)
                 if graph.ntotal <= size:
                     return graph
     graph = faiss.IndexHNSWSQ(
@@ -183,11 +188,8 @@ def _begun(faiss: Any, gallery: Gallery) -> Any:
     return graph
 
 
-def _opened(faiss: Any, file: Path, gallery: Gallery, *, mapped: bool) -> Any:
+def _opened(faiss: Any, file: Path, gallery: Gallery) -> Any:
     """A graph of vectors as wide as the gallery's.
-
-    Args:
-        mapped: as it lies in the file, to be asked; else in memory, to be added to.
 
     Raises:
         UserError: it is damaged, cannot be read, or is not such a graph.
@@ -195,7 +197,7 @@ def _opened(faiss: Any, file: Path, gallery: Gallery, *, mapped: bool) -> Any:
     if damage := _damage(file):
         raise UserError(f"{file} is damaged ({damage}): {_AGAIN}")
     try:
-        graph = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+        graph = faiss.read_index(str(file))
     except RuntimeError as error:  # its bytes are as written
         reason = str(error).rpartition("failed: ")[2]
         raise UserError(f"{file} cannot be opened ({reason}): {_AGAIN}") from error

@@ -21,11 +21,14 @@ from numpy.typing import NDArray
 from cqr.errors import UserError
 from cqr.search.gallery import Gallery
 from cqr.search.indexes import Progress, Rows, Scores
-from cqr.search.indexes.exact import PROPOSED, best
+from cqr.search.indexes.exact import best
 from cqr.search.metadata import expression
 
 MOST = 16_384
 """Results that Milvus gives at most."""
+
+PROPOSED = 3
+"""Candidates for each result, among which the gallery's own vectors choose."""
 
 SOURCE, CURRENT = "cqr.source", "cqr.gallery"
 """Properties of a collection: what decides its vectors, and the gallery that it holds."""
