@@ -2,19 +2,21 @@
 
     pip install '.[index]' faiss-cpu
     OMP_NUM_THREADS=1 python benchmarks/speed/search.py [--sizes 10000,100000] [--queries 1000]
-        [--ways exact,hnsw,faiss-flat,faiss-hnsw,faiss-hnsw:80] [--rounds 1] [--folder DIR]
+        [--ways exact,hnsw,faiss-flat,faiss-hnsw,faiss-hnsw:80] [--rounds 1] [--seed 0]
+        [--folder DIR]
 
 Vectors are synthetic, seeded and clustered: centres are random directions of 512 numbers, one
 for each 100 vectors, and a vector is its centre plus noise of the same length, made unit length;
 a query is drawn in the same way and asks for the best 10.  The HNSW graphs have the same
-parameters, but `faiss-hnsw:80` is searched with 80 candidates.  faiss holds float32; what it is
-given is what the gallery's float16 says.
+parameters, but `hnsw:80` and `faiss-hnsw:80` are searched with 80 candidates.  faiss holds float32;
+what it is given is what the gallery's float16 says.  SEED draws other queries of the same gallery.
 
 Each way builds, and then searches, in a process of its own that is bound to one core; what a build
 takes is CPU time.  All are built before the first is searched; they are searched in turn, ROUNDS
 times, and each figure is the median of its rounds.  Latencies are those of single queries after 50
 to warm up; recall@10 is against faiss' exact search; memory is what the resident memory has grown
-by from before opening to after the last query, file pages that are mapped included.
+by from before opening to after the last query, file pages that are mapped included.  What a FOLDER
+has already is not made again.
 """
 
 import argparse
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where the files go; kept if it is named")
     parser.add_argument("--do", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -53,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for size in map(int, options.sizes.split(",")):
             folder = (options.folder or Path(temporary)) / str(size)
-            draw(folder, size, options.queries)
+            draw(folder, size, options.queries, options.seed)
             run("truth", "", folder)
             ways = options.ways.split(",")
             kinds = dict.fromkeys(way.split(":")[0] for way in ways)
@@ -78,8 +81,8 @@ def run(step: str, way: str, folder: Path) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def draw(folder: Path, size: int, queries: int) -> None:
-    """A gallery and queries, the same for the same sizes."""
+def draw(folder: Path, size: int, queries: int, seed: int) -> None:
+    """A gallery, the same for the same size, and queries."""
     import pandas as pd
 
     from cqr.search import gallery
@@ -87,17 +90,18 @@ def draw(folder: Path, size: int, queries: int) -> None:
     rng = np.random.default_rng(0)
     centres = unit(rng.standard_normal((max(1, size // EACH), DIM), np.float32))
 
-    def some(number: int) -> NDArray[np.float32]:
+    def some(number: int, rng: np.random.Generator) -> NDArray[np.float32]:
         noise = rng.standard_normal((number, DIM), np.float32) / np.sqrt(np.float32(DIM))
         return unit(centres[rng.integers(0, len(centres), number)] + noise)
 
-    vectors = np.empty((size, DIM), np.float16)
-    for first in range(0, size, 10_000):
-        part = vectors[first : first + 10_000]
-        part[:] = some(len(part))
-    table = pd.DataFrame({"path": [f"{row}.jpg" for row in range(size)]})
-    gallery.write(folder / gallery.NAME, {}, table, vectors)
-    np.save(folder / "queries.npy", some(queries))
+    if not (folder / gallery.NAME).exists():
+        vectors = np.empty((size, DIM), np.float16)
+        for first in range(0, size, 10_000):
+            part = vectors[first : first + 10_000]
+            part[:] = some(len(part), rng)
+        table = pd.DataFrame({"path": [f"{row}.jpg" for row in range(size)]})
+        gallery.write(folder / gallery.NAME, {}, table, vectors)
+    np.save(folder / "queries.npy", some(queries, np.random.default_rng([seed, size])))
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -132,7 +136,7 @@ def build(folder: Path, way: str) -> dict[str, float]:
         file = hnsw.build(gallery, lambda done, total: None)
     elif way == "exact":
         file = folder / "gallery.safetensors"
-    else:
+    elif not file.exists():
         import faiss
 
         from cqr.search.indexes import hnsw
@@ -142,7 +146,6 @@ def build(folder: Path, way: str) -> dict[str, float]:
         if way == "faiss-hnsw":
             index = faiss.IndexHNSWFlat(DIM, hnsw.CONNECTIVITY, faiss.METRIC_INNER_PRODUCT)
             index.hnsw.efConstruction = hnsw.BUILD_WIDTH
-            index.hnsw.efSearch = hnsw.search_width(len(gallery))
         for first in range(0, len(gallery), 10_000):
             index.add(gallery.vectors[first : first + 10_000].astype(np.float32))
         faiss.write_index(index, str(file))
@@ -154,20 +157,23 @@ def search(folder: Path, way: str) -> dict[str, float]:
     import faiss
 
     import cqr.search.indexes.exact
+    from cqr.search.indexes import hnsw
 
     faiss.omp_set_num_threads(1)
     before = resident()
     gallery, queries = opened(folder)
+    name, _, width = way.partition(":")
     if way.startswith("faiss"):
-        name, _, width = way.partition(":")
         index = faiss.read_index(str(folder / f"{name}.faiss"))
-        if width:
-            index.hnsw.efSearch = int(width)
+        if name == "faiss-hnsw":
+            index.hnsw.efSearch = int(width or hnsw.search_width(len(gallery)))
 
         def ask(query: NDArray[np.float32]) -> NDArray[np.int64]:
             return index.search(query, TOP)[1][0]
     else:
-        ours = cqr.search.indexes.open_index(way, gallery)
+        ours = cqr.search.indexes.open_index(name, gallery)
+        if width:
+            ours._how.efSearch = int(width)
         nothing = np.empty(0, np.int64)
 
         def ask(query: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -50,7 +50,7 @@ def search_width(size: int) -> int:
 
     With as many at every size, recall falls as the gallery grows: `benchmarks/speed/search.py`.
     """
-    return round(SEARCH_WIDTH * 1.25 ** max(0.0, math.log10(size / 100_000)))
+    return round(SEARCH_WIDTH * math.pow(1.25, max(0.0, math.log10(size / 100_000))))
 
 
 def file_of(gallery: Gallery) -> Path:
