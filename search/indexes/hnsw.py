@@ -46,11 +46,11 @@ SAVE_EVERY = 60.0
 
 
 def search_width(size: int) -> int:
-    """Candidates kept while searching: from 100,000 vectors on a quarter more each tenfold.
+    """Candidates kept while searching: from 100,000 vectors on half as many more each tenfold.
 
     With as many at every size, recall falls as the gallery grows: `benchmarks/speed/search.py`.
     """
-    return round(SEARCH_WIDTH * math.pow(1.25, max(0.0, math.log10(size / 100_000))))
+    return round(SEARCH_WIDTH * math.pow(1.5, max(0.0, math.log10(size / 100_000))))
 
 
 def file_of(gallery: Gallery) -> Path:
