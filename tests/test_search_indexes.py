@@ -113,7 +113,9 @@ def build(g):
 def test_hnsw_finds_nearly_all_of_the_best_ten(write):
     vectors, queries = clustered(6000, 64, 60, seed=2, number=2)
     g = write(vectors)
+    threads = torch.get_num_threads()
     build(g)
+    assert torch.get_num_threads() == threads  # faiss' OpenMP may be PyTorch's, too
     queries, none = queries[:200], [NONE] * 200
     found, scores = open_index("hnsw", g).search(queries, 10, none)
     right, right_scores = exact.Exact(g).search(queries, 10, none)

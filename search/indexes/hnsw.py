@@ -146,22 +146,30 @@ def build(gallery: Gallery, progress: Progress) -> Path:
     faiss = import_faiss()
     file = file_of(gallery)
     if not _is_whole(faiss, file, gallery):
+        threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(machine.cores())
-        graph = _begun(faiss, gallery)
-        saved = time.monotonic()
-        total = len(gallery)
-        for first in range(graph.ntotal, total, BLOCK):
-            progress(first, total)
-            graph.add(gallery.vectors[first : first + BLOCK].astype(np.float32))
-            if time.monotonic() - saved > SAVE_EVERY:
-                _save(faiss, graph, _partial(gallery))
-                saved = time.monotonic()
-        progress(total, total)
-        _save(faiss, graph, file)
+        try:
+            _grow(faiss, _begun(faiss, gallery), gallery, progress)
+        finally:
+            faiss.omp_set_num_threads(threads)  # which PyTorch may share
     for other in gallery.folder.glob("hnsw-*"):
         if other not in (file, _sums(file)):
             other.unlink(missing_ok=True)
     return file
+
+
+def _grow(faiss: Any, graph: Any, gallery: Gallery, progress: Progress) -> None:
+    """Add the rows that it lacks, and save it."""
+    saved = time.monotonic()
+    total = len(gallery)
+    for first in range(graph.ntotal, total, BLOCK):
+        progress(first, total)
+        graph.add(gallery.vectors[first : first + BLOCK].astype(np.float32))
+        if time.monotonic() - saved > SAVE_EVERY:
+            _save(faiss, graph, _partial(gallery))
+            saved = time.monotonic()
+    progress(total, total)
+    _save(faiss, graph, file_of(gallery))
 
 
 def _is_whole(faiss: Any, file: Path, gallery: Gallery) -> bool:
