@@ -1,6 +1,6 @@
 """`cqr` within the process of a test, which has imported what a process of its own would import.
 
-Every file of tests of a command has a real process, too.
+By a process of its own each command but `cqr data` is run elsewhere, too.
 """
 
 import subprocess

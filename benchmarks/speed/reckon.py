@@ -12,7 +12,7 @@ takes 2 bytes a number in the gallery, 1 in the HNSW graph and 4 where float32 i
 import argparse
 
 LINKS = 144
-"""Bytes of a node of the graph beside its vector: 630 MiB of a million in docs/search.md."""
+"""Bytes of a node of the graph beside its vector: 626 MiB of a million in docs/search.md."""
 
 
 def main() -> None:

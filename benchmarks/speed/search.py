@@ -1,6 +1,6 @@
 """Asking a gallery one question at a time, on one core: ours beside faiss.
 
-    pip install '.[index]' faiss-cpu
+    pip install '.[index]'
     OMP_NUM_THREADS=1 python benchmarks/speed/search.py [--sizes 10000,100000] [--queries 1000]
         [--ways exact,hnsw,faiss-flat,faiss-hnsw,faiss-hnsw:80] [--rounds 1] [--seed 0]
         [--folder DIR]
