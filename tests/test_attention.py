@@ -83,3 +83,22 @@ def test_padding_costs_no_gradient_and_gets_none(inputs):
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="width 10 is not a multiple of heads 4"):
         Attention(10, 4, 0.0)
+
+
+def test_in_16_bits_on_a_cpu_it_gives_nearly_what_it_gives_in_32():
+    torch.manual_seed(0)
+    attention = Attention(16, 4, 0.0)
+    x, context = torch.randn(2, 3, 16), torch.randn(2, 5, 16)
+    mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
+    places = Places.of(torch.ones(2, 3, dtype=torch.bool)), Places.of(mask)
+
+    def run():
+        out = attention(places[0].kept(x), places[0], places[1].kept(context), places[1])
+        return out, torch.autograd.grad(out.float().square().sum(), attention.parameters())
+
+    exact, slopes = run()
+    with torch.autocast("cpu", torch.bfloat16):
+        near, slopes_near = run()
+    torch.testing.assert_close(near.float(), exact, atol=0.05, rtol=0)
+    for one, other in zip(slopes, slopes_near, strict=True):
+        torch.testing.assert_close(other, one, atol=0.1 * float(one.abs().max()) + 0.02, rtol=0)

@@ -245,3 +245,31 @@ def test_leaving_out_padding_changes_neither_loss_nor_gradient(regions, pool, mo
     expected, expected_gradient = of_a_step()
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_it_moves_the_region_that_the_target_has_not(regions):
+    """Trained by it alone, a text's change points where the pictures differ."""
+    torch.manual_seed(0)
+    lbf = model(locate=1.0).train()
+    target = replace(regions, features=regions.features.clone())
+    target.features[[0, 1, 3], [4, 2, 1]] += 3
+    optimizer = torch.optim.Adam(lbf.parameters(), 0.01)
+    losses = []
+    for _ in range(60):
+        extra = lbf(regions, WORDS, target).extra["locate"]
+        optimizer.zero_grad()
+        extra.value.backward()
+        optimizer.step()
+        losses.append(extra.value.item())
+    assert losses[-1] < losses[0] / 3
+    assert lbf.eval().changed(regions, WORDS)[[0, 1, 3]].argmax(1).tolist() == [4, 2, 1]
+
+
+def test_without_it_nothing_is_added_and_with_it_vectors_are_the_same(regions):
+    plain, told = model(), model(locate=0.5)
+    assert plain.config.locate == SMALL.locate == 0
+    out, also = plain(regions, WORDS, regions), told(regions, WORDS, regions)
+    assert not out.extra
+    assert also.extra["locate"].weight == 0.5
+    torch.testing.assert_close(out.query, also.query)
+    torch.testing.assert_close(out.target, also.target)

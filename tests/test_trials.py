@@ -61,14 +61,18 @@ def test_the_best_trial_of_each_goes_to_the_test(trials, tmp_path):
     assert f"lr={drawn[2]['lr']}" in specs["maaf plain"].given
     assert f"loss={drawn[1]['loss']}" in specs["lbf of 3 layers"].given
     assert f"lr={drawn[0]['lr']}" in specs["tirg plain"].given
-    assert len(specs) == len(both) == 27 + 4
+    assert len(specs) == len(both) == 27 + 5
     assert {label for label in specs if label.endswith("plain")} == {
         spec.label for spec in typed.specs([trials.plain(file)])
     }
     few = [spec.label for spec in typed.specs([trials.few(file)])]
     assert few == [
-        "lbf", "lbf without fusion", "tirg on lbf encoder", "combiner on lbf encoder"
-    ]  # fmt: skip
+        *("lbf", "lbf that locates", "lbf without fusion", "tirg on lbf encoder"),
+        "combiner on lbf encoder",
+    ]
+    located = {spec.label for spec in both if "locate=1" in spec.given}
+    assert located == {"lbf that locates"}  # which no paper has, nor any peer
+    assert "locate=0" in specs["lbf"].given
     assert "maaf on lbf encoder" in trials.table(file)
 
 

@@ -16,7 +16,7 @@ cqr scenes --out development --seed 101 --held-out 1 --references 200 --no-pictu
   python "$here/true_regions.py" development artifacts/development.h5
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/defaults --seeds 1 --examples 0 --set epochs=12 \
-  --models "before=lbf:lr=0.001,dropout=0.1,together=2,\
-together=lbf:lr=0.002,dropout=0.1,together=4,\
-without dropout=lbf:lr=0.002,dropout=0,together=4,\
-faster=lbf:lr=0.004,dropout=0,together=4" "$@"
+  --models "before=lbf:locate=0,lr=0.001,dropout=0.1,together=2,\
+together=lbf:locate=0,lr=0.002,dropout=0.1,together=4,\
+without dropout=lbf:locate=0,lr=0.002,dropout=0,together=4,\
+faster=lbf:locate=0,lr=0.004,dropout=0,together=4" "$@"

@@ -1,12 +1,14 @@
 """Steps of a training on one core: this checkout beside another, in alternating rounds.
 
     python benchmarks/speed/training_speed.py FEATURES OTHER_PYTHON [--rounds 15] [--steps 3]
+        [--precision bf16-mixed]
 
 FEATURES is a feature file with a data set beside it, as `cqr extract` leaves them; OTHER_PYTHON
 the interpreter of an environment in which another version of cqr is installed.  Each is a process
 of its own on one thread; both train the recommended model on the same batches, and take turns of
-STEPS steps.  Prints queries a second of CPU time, the median and the best of the rounds, their
-ratio, and how far the losses of all steps are apart.
+STEPS steps.  --precision is of this one's arithmetic; OTHER_PYTHON may be its own.  Prints queries
+a second of CPU time, the median and the best of the rounds, their ratio, and how far the losses of
+all steps are apart.
 """
 
 import argparse
@@ -14,25 +16,31 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from inspect import signature
 from pathlib import Path
 from statistics import median
 
 
 def main() -> None:
     if sys.argv[1] == "--turns":
-        take_turns(Path(sys.argv[2]), int(sys.argv[3]))
+        take_turns(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
         return
     parser = argparse.ArgumentParser()
     parser.add_argument("features", type=Path)
     parser.add_argument("other")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--precision", default="32-true")
     o = parser.parse_args()
     turns = {}
-    for name, python in (("this", sys.executable), ("other", o.other)):
+    for name, python, precision in (
+        ("this", sys.executable, o.precision),
+        ("other", o.other, "32-true"),
+    ):
         command = [python, str(Path(__file__).resolve()), "--turns"]
-        command += [str(o.features.resolve()), str(o.steps)]
+        command += [str(o.features.resolve()), str(o.steps), precision]
         turns[name] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/"
         )
@@ -58,7 +66,7 @@ def main() -> None:
     print(f"losses of {len(apart)} steps: {max(apart):.1e} apart at most, of themselves")
 
 
-def take_turns(features: Path, steps: int) -> None:
+def take_turns(features: Path, steps: int, precision: str) -> None:
     import numpy as np
     import torch
 
@@ -72,16 +80,17 @@ def take_turns(features: Path, steps: int) -> None:
     settings = settle(material.dataset.recommended, {"select": "last"}, [])
     with tempfile.TemporaryDirectory() as folder:
         run = start(material, settings, folder=Path(folder))
-        t, _ = training._set_up(run, material, "cpu", None)
+        t, _ = training._set_up(run, material, "cpu", precision)
     t.model.train()
-    pairs, at = t.pairs(0), 0
+    pairs, at, stop = t.pairs(0), 0, threading.Event()
+    takes = len(signature(training._step).parameters)  # an earlier version took two
     for _ in sys.stdin:
         losses, began = [], time.process_time()
         for _ in range(steps):
             first = at % t.steps * t.batch
             torch.manual_seed(at)
             batch = pairs.batch(np.arange(first, first + t.batch))
-            losses.append(training._step(t, batch)[0])
+            losses.append(training._step(*[t, batch, at, stop][:takes])[0])
             at += 1
         speed = steps * t.batch / (time.process_time() - began)
         print(json.dumps({"speed": speed, "losses": losses}), flush=True)

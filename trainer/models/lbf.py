@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.attention import CrossBlock, Places, SelfBlock
-from cqr.trainer.models.interface import RetrievalModel, divided
+from cqr.trainer.models.interface import Extra, Output, RetrievalModel, divided
+from cqr.trainer.models.locating import locating
 from cqr.trainer.models.words import WordEmbedding
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
@@ -62,6 +63,9 @@ class LBFConfig:
             E before pooling, since a set of objects does not fit into a mean of
             narrow vectors.  0 pools the D-wide states themselves.  Ours.
         scale: initial value of the learnable scale of both vectors.  TIRG's.
+        locate: weight of a loss that makes a text move the regions that the target has not, and
+            no others (`locating`).  For targets that are their references but for what the
+            text says.  Ours.
     """
 
     width: int = 512
@@ -81,6 +85,7 @@ class LBFConfig:
     nothing: bool = False
     embed_dim: int = 512
     scale: float = 4.0
+    locate: float = 0.0
 
 
 class LBF(RetrievalModel):
@@ -115,15 +120,21 @@ class LBF(RetrievalModel):
 
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x E unit vectors of reference images with texts."""
-        visual, language = self.fuse(
-            self.reference_states(regions), regions.mask, self.word_states(words), words.mask
+        states = self.reference_states(regions)
+        visual, language = self.fuse(states, regions.mask, self.word_states(words), words.mask)
+        return self._joined(visual, regions.mask, language, words.mask)
+
+    def forward(self, reference: RegionBatch, words: WordBatch, target: RegionBatch) -> Output:
+        """As of any model, and the loss that `locate` weighs."""
+        if not (self.config.locate and self.see):
+            return super().forward(reference, words, target)
+        before, mask = self.reference_states(reference), reference.mask
+        visual, language = self.fuse(before, mask, self.word_states(words), words.mask)
+        query, image = self._joined(visual, mask, language, words.mask), self.encode_image(target)
+        loss = locating(self._moved(before, visual, mask), reference, target)
+        return Output(
+            query * self.scale, image * self.scale, {"locate": Extra(self.config.locate, loss)}
         )
-        parts = []
-        if self.config.joint != "language":
-            parts.append(self._seen(visual, regions.mask))
-        if self.config.joint != "visual":
-            parts.append(vector(self.out_words, language, words.mask, self.config.pool))
-        return F.normalize(torch.stack(parts).mean(0), dim=-1)
 
     def image_states(self, regions: RegionBatch) -> Tensor:
         """VEP of images to be found: B x K x D."""
@@ -200,8 +211,7 @@ class LBF(RetrievalModel):
             raise ValueError("this model's texts change no region by itself")
         before, mask = self.reference_states(regions), regions.mask
         after, _ = self.fuse(before, mask, self.word_states(words), words.mask)
-        moved: Tensor = (self.out_regions(after) - self.out_regions(before)).norm(dim=-1)
-        return moved.masked_fill(~mask, 0)
+        return self._moved(before, after, mask).sqrt()
 
     @property
     def divides(self) -> bool:
@@ -218,6 +228,23 @@ class LBF(RetrievalModel):
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         shares = divided(mapped, mask, query, self.config.pool == "max")
         return shares[:, : regions.mask.shape[1]]
+
+    def _joined(
+        self, visual: Tensor, visual_mask: Tensor, language: Tensor, language_mask: Tensor
+    ) -> Tensor:
+        """B x E unit vectors of what the fusion gave."""
+        parts = []
+        if self.config.joint != "language":
+            parts.append(self._seen(visual, visual_mask))
+        if self.config.joint != "visual":
+            parts.append(vector(self.out_words, language, language_mask, self.config.pool))
+        return F.normalize(torch.stack(parts).mean(0), dim=-1)
+
+    def _moved(self, before: Tensor, after: Tensor, mask: Tensor) -> Tensor:
+        """B x K squared distances of mapped states, 0 where none is real."""
+        places = Places.of(mask)
+        one, other = (self.out_regions(places.kept(states)) for states in (before, after))
+        return places.padded((one - other).square().sum(-1, keepdim=True), 0)[..., 0]
 
     def _seen(self, states: Tensor, mask: Tensor) -> Tensor:
         """B x E of regions."""

@@ -64,8 +64,14 @@ PAIRS = {
 RECOMMENDED = {**LIGHT, "pool": "max"}
 """The maximum, since a scene is told by which objects are in it: see docs/results.md."""
 
-GENERATED = {**RECOMMENDED, "lr": 0.002, "dropout": 0.0, "encoder_dropout": 0.0}
+GENERATED = {**RECOMMENDED, "lr": 0.002, "dropout": 0.0, "encoder_dropout": 0.0, "locate": 1.0}
 """Chosen on generated scenes that are for that alone: see docs/results.md."""
+
+CROWDED = {**GENERATED, "locate": 0.2}
+"""The same for crowds, where many regions differ a little by what hides what."""
+
+DRAWINGS = {**GENERATED, "locate": 0.0}
+"""A drawing is nowhere like the picture of its scene, so what the text changed cannot be told."""
 
 TOGETHER = 4
 """Of a reference in a batch, where its pairs are listed: chosen there too."""
@@ -173,14 +179,18 @@ def _generated(folder: Path, reference: str) -> Dataset:
             "--protocol reference=drawing"
         )
     parts = [_split(folder, split, reference, crowd) for split in ("train", "test")]
-    grid = DRAWN if reference == "drawing" else PROTOCOL
+    protocol, recommended = PROTOCOL, GENERATED
+    if crowd:
+        protocol, recommended = CROWD, CROWDED
+    elif reference == "drawing":
+        protocol, recommended = DRAWN, DRAWINGS
     return Dataset(
         name=NAME,
         root=folder,
         queries=pd.concat([queries for queries, _ in parts], ignore_index=True),
         images=pd.concat([images for _, images in parts], ignore_index=True),
-        protocol=CROWD if crowd else grid,
-        recommended=GENERATED,
+        protocol=protocol,
+        recommended=recommended,
         breakdown=("kind", "attribute", *(TOLD if crowd else ())),
     )
 
