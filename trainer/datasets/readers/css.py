@@ -67,7 +67,7 @@ RECOMMENDED = {**LIGHT, "pool": "max"}
 GENERATED = {**RECOMMENDED, "lr": 0.002, "dropout": 0.0, "encoder_dropout": 0.0, "locate": 1.0}
 """Chosen on generated scenes that are for that alone: see docs/results.md."""
 
-CROWDED = {**GENERATED, "locate": 0.2}
+CROWDED = {**GENERATED, "fusion_depth": 3, "locate": 0.2}
 """The same for crowds, where many regions differ a little by what hides what."""
 
 DRAWINGS = {**GENERATED, "locate": 0.0}
