@@ -13,7 +13,7 @@ run() {
 
 run cqr scenes --out fashion --references 200 --no-drawings
 run cqr extract --images fashion --k 36
-run cqr train --features artifacts/fashion.h5 --epochs 10
+run cqr train --features artifacts/fashion.h5 --epochs 7
 run cqr evaluate
 printf '\nEverything is in %s\nAsk it on a page:\n\n  cd %s && %s serve\n' \
   "$(pwd)" "$(pwd)" "$(command -v cqr)"
