@@ -41,6 +41,8 @@ def assert_equal_weights(together, one):
     got, expected = load_file(together.weights), load_file(one.weights)
     assert got.keys() == expected.keys()
     for name in expected:
+        if name.endswith("key.bias"):
+            continue  # the same to all scores: its gradient is rounding, which Adam follows
         torch.testing.assert_close(got[name], expected[name], rtol=1e-3, atol=1e-4)
 
 
@@ -68,7 +70,6 @@ def test_all_that_looks_at_a_whole_batch_sees_the_whole_batch(drawn_scenes, tmp_
 def test_a_stop_is_agreed_upon_and_the_same_command_goes_on(drawn_scenes, tmp_path):
     features = drawn_scenes()
     settings = {"epochs": 6, "batch": 16, "warmup": 5, "validation": 0.2}
-    settings |= {"lr": 1e-3, "together": 2}  # faster, rounding moves some weights by 2e-4
     one = cqr.train(features, options=LBF, device="cpu", progress=False, **settings)
     place = tmp_path / "two"
     place.mkdir()

@@ -30,7 +30,7 @@ from cqr.trainer.training.start import finished, start
 from cqr.trainer.training.train import train
 
 SMALL = ["width=32", "heads=2", "vep_depth=1", "tep_depth=1", "fusion_depth=1", "embed_dim=48"]
-SMALL += ["pool=max"]  # what css recommends, so what the command takes by itself
+SMALL += ["pool=max", "locate=1"]  # what css recommends, so what the command takes by itself
 SMALL += ["dropout=0.1"]  # it recommends none, but what is drawn must be continued too
 CPU = torch.device("cpu")
 
