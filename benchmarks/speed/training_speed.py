@@ -1,14 +1,14 @@
 """Steps of a training on one core: this checkout beside another, in alternating rounds.
 
     python benchmarks/speed/training_speed.py FEATURES OTHER_PYTHON [--rounds 15] [--steps 3]
-        [--precision bf16-mixed]
+        [--data DIR] [--precision bf16-mixed]
 
-FEATURES is a feature file with a data set beside it, as `cqr extract` leaves them; OTHER_PYTHON
-the interpreter of an environment in which another version of cqr is installed.  Each is a process
-of its own on one thread; both train the recommended model on the same batches, and take turns of
-STEPS steps.  --precision is of this one's arithmetic; OTHER_PYTHON may be its own.  Prints queries
-a second of CPU time, the median and the best of the rounds, their ratio, and how far the losses of
-all steps are apart.
+FEATURES is a feature file with a data set beside it, as `cqr extract` leaves them, or in DIR;
+OTHER_PYTHON the interpreter of an environment in which another version of cqr is installed.  Each
+is a process of its own on one thread; both train the recommended model on the same batches, and
+take turns of STEPS steps.  --precision is of this one's arithmetic; OTHER_PYTHON may be its own.
+Prints queries a second of CPU time, the median and the best of the rounds, their ratio, and how
+far the losses of all steps are apart.
 """
 
 import argparse
@@ -25,13 +25,14 @@ from statistics import median
 
 def main() -> None:
     if sys.argv[1] == "--turns":
-        take_turns(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+        take_turns(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], *map(Path, sys.argv[5:]))
         return
     parser = argparse.ArgumentParser()
     parser.add_argument("features", type=Path)
     parser.add_argument("other")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--precision", default="32-true")
     o = parser.parse_args()
     turns = {}
@@ -41,6 +42,7 @@ def main() -> None:
     ):
         command = [python, str(Path(__file__).resolve()), "--turns"]
         command += [str(o.features.resolve()), str(o.steps), precision]
+        command += [str(o.data.resolve())] if o.data else []
         turns[name] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/"
         )
@@ -66,17 +68,17 @@ def main() -> None:
     print(f"losses of {len(apart)} steps: {max(apart):.1e} apart at most, of themselves")
 
 
-def take_turns(features: Path, steps: int, precision: str) -> None:
+def take_turns(features: Path, steps: int, precision: str, data: Path | None = None) -> None:
     import numpy as np
     import torch
 
     from cqr.trainer.training import train as training
-    from cqr.trainer.training.material import collect
+    from cqr.trainer.training.material import Wanted, collect
     from cqr.trainer.training.settings import settle
     from cqr.trainer.training.start import start
 
     torch.set_num_threads(1)
-    material = collect(features)
+    material = collect(features, Wanted(data))
     settings = settle(material.dataset.recommended, {"select": "last"}, [])
     with tempfile.TemporaryDirectory() as folder:
         run = start(material, settings, folder=Path(folder))
