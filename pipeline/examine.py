@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from cqr.pipeline.feature_file import FeatureFile
 from cqr.pipeline.shards import Rows, Shard
@@ -70,8 +72,6 @@ def _examine_rows(file: FeatureFile, rows: Rows, findings: Findings) -> None:
     width, height = array["images/size"][:, :, None].swapaxes(0, 1)
     x1, y1, x2, y2 = np.moveaxis(array["regions/boxes"], 2, 0)
     inside = (x1 >= 0) & (y1 >= 0) & (x1 <= x2) & (y1 <= y2) & (x2 <= width) & (y2 <= height)
-    features = np.abs(array["regions/features"])
-
     wrong = {
         "has a size below 1 x 1": (array["images/size"] < 1).any(1),
         f"has a count that is not 1 to {file.k}": (count < 1) | (count > file.k),
@@ -79,10 +79,12 @@ def _examine_rows(file: FeatureFile, rows: Rows, findings: Findings) -> None:
     }
     extras = list(file.header.extras)
     for name in ("regions/features", "regions/boxes", "regions/scores", "whole/features", *extras):
-        values = array[name].reshape(len(count), -1)
-        wrong[f"has values in {name} that are not finite"] = ~np.isfinite(values).all(1)
+        sizes, infinite = _sizes(array[name])
+        wrong[f"has values in {name} that are not finite"] = (
+            sizes.reshape(len(count), -1).max(1, initial=0) >= infinite
+        )
     for name in ("regions/features", "regions/boxes", "regions/scores", *extras):
-        filled = (array[name].reshape(len(count), file.k, -1) != 0).any(2)
+        filled = _sizes(array[name])[0].reshape(len(count), file.k, -1).max(2, initial=0) > 0
         wrong[f"has {name} beyond its count"] = (~real & filled).any(1)
     for what, where in wrong.items():
         findings.problems += [f"{rows.paths[i]!r} {what}" for i in np.flatnonzero(where)]
@@ -95,4 +97,21 @@ def _examine_rows(file: FeatureFile, rows: Rows, findings: Findings) -> None:
         float(min(findings.score[0], scores.min(initial=np.inf))),
         float(max(findings.score[1], scores.max(initial=-np.inf))),
     )
-    findings.largest = max(findings.largest, float(np.nanmax(features, initial=0)))
+    features = array["regions/features"]
+    sizes, infinite = _sizes(features)
+    largest = np.max(sizes, initial=0, where=sizes <= infinite).view(features.dtype)
+    findings.largest = max(findings.largest, float(largest))
+
+
+def _sizes(values: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """The bits of floats but for their signs, as whole numbers, and those of infinity.
+
+    They are in the order of the magnitudes, infinity after all numbers, and what is no number last.
+    numpy looks through them several times as fast as through floats of 16 bits.  Of whole numbers,
+    as imported files may have: which are not 0, and what none of these reaches.
+    """
+    if values.dtype.kind != "f":
+        return values != 0, 2
+    whole = np.dtype(f"u{values.dtype.itemsize}")
+    infinite = int(np.array(np.inf, values.dtype).view(whole))
+    return values.view(whole) & whole.type(np.iinfo(whole).max >> 1), infinite

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cqr.errors import UserError
 from cqr.pipeline import inspection
-from cqr.pipeline.examine import examine
+from cqr.pipeline.examine import _sizes, examine
 from cqr.pipeline.extract import Job, extract
 from cqr.pipeline.feature_file import open_features, shards_folder
 from cqr.pipeline.show import FIRST, draw
@@ -165,3 +165,17 @@ def test_save_elsewhere_and_under_no_picture_name(out, tmp_path):
     assert str(caught.value) == (
         f"{tmp_path / 'sheet.txt'} is no name for a picture; give --save a name that ends in .png"
     )
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4"])
+def test_bits_say_of_numbers_what_numpy_says(dtype):
+    numbers = np.array([0, -0.0, 1, -1, 2, 100, -100, 0.1, -1e-7, 6e4], "f8")
+    if dtype != "i4":
+        numbers = np.append(numbers, [np.inf, -np.inf, np.nan, -np.nan])
+    numbers = numbers.astype(dtype)
+    sizes, infinite = _sizes(numbers)
+    assert (sizes < infinite).tolist() == np.isfinite(numbers).tolist()
+    assert (sizes > 0).tolist() == (numbers != 0).tolist()
+    if dtype != "i4":
+        order = np.argsort(sizes[:-2], kind="stable")
+        assert np.abs(numbers)[order].tolist() == sorted(np.abs(numbers[:-2]).tolist())
