@@ -11,7 +11,7 @@
 # peers on its encoders, with what tune.sh found for each.
 # Last LBF of 1,000 references (16,000 queries): half an hour to make and to train on; and with a
 # third fusion, 20 epochs, and the loss that locates: an hour.
-# The rest is sized for two cores and an hour: REFERENCES=300 (4,800 queries), EPOCHS=8, SEEDS=5 of K.
+# The rest is sized for two cores and an hour: REFERENCES=300 (4,800 queries), EPOCHS=8, SEEDS=3 of K.
 # An interrupted comparison goes on.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -28,7 +28,7 @@ set -- --examples 0 --set "epochs=${EPOCHS:-8}" "$@"
 cqr compare --features artifacts/crowd.h5 --data crowd --out artifacts/comparisons/crowd --seeds 1 \
   --vary k=9,18,36 --models "lbf=lbf:$slow" "$@"
 cqr compare --features artifacts/crowd.h5 --data crowd --out artifacts/comparisons/crowd-k \
-  --seeds "${SEEDS:-5}" \
+  --seeds "${SEEDS:-3}" \
   --models "lbf=lbf:k=36,fusion_depth=2,$fast,lbf of 18=lbf:k=18,fusion_depth=2,$fast" "$@"
 on=k=36,input=regions,encoder=lbf,encoder_dropout=0
 cqr compare --features artifacts/crowd.h5 --data crowd --out artifacts/comparisons/crowd-tuned \
