@@ -77,14 +77,14 @@ def _examine_rows(file: FeatureFile, rows: Rows, findings: Findings) -> None:
         f"has a count that is not 1 to {file.k}": (count < 1) | (count > file.k),
         "has a box outside the picture": (real & ~inside).any(1),
     }
-    extras = list(file.header.extras)
-    for name in ("regions/features", "regions/boxes", "regions/scores", "whole/features", *extras):
-        sizes, infinite = _sizes(array[name])
+    of_regions = ["regions/features", "regions/boxes", "regions/scores", *file.header.extras]
+    sizes = {name: _sizes(array[name]) for name in [*of_regions, "whole/features"]}
+    for name, (size, infinite) in sizes.items():
         wrong[f"has values in {name} that are not finite"] = (
-            sizes.reshape(len(count), -1).max(1, initial=0) >= infinite
+            size.reshape(len(count), -1).max(1, initial=0) >= infinite
         )
-    for name in ("regions/features", "regions/boxes", "regions/scores", *extras):
-        filled = _sizes(array[name])[0].reshape(len(count), file.k, -1).max(2, initial=0) > 0
+    for name in of_regions:
+        filled = sizes[name][0].reshape(len(count), file.k, -1).max(2, initial=0) > 0
         wrong[f"has {name} beyond its count"] = (~real & filled).any(1)
     for what, where in wrong.items():
         findings.problems += [f"{rows.paths[i]!r} {what}" for i in np.flatnonzero(where)]
@@ -97,9 +97,8 @@ def _examine_rows(file: FeatureFile, rows: Rows, findings: Findings) -> None:
         float(min(findings.score[0], scores.min(initial=np.inf))),
         float(max(findings.score[1], scores.max(initial=-np.inf))),
     )
-    features = array["regions/features"]
-    sizes, infinite = _sizes(features)
-    largest = np.max(sizes, initial=0, where=sizes <= infinite).view(features.dtype)
+    size, infinite = sizes["regions/features"]
+    largest = np.max(size, initial=0, where=size <= infinite).view(array["regions/features"].dtype)
     findings.largest = max(findings.largest, float(largest))
 
 

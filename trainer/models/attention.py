@@ -105,13 +105,10 @@ class Attention(nn.Module):
 
 def _mixed(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, drop: float) -> Tensor:
     """Attention; on a CPU in 32 bits, since PyTorch's way back is ten times as slow in 16."""
-    if q.device.type != "cpu" or q.dtype == torch.float32:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop)
-    with torch.autocast("cpu", enabled=False):
-        mixed = F.scaled_dot_product_attention(
-            q.float(), k.float(), v.float(), attn_mask=mask, dropout_p=drop
-        )
-    return mixed.to(q.dtype)
+    if q.device.type == "cpu" and q.dtype.itemsize == 2:
+        with torch.autocast("cpu", enabled=False):
+            return _mixed(q.float(), k.float(), v.float(), mask, drop).to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop)
 
 
 def _joined(mixed: Tensor) -> Tensor:

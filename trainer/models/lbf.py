@@ -120,21 +120,18 @@ class LBF(RetrievalModel):
 
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x E unit vectors of reference images with texts."""
-        states = self.reference_states(regions)
-        visual, language = self.fuse(states, regions.mask, self.word_states(words), words.mask)
+        _, visual, language = self._fused(regions, words)
         return self._joined(visual, regions.mask, language, words.mask)
 
     def forward(self, reference: RegionBatch, words: WordBatch, target: RegionBatch) -> Output:
         """As of any model, and the loss that `locate` weighs."""
         if not (self.config.locate and self.see):
             return super().forward(reference, words, target)
-        before, mask = self.reference_states(reference), reference.mask
-        visual, language = self.fuse(before, mask, self.word_states(words), words.mask)
-        query, image = self._joined(visual, mask, language, words.mask), self.encode_image(target)
-        loss = locating(self._moved(before, visual, mask), reference, target)
-        return Output(
-            query * self.scale, image * self.scale, {"locate": Extra(self.config.locate, loss)}
-        )
+        before, visual, language = self._fused(reference, words)
+        query = self._joined(visual, reference.mask, language, words.mask)
+        loss = locating(self._moved(before, visual, reference.mask), reference, target)
+        extra = {"locate": Extra(self.config.locate, loss)}
+        return Output(query * self.scale, self.encode_image(target) * self.scale, extra)
 
     def image_states(self, regions: RegionBatch) -> Tensor:
         """VEP of images to be found: B x K x D."""
@@ -209,9 +206,8 @@ class LBF(RetrievalModel):
         """
         if not self.see:
             raise ValueError("this model's texts change no region by itself")
-        before, mask = self.reference_states(regions), regions.mask
-        after, _ = self.fuse(before, mask, self.word_states(words), words.mask)
-        return self._moved(before, after, mask).sqrt()
+        before, after, _ = self._fused(regions, words)
+        return self._moved(before, after, regions.mask).sqrt()
 
     @property
     def divides(self) -> bool:
@@ -228,6 +224,11 @@ class LBF(RetrievalModel):
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         shares = divided(mapped, mask, query, self.config.pool == "max")
         return shares[:, : regions.mask.shape[1]]
+
+    def _fused(self, regions: RegionBatch, words: WordBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Regions before the fusion, and regions and words after it."""
+        before = self.reference_states(regions)
+        return before, *self.fuse(before, regions.mask, self.word_states(words), words.mask)
 
     def _joined(
         self, visual: Tensor, visual_mask: Tensor, language: Tensor, language_mask: Tensor
