@@ -1,10 +1,12 @@
 #!/bin/sh
-# What `cqr train` takes on generated scenes: rate, dropout and queries of a reference together.
+# What `cqr train` takes on generated scenes: rate, dropout, queries of a reference together, and how
+# much of the loss that tells LBF's fusion which regions a text is about.
 #
 #   sh benchmarks/comparison/defaults.sh [FOLDER] [--jobs 1 ...]
 #       what follows FOLDER goes to `cqr compare`
 #
-# On the development world, which nothing is reported of, made here of 200 references.
+# On development worlds, which nothing is reported of, made here: the grid's of 200 references, and
+# one of crowds of 300 (half an hour of a core).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 place=${1:-artifacts/defaults}
@@ -12,11 +14,23 @@ place=${1:-artifacts/defaults}
 mkdir -p "$place"
 cd "$place"
 cqr scenes --out development --seed 101 --held-out 1 --references 200 --no-pictures --no-drawings
-[ -e artifacts/development.h5 ] ||
-  python "$here/true_regions.py" development artifacts/development.h5
+cqr scenes --out crowded --layout crowd --seed 909 --held-out 1 --references 300 --no-pictures
+for world in development crowded; do
+  [ -e "artifacts/$world.h5" ] || python "$here/true_regions.py" "$world" "artifacts/$world.h5"
+done
+chosen=lr=0.002,dropout=0,together=4
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/defaults --seeds 1 --examples 0 --set epochs=12 \
   --models "before=lbf:locate=0,lr=0.001,dropout=0.1,together=2,\
 together=lbf:locate=0,lr=0.002,dropout=0.1,together=4,\
-without dropout=lbf:locate=0,lr=0.002,dropout=0,together=4,\
-faster=lbf:locate=0,lr=0.004,dropout=0,together=4" "$@"
+without dropout=lbf:locate=0,$chosen,\
+faster=lbf:locate=0,lr=0.004,dropout=0,together=4,\
+locating by half=lbf:locate=0.5,$chosen,\
+locating by 1=lbf:locate=1,$chosen,\
+locating by 2=lbf:locate=2,$chosen" "$@"
+cqr compare --features artifacts/crowded.h5 --data crowded \
+  --out artifacts/comparisons/defaults-crowd --seeds 1 --examples 0 --set epochs=8 --set k=36 \
+  --models "two fusions=lbf:locate=0,fusion_depth=2,$chosen,\
+three=lbf:locate=0,fusion_depth=3,$chosen,\
+locating by a fifth=lbf:locate=0.2,fusion_depth=3,$chosen,\
+locating by 1=lbf:locate=1,fusion_depth=3,$chosen" "$@"
