@@ -41,6 +41,27 @@ def test_attention_is_torchs(inputs, heads):
     torch.testing.assert_close(ours_weights, weights)
 
 
+def test_relative_positions_are_those_of_the_paper(inputs):
+    """Shaw et al. 2018, equations 1 to 4, state by state."""
+    _, x, mask = inputs
+    ours, heads, reach = Attention(12, 3, dropout=0.1, reach=2).eval(), 3, 2
+    q, k, v = (part(x).unflatten(-1, (heads, -1)) for part in (ours.query, ours.key, ours.value))
+    far = [[max(-reach, min(reach, j - i)) + reach for j in range(7)] for i in range(7)]
+    keys, values = ours.relative.keys.weight, ours.relative.values.weight
+    for b, n in ((b, int(mask[b].sum())) for b in range(3)):
+        for i in range(n):
+            mixed = []
+            for h in range(heads):
+                scores = [q[b, i, h] @ (k[b, j, h] + keys[far[i][j]]) / 2 for j in range(n)]
+                weights = torch.stack(scores).softmax(0)
+                mixed.append(sum(weights[j] * (v[b, j, h] + values[far[i][j]]) for j in range(n)))
+            expected = ours.norm(x[b, i] + ours.output(torch.cat(mixed)))
+            torch.testing.assert_close(ours.explain(x, x, mask)[0][b, i], expected)
+    places = Places.of(mask)
+    found = ours(x[mask], places, x[mask], places)
+    torch.testing.assert_close(found, ours.explain(x, x, mask)[0][mask])
+
+
 def test_what_the_mask_hides_has_no_effect(inputs):
     x, context, mask = inputs
     noise = torch.where(mask[..., None], 0.0, torch.randn_like(context))
@@ -85,12 +106,13 @@ def test_heads_must_divide_the_width():
         Attention(10, 4, 0.0)
 
 
-def test_in_16_bits_on_a_cpu_it_gives_nearly_what_it_gives_in_32():
+@pytest.mark.parametrize("reach", [0, 2])
+def test_in_16_bits_on_a_cpu_it_gives_nearly_what_it_gives_in_32(reach):
     torch.manual_seed(0)
-    attention = Attention(16, 4, 0.0)
-    x, context = torch.randn(2, 3, 16), torch.randn(2, 5, 16)
+    attention = Attention(16, 4, 0.0, reach)
+    x, context = torch.randn(2, 5 if reach else 3, 16), torch.randn(2, 5, 16)
     mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
-    places = Places.of(torch.ones(2, 3, dtype=torch.bool)), Places.of(mask)
+    places = Places.of(torch.ones(x.shape[:2], dtype=torch.bool)), Places.of(mask)
 
     def run():
         out = attention(places[0].kept(x), places[0], places[1].kept(context), places[1])

@@ -106,8 +106,9 @@ def test_words_may_be_features(regions, dtype):
     torch.testing.assert_close(features.encode_query(regions, noisy), expected)
 
 
-def test_the_order_of_words_matters(regions):
-    lbf = model()
+@pytest.mark.parametrize("reach", [0, 1])
+def test_the_order_of_words_matters(regions, reach):
+    lbf = model(word_reach=reach)
     swapped = words(WORDS.tokens[:, [1, 0, 2, 3]])
     assert not torch.allclose(
         lbf.encode_query(regions, WORDS)[0], lbf.encode_query(regions, swapped)[0]
@@ -170,7 +171,7 @@ CHOICES = [
     {"directions": "visual"}, {"directions": "language"}, {"joint": "visual"},
     {"joint": "language"}, {"pool": "max"}, {"embed_dim": 0}, {"vep_depth": 0}, {"tep_depth": 0},
     {"fusion_depth": 1}, {"hidden": 1}, {"heads": 2}, {"separate_reference": True},
-    {"nothing": True},
+    {"nothing": True}, {"word_reach": 2}, {"joint": "union"},
 ]  # fmt: skip
 
 
@@ -189,6 +190,25 @@ def test_every_choice_changes_the_query_and_trains(regions, choice):
         "directions=language": (),
     }.get("=".join(map(str, next(iter(choice.items())))), ())
     assert all(name.startswith(expected) for name in idle) if expected else not idle
+
+
+@pytest.mark.parametrize("nothing", [False, True])
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_a_union_is_one_pool_of_regions_and_words(regions, pool, nothing):
+    lbf = model(joint="union", pool=pool, nothing=nothing)
+    if nothing:
+        torch.nn.init.normal_(lbf.nothing)
+    visual, language = lbf.fuse(
+        lbf.image_states(regions), regions.mask, lbf.word_states(WORDS), WORDS.mask
+    )
+    found = lbf.encode_query(regions, WORDS)
+    for row in range(len(found)):
+        mapped = [*lbf.out_regions(visual[row][regions.mask[row]])]
+        mapped += [*lbf.out_words(language[row][WORDS.mask[row]])]
+        mapped += [lbf.nothing] if nothing else []
+        one = torch.stack(mapped)
+        one = one.amax(0) if pool == "max" else one.mean(0)
+        torch.testing.assert_close(found[row], torch.nn.functional.normalize(one, dim=0))
 
 
 def test_every_field_is_described():

@@ -57,13 +57,55 @@ class Places:
         return states * self.kept(kept).div_(1 - drop.p)
 
 
+class RelativePositions(nn.Module):
+    """Keys and values of how far a state stands behind or before the one that attends to it.
+
+    Shaw, Uszkoreit and Vaswani, "Self-Attention with Relative Position Representations", NAACL
+    2018, equations 3 and 4: k_ij = W_k x_j + a^K(j - i), v_ij = W_v x_j + a^V(j - i), the same for
+    all heads, and beyond `reach` as at it.
+
+    Args:
+        width: D/H.
+        reach: in states, to either side.
+    """
+
+    def __init__(self, width: int, reach: int) -> None:
+        super().__init__()
+        self.reach = reach
+        self.keys = nn.Embedding(2 * reach + 1, width)
+        self.values = nn.Embedding(2 * reach + 1, width)
+        for table in (self.keys, self.values):
+            nn.init.xavier_uniform_(table.weight)
+
+    def scores(self, q: Tensor) -> Tensor:
+        """B x H x N x D/H to B x H x N x N: the products with these keys."""
+        return torch.einsum("bhnd,nmd->bhnm", q, self.keys(self._apart(q)))
+
+    def mixed(self, weights: Tensor) -> Tensor:
+        """B x H x N x N to B x H x N x D/H: these values, mixed."""
+        return torch.einsum("bhnm,nmd->bhnd", weights, self.values(self._apart(weights)))
+
+    def _apart(self, states: Tensor) -> Tensor:
+        at = torch.arange(states.shape[2], device=states.device)
+        return (at - at[:, None]).clamp(-self.reach, self.reach) + self.reach
+
+
 class Attention(nn.Module):
     """Multi-head attention of x over a context, with residual and LayerNorm.
 
     y = LN(x + W_o concat_h softmax(Q_h K_h^T / sqrt(D/H)) V_h)
+
+    Args:
+        width: D.
+        heads: H.
+        dropout: of the weights, and of what is added to x.
+        reach: of `RelativePositions`, which only attention of states to themselves has; 0: none.
+
+    Raises:
+        ValueError: D is not a multiple of H.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, reach: int = 0) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of heads {heads}")
@@ -74,6 +116,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
+        self.relative = RelativePositions(width // heads, reach) if reach else None
 
     def forward(self, x: Tensor, places: Places, context: Tensor, others: Places) -> Tensor:
         """x: P x D of B x N places; context: Q x D of B x M places; to P x D."""
@@ -81,7 +124,7 @@ class Attention(nn.Module):
         k = self._split(others.padded(self.key(context)))
         v = self._split(others.padded(self.value(context)))
         drop = self.dropout.p if self.training else 0.0
-        mixed = _mixed(q, k, v, others.mask[:, None, None, :], drop)  # B, H, N, D/H
+        mixed = self._mixed(q, k, v, others.mask[:, None, None, :], drop)
         out = self.output(places.kept(_joined(mixed)))
         normed: Tensor = self.norm(x + places.dropout(out, self.dropout))
         return normed
@@ -92,23 +135,39 @@ class Attention(nn.Module):
         x: B x N x D; context: B x M x D; mask: B x M bool, True where real.
         """
         q, k, v = map(self._split, (self.query(x), self.key(context), self.value(context)))
-        scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
-        weights = scores.masked_fill(~mask[:, None, None, :], -torch.inf).softmax(-1)
-        out: Tensor = self.norm(x + self.output(_joined(weights @ v)))
+        mixed, weights = self._weighed(q, k, v, mask[:, None, None, :], 0.0)
+        out: Tensor = self.norm(x + self.output(_joined(mixed)))
         return out, weights
+
+    def _mixed(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, drop: float) -> Tensor:
+        """The values, B x H x N x D/H; on a CPU in 32 bits, since PyTorch's way back is ten times
+        as slow in 16.
+        """
+        if q.device.type == "cpu" and q.dtype.itemsize == 2:
+            with torch.autocast("cpu", enabled=False):
+                return self._mixed(q.float(), k.float(), v.float(), mask, drop).to(q.dtype)
+        if self.relative is not None:
+            return self._weighed(q, k, v, mask, drop)[0]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop)
+
+    def _weighed(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, drop: float
+    ) -> tuple[Tensor, Tensor]:
+        """The same, with the weights B x H x N x M before dropout."""
+        scores = q @ k.transpose(-2, -1)
+        if self.relative is not None:
+            scores = scores + self.relative.scores(q)
+        weights = (scores / q.shape[-1] ** 0.5).masked_fill(~mask, -torch.inf).softmax(-1)
+        dropped = F.dropout(weights, drop)
+        mixed = dropped @ v
+        if self.relative is not None:
+            mixed = mixed + self.relative.mixed(dropped)
+        return mixed, weights
 
     def _split(self, t: Tensor) -> Tensor:
         """B x N x D to B x H x N x D/H."""
         split: Tensor = t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         return split
-
-
-def _mixed(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, drop: float) -> Tensor:
-    """Attention; on a CPU in 32 bits, since PyTorch's way back is ten times as slow in 16."""
-    if q.device.type == "cpu" and q.dtype.itemsize == 2:
-        with torch.autocast("cpu", enabled=False):
-            return _mixed(q.float(), k.float(), v.float(), mask, drop).to(q.dtype)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop)
 
 
 def _joined(mixed: Tensor) -> Tensor:
@@ -137,9 +196,9 @@ class FeedForward(nn.Module):
 class SelfBlock(nn.Module):
     """Self-attention, then a feed-forward map: a layer of VEP and of TEP."""
 
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float, reach: int = 0) -> None:
         super().__init__()
-        self.attention = Attention(width, heads, dropout)
+        self.attention = Attention(width, heads, dropout, reach)
         self.feed_forward = FeedForward(width, hidden, dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:

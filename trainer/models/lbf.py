@@ -42,6 +42,10 @@ class LBFConfig:
             the paper's; how many, ours.
         hidden: width of the feed-forward maps, as a multiple of D.  Ours.
         dropout: LXMERT's value.  Ours.
+        word_reach: how far TEP's attention tells apart where one word stands from another, to
+            either side (`RelativePositions`); 0, the paper's: a word has its place in the text
+            instead.  What is worded in another order than any text of the training is
+            understood so much better; without `tep_depth` a text has no order.  Ours.
         position: what is known of a box: its corners, or corners and area.  That
             it is normalised is the paper's; the corners are LXMERT's.
         combine: how a region's visual and positional embeddings meet.
@@ -54,7 +58,9 @@ class LBFConfig:
             encoder for each of its two domains).  Ours.
         directions: which streams the fusion attends with; "both" is the paper's.
         joint: which fused streams are pooled into the query's vector.  Inferred
-            (the figure shows a pooling on top of both).
+            (the figure shows a pooling on top of both).  "both": each is pooled, then the
+            mean; "union", ours: one pool over the regions and the words, so that with the
+            maximum a word can stand for a region that the text adds.
         pool: over the regions, and over the words.  Inferred.
         nothing: pool a learned vector with the regions, of an image and of a query's: what is
             left where the text takes the last object away, of which there are few examples
@@ -75,12 +81,13 @@ class LBFConfig:
     fusion_depth: int = 2
     hidden: int = 2
     dropout: float = 0.1
+    word_reach: int = 0
     position: Literal["corners", "corners+area", "none"] = "corners"
     combine: Literal["average", "sum"] = "average"
     input_norm: bool = True
     separate_reference: bool = False
     directions: Literal["both", "visual", "language"] = "both"
-    joint: Literal["both", "visual", "language"] = "both"
+    joint: Literal["both", "visual", "language", "union"] = "both"
     pool: Pool = "mean"
     nothing: bool = False
     embed_dim: int = 512
@@ -103,9 +110,9 @@ class LBF(RetrievalModel):
         self.config = c
         self.embed_regions = RegionEmbedding(region_dim, c)
         self.embed_reference = RegionEmbedding(region_dim, c) if c.separate_reference else None
-        self.embed_words = WordEmbedding(text, c.width, c.dropout)
+        self.embed_words = WordEmbedding(text, c.width, c.dropout, not c.word_reach)
         self.vep = nn.ModuleList(block(c) for _ in range(c.vep_depth))
-        self.tep = nn.ModuleList(block(c) for _ in range(c.tep_depth))
+        self.tep = nn.ModuleList(block(c, c.word_reach) for _ in range(c.tep_depth))
         size = (c.width, c.heads, c.hidden * c.width, c.dropout)
         depth = range(c.fusion_depth)
         self.see = nn.ModuleList(CrossBlock(*size) for _ in depth if c.directions != "language")
@@ -239,7 +246,14 @@ class LBF(RetrievalModel):
             parts.append(self._seen(visual, visual_mask))
         if self.config.joint != "visual":
             parts.append(vector(self.out_words, language, language_mask, self.config.pool))
-        return F.normalize(torch.stack(parts).mean(0), dim=-1)
+        if self.config.joint != "union":
+            joined = torch.stack(parts).mean(0)
+        elif self.config.pool == "max":
+            joined = torch.stack(parts).amax(0)
+        else:
+            seen = visual_mask.sum(1, keepdim=True) + (self.nothing is not None)
+            joined = seen * parts[0] + language_mask.sum(1, keepdim=True) * parts[1]
+        return F.normalize(joined, dim=-1)
 
     def _moved(self, before: Tensor, after: Tensor, mask: Tensor) -> Tensor:
         """B x K squared distances of mapped states, 0 where none is real."""
@@ -305,10 +319,10 @@ class RegionEmbedding(nn.Module):
         return places.padded(places.dropout(mean, self.dropout))
 
 
-def block(config: LBFConfig) -> SelfBlock:
+def block(config: LBFConfig, reach: int = 0) -> SelfBlock:
     """A layer of VEP or of TEP."""
     c = config
-    return SelfBlock(c.width, c.heads, c.hidden * c.width, c.dropout)
+    return SelfBlock(c.width, c.heads, c.hidden * c.width, c.dropout, reach)
 
 
 def _embedding(dim: int, config: LBFConfig) -> nn.Sequential:

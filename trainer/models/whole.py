@@ -78,12 +78,13 @@ class WholeConfig(ImageConfig):
             last state, TIRG's; or "mean", that of the words' vectors, as ComposeAE's server
             pools BERT's.
         text_dropout: before the last layer of that text encoder.  0.1 is TIRG's code's.
-        tep_depth: of LBF's encoders, as `vep_depth`.
+        tep_depth, word_reach: of LBF's encoders, as `vep_depth`.
     """
 
     words: Literal["lstm", "mean"] = "lstm"
     text_dropout: float = 0.1
     tep_depth: int = 2
+    word_reach: int = 0
 
 
 class ImageModel(RetrievalModel):
@@ -250,8 +251,9 @@ class LBFTextEncoder(nn.Module):
     def __init__(self, text: TextSpec, config: LBFConfig) -> None:
         super().__init__()
         self.pool = config.pool
-        self.embed = WordEmbedding(text, config.width, config.dropout)
-        self.layers = nn.ModuleList(block(config) for _ in range(config.tep_depth))
+        reach = config.word_reach
+        self.embed = WordEmbedding(text, config.width, config.dropout, not reach)
+        self.layers = nn.ModuleList(block(config, reach) for _ in range(config.tep_depth))
         self.out = output_map(config)
 
     def forward(self, words: WordBatch) -> Tensor:
@@ -292,6 +294,7 @@ def _of_lbf(config: ImageConfig) -> LBFConfig:
         heads=config.heads,
         vep_depth=config.vep_depth,
         tep_depth=getattr(config, "tep_depth", 0),
+        word_reach=getattr(config, "word_reach", 0),
         dropout=config.encoder_dropout,
         pool=config.pool,
         embed_dim=config.embed_dim,

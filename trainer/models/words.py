@@ -56,17 +56,20 @@ class WordEmbedding(nn.Module):
         text: what the words are.
         width: D.
         dropout: after the norm.
+        placed: with positions; else words are where attention's relative positions see them.
     """
 
-    def __init__(self, text: TextSpec, width: int, dropout: float) -> None:
+    def __init__(self, text: TextSpec, width: int, dropout: float, placed: bool = True) -> None:
         super().__init__()
         self.word = word_layer(text, width)
-        self.position = nn.Embedding(text.max_words, width)
+        self.position = nn.Embedding(text.max_words, width) if placed else None
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, words: WordBatch) -> Tensor:
-        positions = torch.arange(words.tokens.shape[1], device=words.tokens.device)
-        states = self.word(words.tokens) + self.position(positions)
+        states = self.word(words.tokens)
+        if self.position is not None:
+            positions = torch.arange(words.tokens.shape[1], device=words.tokens.device)
+            states = states + self.position(positions)
         out: Tensor = self.dropout(self.norm(states))
         return out
