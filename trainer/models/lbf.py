@@ -123,20 +123,25 @@ class LBF(RetrievalModel):
 
     def encode_image(self, regions: RegionBatch) -> Tensor:
         """B x E unit vectors of images, to be found."""
-        return F.normalize(self._seen(self.image_states(regions), regions.mask), dim=-1)
+        seen = vector(self.out_regions, self.image_states(regions), regions.mask, self.config.pool)
+        return F.normalize(self._beside_nothing(seen, regions.mask), dim=-1)
 
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x E unit vectors of reference images with texts."""
         _, visual, language = self._fused(regions, words)
-        return self._joined(visual, regions.mask, language, words.mask)
+        seen = vector(self.out_regions, visual, regions.mask, self.config.pool)
+        return self._joined(seen, regions.mask, language, words.mask)
 
     def forward(self, reference: RegionBatch, words: WordBatch, target: RegionBatch) -> Output:
         """As of any model, and the loss that `locate` weighs."""
         if not (self.config.locate and self.see):
             return super().forward(reference, words, target)
-        before, visual, language = self._fused(reference, words)
-        query = self._joined(visual, reference.mask, language, words.mask)
-        loss = locating(self._moved(before, visual, reference.mask), reference, target)
+        *states, language = self._fused(reference, words)
+        places = Places.of(reference.mask)
+        before, after = (self.out_regions(places.kept(visual)) for visual in states)
+        seen = pooled_kept(after, places, self.config.pool)
+        query = self._joined(seen, reference.mask, language, words.mask)
+        loss = locating(_moved(before, after, places), reference, target)
         extra = {"locate": Extra(self.config.locate, loss)}
         return Output(query * self.scale, self.encode_image(target) * self.scale, extra)
 
@@ -213,8 +218,10 @@ class LBF(RetrievalModel):
         """
         if not self.see:
             raise ValueError("this model's texts change no region by itself")
-        before, after, _ = self._fused(regions, words)
-        return self._moved(before, after, regions.mask).sqrt()
+        *states, _ = self._fused(regions, words)
+        places = Places.of(regions.mask)
+        before, after = (self.out_regions(places.kept(visual)) for visual in states)
+        return _moved(before, after, places).sqrt()
 
     @property
     def divides(self) -> bool:
@@ -238,12 +245,12 @@ class LBF(RetrievalModel):
         return before, *self.fuse(before, regions.mask, self.word_states(words), words.mask)
 
     def _joined(
-        self, visual: Tensor, visual_mask: Tensor, language: Tensor, language_mask: Tensor
+        self, seen: Tensor, mask: Tensor, language: Tensor, language_mask: Tensor
     ) -> Tensor:
-        """B x E unit vectors of what the fusion gave."""
+        """B x E unit vectors of the fused regions, pooled, and of the fused words."""
         parts = []
         if self.config.joint != "language":
-            parts.append(self._seen(visual, visual_mask))
+            parts.append(self._beside_nothing(seen, mask))
         if self.config.joint != "visual":
             parts.append(vector(self.out_words, language, language_mask, self.config.pool))
         if self.config.joint != "union":
@@ -251,31 +258,29 @@ class LBF(RetrievalModel):
         elif self.config.pool == "max":
             joined = torch.stack(parts).amax(0)
         else:
-            seen = visual_mask.sum(1, keepdim=True) + (self.nothing is not None)
-            joined = seen * parts[0] + language_mask.sum(1, keepdim=True) * parts[1]
+            number = mask.sum(1, keepdim=True) + (self.nothing is not None)
+            joined = number * parts[0] + language_mask.sum(1, keepdim=True) * parts[1]
         return F.normalize(joined, dim=-1)
 
-    def _moved(self, before: Tensor, after: Tensor, mask: Tensor) -> Tensor:
-        """B x K squared distances of mapped states, 0 where none is real."""
-        places = Places.of(mask)
-        one, other = (self.out_regions(places.kept(states)) for states in (before, after))
-        return places.padded((one - other).square().sum(-1, keepdim=True), 0)[..., 0]
-
-    def _seen(self, states: Tensor, mask: Tensor) -> Tensor:
-        """B x E of regions."""
-        pooled = vector(self.out_regions, states, mask, self.config.pool)
+    def _beside_nothing(self, seen: Tensor, mask: Tensor) -> Tensor:
+        """B x E of pooled regions, with what is left where there is none."""
         if self.nothing is None:
-            return pooled
+            return seen
         if self.config.pool == "max":
-            return torch.maximum(pooled, self.nothing)
+            return torch.maximum(seen, self.nothing)
         number = mask.sum(1, keepdim=True)
-        return (number * pooled + self.nothing) / (number + 1)
+        return (number * seen + self.nothing) / (number + 1)
 
     def _vep(self, embed: nn.Module, regions: RegionBatch) -> Tensor:
         states: Tensor = embed(regions)
         for layer in self.vep:
             states = layer(states, regions.mask)
         return states
+
+
+def _moved(before: Tensor, after: Tensor, places: Places) -> Tensor:
+    """B x K squared distances of mapped states, 0 where none is real."""
+    return places.padded((before - after).square().sum(-1, keepdim=True), 0)[..., 0]
 
 
 def vector(out: nn.Sequential, states: Tensor, mask: Tensor, pool: Pool) -> Tensor:
@@ -285,13 +290,18 @@ def vector(out: nn.Sequential, states: Tensor, mask: Tensor, pool: Pool) -> Tens
     is left out of them.  A mean and a linear map may change places, so there the last map is
     done once for all states of an image or text.
     """
-    greatest = pool == "max"
     places = Places.of(mask)
-    mapped: Tensor = (out if greatest else out[:-1])(places.kept(states))
-    if greatest:
+    if pool == "max":
+        return pooled_kept(out(places.kept(states)), places, pool)
+    last: Tensor = out[-1:](pooled_kept(out[:-1](places.kept(states)), places, pool))
+    return last
+
+
+def pooled_kept(mapped: Tensor, places: Places, pool: Pool) -> Tensor:
+    """P x E to B x E."""
+    if pool == "max":
         return places.padded(mapped, -torch.inf).amax(1)
-    pooled: Tensor = out[-1:](places.padded(mapped, 0).sum(1) / mask.sum(1, keepdim=True))
-    return pooled
+    return places.padded(mapped, 0).sum(1) / places.mask.sum(1, keepdim=True)
 
 
 class RegionEmbedding(nn.Module):
