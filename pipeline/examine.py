@@ -1,6 +1,7 @@
 """Read a feature file through and say what is in it and what is wrong with it."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,15 +36,18 @@ class Findings:
 
 def examine(file: FeatureFile) -> Findings:
     """Check every value of a feature file, a block of rows at a time."""
-    findings = Findings()
+    findings, problems = Findings(), []
     if len(set(file.paths)) != len(file.paths):
-        findings.problems.append("a path is there more than once")
-    findings.problems += file.damage()
+        problems.append("a path is there more than once")
+    with ThreadPoolExecutor(1) as beside:  # sums let go of Python while they read bytes
+        damage = beside.submit(file.damage)
+        for rows in file.blocks():
+            _examine_rows(file, rows, findings)
+        problems += damage.result()
     with h5py.File(source(file.path), "r") as joined:
         for shard in file.shards:
-            findings.problems += _against_joined(file, shard, joined)
-    for rows in file.blocks():
-        _examine_rows(file, rows, findings)
+            problems += _against_joined(file, shard, joined)
+    findings.problems[:0] = problems
     return findings
 
 
@@ -78,14 +82,14 @@ def _examine_rows(file: FeatureFile, rows: Rows, findings: Findings) -> None:
         "has a box outside the picture": (real & ~inside).any(1),
     }
     of_regions = ["regions/features", "regions/boxes", "regions/scores", *file.header.extras]
-    sizes = {name: _sizes(array[name]) for name in [*of_regions, "whole/features"]}
-    for name, (size, infinite) in sizes.items():
-        wrong[f"has values in {name} that are not finite"] = (
-            size.reshape(len(count), -1).max(1, initial=0) >= infinite
-        )
-    for name in of_regions:
-        filled = sizes[name][0].reshape(len(count), file.k, -1).max(2, initial=0) > 0
-        wrong[f"has {name} beyond its count"] = (~real & filled).any(1)
+    for name in [*of_regions, "whole/features"]:
+        largest, infinite = _largest(array[name], file.k if name in of_regions else 1)
+        wrong[f"has values in {name} that are not finite"] = (largest >= infinite).any(1)
+        if name in of_regions:
+            wrong[f"has {name} beyond its count"] = (~real & (largest > 0)).any(1)
+        if name == "regions/features":
+            most = np.max(largest, initial=0, where=largest <= infinite).view(array[name].dtype)
+            findings.largest = max(findings.largest, float(most))
     for what, where in wrong.items():
         findings.problems += [f"{rows.paths[i]!r} {what}" for i in np.flatnonzero(where)]
 
@@ -97,20 +101,20 @@ def _examine_rows(file: FeatureFile, rows: Rows, findings: Findings) -> None:
         float(min(findings.score[0], scores.min(initial=np.inf))),
         float(max(findings.score[1], scores.max(initial=-np.inf))),
     )
-    size, infinite = sizes["regions/features"]
-    largest = np.max(size, initial=0, where=size <= infinite).view(array["regions/features"].dtype)
-    findings.largest = max(findings.largest, float(largest))
 
 
-def _sizes(values: NDArray[Any]) -> tuple[NDArray[Any], int]:
-    """The bits of floats but for their signs, as whole numbers, and those of infinity.
+def _largest(values: NDArray[Any], parts: int) -> tuple[NDArray[Any], int]:
+    """Of N rows each of whose `parts` the greatest magnitude, N x parts, and infinity.
 
-    They are in the order of the magnitudes, infinity after all numbers, and what is no number last.
-    numpy looks through them several times as fast as through floats of 16 bits.  Of whole numbers,
-    as imported files may have: which are not 0, and what none of these reaches.
+    As whole numbers, the bits of floats but for their signs, which are in the order of the
+    magnitudes, infinity after all numbers, and what is no number last: numpy looks through them
+    several times as fast as through floats of 16 bits.  Of whole numbers, as imported files may
+    have: whether any is not 0, and what none reaches.
     """
+    values = values.reshape(len(values), parts, -1)
     if values.dtype.kind != "f":
-        return values != 0, 2
+        return (values != 0).any(2), 2
     whole = np.dtype(f"u{values.dtype.itemsize}")
     infinite = int(np.array(np.inf, values.dtype).view(whole))
-    return values.view(whole) & whole.type(np.iinfo(whole).max >> 1), infinite
+    bits = values.view(whole) & whole.type(np.iinfo(whole).max >> 1)
+    return bits.max(2, initial=0), infinite

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cqr.errors import UserError
 from cqr.pipeline import inspection
-from cqr.pipeline.examine import _sizes, examine
+from cqr.pipeline.examine import _largest, examine
 from cqr.pipeline.extract import Job, extract
 from cqr.pipeline.feature_file import open_features, shards_folder
 from cqr.pipeline.show import FIRST, draw
@@ -173,9 +173,18 @@ def test_bits_say_of_numbers_what_numpy_says(dtype):
     if dtype != "i4":
         numbers = np.append(numbers, [np.inf, -np.inf, np.nan, -np.nan])
     numbers = numbers.astype(dtype)
-    sizes, infinite = _sizes(numbers)
+    sizes, infinite = _largest(numbers, 1)
+    sizes = sizes[:, 0]
     assert (sizes < infinite).tolist() == np.isfinite(numbers).tolist()
     assert (sizes > 0).tolist() == (numbers != 0).tolist()
     if dtype != "i4":
         order = np.argsort(sizes[:-2], kind="stable")
         assert np.abs(numbers)[order].tolist() == sorted(np.abs(numbers[:-2]).tolist())
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "i4"])
+def test_the_largest_of_a_part_is_of_its_numbers_alone(dtype):
+    numbers = np.arange(-30, 30).reshape(2, 3, 10).astype(dtype)
+    largest, _ = _largest(numbers, 3)
+    expected = np.abs(numbers).max(2) if dtype != "i4" else np.ones((2, 3), bool)
+    assert (largest.view(dtype) if dtype != "i4" else largest).tolist() == expected.tolist()
