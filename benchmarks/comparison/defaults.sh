@@ -1,12 +1,13 @@
 #!/bin/sh
-# What `cqr train` takes on generated scenes: rate, dropout, queries of a reference together, and how
-# much of the loss that tells LBF's fusion which regions a text is about.
+# What `cqr train` takes on generated scenes: rate, dropout, queries of a reference together, how
+# much of the loss that tells LBF's fusion which regions a text is about, whether words have places
+# or distances, and what is pooled.
 #
 #   sh benchmarks/comparison/defaults.sh [FOLDER] [--jobs 1 ...]
 #       what follows FOLDER goes to `cqr compare`
 #
 # On development worlds, which nothing is reported of, made here: the grid's of 200 references, and
-# one of crowds of 300 (half an hour of a core).
+# one of crowds of 300 (an hour of a core).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 place=${1:-artifacts/defaults}
@@ -19,18 +20,29 @@ for world in development crowded; do
   [ -e "artifacts/$world.h5" ] || python "$here/true_regions.py" "$world" "artifacts/$world.h5"
 done
 chosen=lr=0.002,dropout=0,together=4
+places=word_reach=0,joint=both
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/defaults --seeds 1 --examples 0 --set epochs=12 \
-  --models "before=lbf:locate=0,lr=0.001,dropout=0.1,together=2,\
-together=lbf:locate=0,lr=0.002,dropout=0.1,together=4,\
-without dropout=lbf:locate=0,$chosen,\
-faster=lbf:locate=0,lr=0.004,dropout=0,together=4,\
-locating by half=lbf:locate=0.5,$chosen,\
-locating by 1=lbf:locate=1,$chosen,\
-locating by 2=lbf:locate=2,$chosen" "$@"
+  --models "before=lbf:locate=0,$places,lr=0.001,dropout=0.1,together=2,\
+together=lbf:locate=0,$places,lr=0.002,dropout=0.1,together=4,\
+without dropout=lbf:locate=0,$places,$chosen,\
+faster=lbf:locate=0,$places,lr=0.004,dropout=0,together=4,\
+locating by half=lbf:locate=0.5,$places,$chosen,\
+locating by 1=lbf:locate=1,$places,$chosen,\
+locating by 2=lbf:locate=2,$places,$chosen" "$@"
 cqr compare --features artifacts/crowded.h5 --data crowded \
   --out artifacts/comparisons/defaults-crowd --seeds 1 --examples 0 --set epochs=8 --set k=36 \
-  --models "two fusions=lbf:locate=0,fusion_depth=2,$chosen,\
-three=lbf:locate=0,fusion_depth=3,$chosen,\
-locating by a fifth=lbf:locate=0.2,fusion_depth=3,$chosen,\
-locating by 1=lbf:locate=1,fusion_depth=3,$chosen" "$@"
+  --models "two fusions=lbf:locate=0,$places,fusion_depth=2,$chosen,\
+three=lbf:locate=0,$places,fusion_depth=3,$chosen,\
+locating by a fifth=lbf:locate=0.2,$places,fusion_depth=3,$chosen,\
+locating by 1=lbf:locate=1,$places,fusion_depth=3,$chosen,\
+distances=lbf:word_reach=4,joint=both,locate=0.2,fusion_depth=3,$chosen,\
+union=lbf:word_reach=0,joint=union,locate=0.2,fusion_depth=3,$chosen,\
+distances and union=lbf:word_reach=4,joint=union,locate=0.2,fusion_depth=3,$chosen" "$@"
+# Words by places or distances on the grid: two seeds of six epochs.
+cqr compare --features artifacts/development.h5 --data development \
+  --out artifacts/comparisons/defaults-words --seeds 2 --examples 0 --set epochs=6 \
+  --models "places=lbf:$places,locate=1,$chosen,\
+distances=lbf:word_reach=4,joint=both,locate=1,$chosen,\
+union=lbf:word_reach=0,joint=union,locate=1,$chosen,\
+distances and union=lbf:word_reach=4,joint=union,locate=1,$chosen" "$@"
