@@ -31,7 +31,7 @@ from cqr.pipeline.detectors.runtimes import Convert
 from cqr.pipeline.detectors.runtimes import Network as Converted
 from cqr.pipeline.detectors.selection import Selection
 from cqr.pipeline.detectors.torchvision import Torchvision
-from cqr.pipeline.detectors.weights import fit, read
+from cqr.pipeline.detectors.weights import fit, read, ready
 from cqr.pipeline.regions import Floats
 
 COLORS = ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow")
@@ -309,4 +309,4 @@ def backend(config: str | None, weights: Path | None, device: torch.device) -> B
         "version": torchvision.__version__.split("+")[0],
         "weights": sha256(path),
     }
-    return Bundled(network.eval().to(device), device, identity)
+    return Bundled(ready(network, device), device, identity)

@@ -12,7 +12,7 @@ from torchvision.ops import roi_align
 from cqr.digest import check_packaged, sha256
 from cqr.pipeline.detectors.regional import antialiased
 from cqr.pipeline.detectors.runtimes import Convert, Network
-from cqr.pipeline.detectors.weights import State, fit, read
+from cqr.pipeline.detectors.weights import State, fit, read, ready
 
 NAME = "efficientnet_lite0"
 STRIDE = 32
@@ -51,7 +51,7 @@ def encoder(weights: Path | None, device: torch.device) -> "EfficientNetLite0":
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     fit(network, as_timm_names(read(path)), path, NAME)
     identity = {"name": NAME, "version": NUMBERS, "weights": sha256(path)}
-    return EfficientNetLite0(network.eval().to(device), device, identity)
+    return EfficientNetLite0(ready(network, device), device, identity)
 
 
 def packaged() -> Path:

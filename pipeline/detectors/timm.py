@@ -13,6 +13,7 @@ from cqr.pipeline.detectors.backbones import joint, licence, source, trunk
 from cqr.pipeline.detectors.backbones.encoder import Backbone
 from cqr.pipeline.detectors.backbones.source import Request
 from cqr.pipeline.detectors.backbones.view import Size, View
+from cqr.pipeline.detectors.weights import ready
 from cqr.typed import parsed
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -122,7 +123,7 @@ def _load(library: Any, name: str, options: dict[str, Any], request: Request) ->
         raise UserError(
             f"cannot load {request.name} by timm ({reason}); check --config and --weights"
         ) from error
-    return network.eval().to(request.device)
+    return ready(network, request.device)
 
 
 def _view(library: Any, network: Any, request: Request) -> View:

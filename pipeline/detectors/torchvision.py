@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torchvision
@@ -16,7 +16,7 @@ from cqr.errors import UserError
 from cqr.pipeline.detectors.download import Source
 from cqr.pipeline.detectors.regional import interpolated
 from cqr.pipeline.detectors.selection import Candidates, Selection
-from cqr.pipeline.detectors.weights import fit, read
+from cqr.pipeline.detectors.weights import fit, read, ready
 
 CONFIGS = (
     "fasterrcnn_resnet50_fpn_v2",
@@ -73,7 +73,7 @@ def backend(
     }
     if options:
         identity["options"] = options
-    return Torchvision(cast(FasterRCNN, network.eval().to(device)), device, identity)
+    return Torchvision(ready(network, device), device, identity)
 
 
 @dataclass(frozen=True)
