@@ -13,5 +13,5 @@ cd "$place"
 cqr scenes --out fashion --no-drawings
 cqr extract --images fashion --k 36
 cqr train --features artifacts/fashion.h5 \
-  --epochs 40 --batch 512 --together 4 --lr 0.002 --set dropout=0.1 --set locate=0 --set word_reach=0 "$@"
+  --epochs 40 --batch 512 --together 4 --lr 0.002 --set dropout=0.1 --set locate=0 "$@"
 cqr evaluate

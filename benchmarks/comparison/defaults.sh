@@ -23,13 +23,13 @@ chosen=lr=0.002,dropout=0,together=4
 places=word_reach=0,joint=both
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/defaults --seeds 1 --examples 0 --set epochs=12 \
-  --models "before=lbf:locate=0,$places,lr=0.001,dropout=0.1,together=2,\
-together=lbf:locate=0,$places,lr=0.002,dropout=0.1,together=4,\
-without dropout=lbf:locate=0,$places,$chosen,\
-faster=lbf:locate=0,$places,lr=0.004,dropout=0,together=4,\
-locating by half=lbf:locate=0.5,$places,$chosen,\
-locating by 1=lbf:locate=1,$places,$chosen,\
-locating by 2=lbf:locate=2,$places,$chosen" "$@"
+  --models "before=lbf:locate=0,lr=0.001,dropout=0.1,together=2,\
+together=lbf:locate=0,lr=0.002,dropout=0.1,together=4,\
+without dropout=lbf:locate=0,$chosen,\
+faster=lbf:locate=0,lr=0.004,dropout=0,together=4,\
+locating by half=lbf:locate=0.5,$chosen,\
+locating by 1=lbf:locate=1,$chosen,\
+locating by 2=lbf:locate=2,$chosen" "$@"
 cqr compare --features artifacts/crowded.h5 --data crowded \
   --out artifacts/comparisons/defaults-crowd --seeds 1 --examples 0 --set epochs=8 --set k=36 \
   --models "two fusions=lbf:locate=0,$places,fusion_depth=2,$chosen,\

@@ -25,7 +25,7 @@ COMPOSERS = (
     *("compose-ae", "val", "cosmo", "deepset", "parameter-hashing"),
 )
 ENCODERS = {
-    "on lbf encoder": ("encoder=lbf,word_reach=0", "encoder_dropout"),
+    "on lbf encoder": ("encoder=lbf", "encoder_dropout"),
     "plain": ("local=mlp", "text_dropout"),
 }
 """By what a label ends in: how `cqr` is told, and the name of the dropout that is tried."""
@@ -33,15 +33,15 @@ BEFORE = {"loss": "batch-classification", "lr": "0.001", "dropout": "0.1", "toge
 """What `cqr train` took on generated scenes, when nothing was said, before this tuning."""
 NOW = {"loss": "batch-classification", "lr": "0.002", "dropout": "0", "together": "4"}
 """What it takes since, which was found with LBF (defaults.sh): so every peer is given it too."""
-PAPERS = "locate=0,word_reach=0"
-"""LBF without what is ours."""
+PAPERS = "locate=0"
+"""LBF without a loss of our own, which no peer has."""
 LESS_AND_MORE = {
     "": PAPERS,
     " of 2 layers": f"vep_depth=2,tep_depth=2,{PAPERS}",
     " of 3 layers": f"vep_depth=3,tep_depth=3,{PAPERS}",
     " without fusion": f"fusion_depth=0,{PAPERS}",
     " of the mean": f"pool=mean,{PAPERS}",
-    " that locates": "locate=1,word_reach=0",
+    " that locates": "locate=1",
 }
 FEW = (
     *("lbf", "lbf that locates", "lbf without fusion", "tirg on lbf encoder"),
