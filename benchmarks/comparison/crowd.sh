@@ -10,8 +10,8 @@
 # tune.sh found on the grid's development world, several seeds; then, of 36, LBF without its fusion and
 # peers on its encoders, with what tune.sh found for each.
 # Last LBF of 1,000 references (16,000 queries): half an hour to make and to train on; with a third
-# fusion, 20 epochs, and the loss that locates: an hour; and with what `cqr train` takes now, words
-# by distance and one pool, 24 epochs in 16 bits: an hour of a core with AMX.
+# fusion, 20 epochs, and the loss that locates: an hour; and with words by distance, as `cqr train`
+# takes now, and one pool, 24 epochs in 16 bits: an hour of a core with AMX.
 # The rest is sized for two cores and an hour: REFERENCES=300 (4,800 queries), EPOCHS=8, SEEDS=3 of K.
 # An interrupted comparison goes on.
 set -eu
@@ -22,7 +22,7 @@ mkdir -p "$place"
 cd "$place"
 cqr scenes --layout crowd --out crowd --seed 303 --references "${REFERENCES:-300}" --no-pictures
 [ -e artifacts/crowd.h5 ] || python "$here/true_regions.py" crowd artifacts/crowd.h5
-paper=locate=0,word_reach=0,joint=both
+paper=locate=0,word_reach=0
 slow=$paper,fusion_depth=2,dropout=0.1,lr=0.001,together=2
 fast=$paper,dropout=0,lr=0.004,together=4
 now=lr=0.002,together=4
@@ -45,7 +45,7 @@ cqr compare --features artifacts/crowd-large.h5 --data crowd-large \
   --out artifacts/comparisons/crowd-large --seeds 1 --set k=36 --models "lbf=lbf:$paper,fusion_depth=2" "$@"
 cqr compare --features artifacts/crowd-large.h5 --data crowd-large \
   --out artifacts/comparisons/crowd-locating --seeds 1 "$@" --set k=36 --set epochs=20 \
-  --models "lbf of 3 fusions that locates=lbf:word_reach=0,joint=both"
+  --models "lbf of 3 fusions that locates=lbf:word_reach=0"
 cqr compare --features artifacts/crowd-large.h5 --data crowd-large \
   --out artifacts/comparisons/crowd-union --seeds 1 "$@" --set k=36 --set epochs=24 \
-  --precision bf16-mixed --models "lbf with distances and union=lbf"
+  --precision bf16-mixed --models "lbf with distances and union=lbf:joint=union"

@@ -21,6 +21,7 @@ for world in development crowded; do
 done
 chosen=lr=0.002,dropout=0,together=4
 places=word_reach=0,joint=both
+many=locate=0.2,fusion_depth=3,$chosen
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/defaults --seeds 1 --examples 0 --set epochs=12 \
   --models "before=lbf:locate=0,lr=0.001,dropout=0.1,together=2,\
@@ -35,11 +36,14 @@ cqr compare --features artifacts/crowded.h5 --data crowded \
   --models "two fusions=lbf:locate=0,$places,fusion_depth=2,$chosen,\
 three=lbf:locate=0,$places,fusion_depth=3,$chosen,\
 locating by a fifth=lbf:locate=0.2,$places,fusion_depth=3,$chosen,\
-locating by 1=lbf:locate=1,$places,fusion_depth=3,$chosen,\
-distances=lbf:word_reach=4,joint=both,locate=0.2,fusion_depth=3,$chosen,\
-union=lbf:word_reach=0,joint=union,locate=0.2,fusion_depth=3,$chosen,\
-distances and union=lbf:word_reach=4,joint=union,locate=0.2,fusion_depth=3,$chosen" "$@"
-# Words by places or distances on the grid: two seeds of six epochs.
+locating by 1=lbf:locate=1,$places,fusion_depth=3,$chosen" "$@"
+cqr compare --features artifacts/crowded.h5 --data crowded \
+  --out artifacts/comparisons/defaults-crowd-words --seeds 2 --examples 0 "$@" --set epochs=8 \
+  --set k=36 --precision bf16-mixed --models "places=lbf:$places,$many,\
+union=lbf:word_reach=0,joint=union,$many,\
+distances=lbf:word_reach=4,joint=both,$many,\
+distances and union=lbf:word_reach=4,joint=union,$many"
+# The same on the grid: two seeds of six epochs.
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/defaults-words --seeds 2 --examples 0 --set epochs=6 \
   --models "places=lbf:$places,locate=1,$chosen,\
