@@ -123,13 +123,12 @@ class LBF(RetrievalModel):
 
     def encode_image(self, regions: RegionBatch) -> Tensor:
         """B x E unit vectors of images, to be found."""
-        seen = vector(self.out_regions, self.image_states(regions), regions.mask, self.config.pool)
-        return F.normalize(self._beside_nothing(seen, regions.mask), dim=-1)
+        return F.normalize(self._seen(self.image_states(regions), regions.mask), dim=-1)
 
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x E unit vectors of reference images with texts."""
         _, visual, language = self._fused(regions, words)
-        seen = vector(self.out_regions, visual, regions.mask, self.config.pool)
+        seen = self._seen(visual, regions.mask)
         return self._joined(seen, regions.mask, language, words.mask)
 
     def forward(self, reference: RegionBatch, words: WordBatch, target: RegionBatch) -> Output:
@@ -139,7 +138,7 @@ class LBF(RetrievalModel):
         *states, language = self._fused(reference, words)
         places = Places.of(reference.mask)
         before, after = (self.out_regions(places.kept(visual)) for visual in states)
-        seen = pooled_kept(after, places, self.config.pool)
+        seen = self._beside_nothing(pooled_kept(after, places, self.config.pool), reference.mask)
         query = self._joined(seen, reference.mask, language, words.mask)
         loss = locating(_moved(before, after, places), reference, target)
         extra = {"locate": Extra(self.config.locate, loss)}
@@ -250,7 +249,7 @@ class LBF(RetrievalModel):
         """B x E unit vectors of the fused regions, pooled, and of the fused words."""
         parts = []
         if self.config.joint != "language":
-            parts.append(self._beside_nothing(seen, mask))
+            parts.append(seen)
         if self.config.joint != "visual":
             parts.append(vector(self.out_words, language, language_mask, self.config.pool))
         if self.config.joint != "union":
@@ -261,6 +260,11 @@ class LBF(RetrievalModel):
             number = mask.sum(1, keepdim=True) + (self.nothing is not None)
             joined = number * parts[0] + language_mask.sum(1, keepdim=True) * parts[1]
         return F.normalize(joined, dim=-1)
+
+    def _seen(self, states: Tensor, mask: Tensor) -> Tensor:
+        """B x E of regions."""
+        pooled = vector(self.out_regions, states, mask, self.config.pool)
+        return self._beside_nothing(pooled, mask)
 
     def _beside_nothing(self, seen: Tensor, mask: Tensor) -> Tensor:
         """B x E of pooled regions, with what is left where there is none."""
