@@ -16,6 +16,15 @@ def scenes(
     references: Annotated[
         int, typer.Option(metavar="N", min=1, help="Reference scenes in each split.")
     ] = 1000,
+    test_references: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Reference scenes in the test split alone.",
+            show_default="as --references",
+        ),
+    ] = None,
     modifications: Annotated[
         int, typer.Option(metavar="N", min=1, help="Queries for each reference.")
     ] = 16,
@@ -89,6 +98,7 @@ def scenes(
                 held_out,
                 pictures,
                 layout,
+                test_references,
             ),
             workers=workers or machine.cores(),
             overwrite=overwrite,

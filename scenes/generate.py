@@ -52,6 +52,7 @@ class Settings:
     held_out: int = 0
     pictures: bool = True
     layout: str = "grid"
+    test_references: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.held_out < protocol.HELD_OUT:
@@ -66,13 +67,18 @@ class Settings:
         if self.drawings and self.layout != "grid":
             raise UserError("only scenes of the grid are drawn flat: give --no-drawings too")
 
+    def number(self, split: str) -> int:
+        """Of the references of a split."""
+        fewer = self.test_references if split == "test" else None
+        return self.references if fewer is None else fewer
+
     def told(self) -> dict[str, Any]:
         """What a manifest holds: of choices that came later, those that are not the default."""
         later = {f.name: f.default for f in fields(self) if f.name in LATER}
         return {n: v for n, v in asdict(self).items() if n not in later or v != later[n]}
 
 
-LATER = ("held_out", "pictures", "layout")
+LATER = ("held_out", "pictures", "layout", "test_references")
 """Settings that manifests were written without before there were such: the default."""
 
 
@@ -120,7 +126,11 @@ def generate(
 def _fill(out: Path, settings: Settings, workers: int, progress: Progress) -> dict[str, Any]:
     splits = {
         name: LAYOUTS[settings.layout].make_split(
-            name, settings.references, settings.modifications, settings.seed, settings.held_out
+            name,
+            settings.number(name),
+            settings.modifications,
+            settings.seed,
+            settings.held_out,
         )
         for name in SPLITS
     }

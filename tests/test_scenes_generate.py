@@ -118,6 +118,21 @@ def test_other_settings_are_refused_and_replace_with_overwrite(tmp_path):
     assert json.loads((out / "train.json").read_text())["images"][0]["drawing"] is None
 
 
+def test_a_smaller_test_split_leaves_training_as_it_is(tmp_path, folder):
+    out = tmp_path / "fewer"
+    settings = Settings(4, 3, 4, drawings=False, pictures=False, test_references=2)
+    splits = generate(out, settings).manifest["splits"]
+    assert splits["train"] == {"images": 15, "queries": 12}
+    assert splits["test"] == {"images": 10, "queries": 8}
+    queries = {
+        where: json.loads((where / "train.json").read_text())["queries"] for where in (out, folder)
+    }
+    assert queries[out] == queries[folder]
+    assert not generate(out, settings).fresh
+    with pytest.raises(UserError, match=r"test_references 2.*--overwrite"):
+        generate(out, Settings(4, 3, 4, drawings=False, pictures=False))
+
+
 def test_tables_without_pictures_say_the_same(tmp_path, folder):
     out = tmp_path / "tables"
     generate(out, Settings(4, 3, 4, drawings=False, pictures=False))
