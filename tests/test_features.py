@@ -53,6 +53,10 @@ def test_gather_gives_the_rows_that_were_written(
             np.testing.assert_array_equal(batch.features[at], features[i, :most].astype("f2"))
             np.testing.assert_allclose(batch.boxes[at], boxes[i, :most] / [w, h, w, h], rtol=1e-6)
             assert batch.mask[at].tolist() == [j < min(first, count[i]) for j in range(most)]
+        assert len(batch.once) == len(set(wanted))
+        for name in ("features", "boxes", "mask"):
+            part = getattr(batch, name)
+            np.testing.assert_array_equal(batch.again(getattr(batch.once, name)), part)
 
 
 def test_an_unknown_path_has_no_row(write_features, tmp_path):

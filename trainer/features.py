@@ -37,12 +37,26 @@ class RegionBatch:
         mask: B x K bool, True where the region is real.
         whole: B x D, the whole image's own feature, where the regions are not that and a model
             asks for both; else None.
+        first, which: where an image comes more than once, U int64, where each image comes first,
+            and B int64, which of those U each is; else None.
     """
 
     features: Tensor
     boxes: Tensor
     mask: Tensor
     whole: Tensor | None = None
+    first: Tensor | None = None
+    which: Tensor | None = None
+
+    @property
+    def once(self) -> Self:
+        """The U images, each once."""
+        first = self.first
+        return self if first is None else self._each(lambda part: part.index_select(0, first))
+
+    def again(self, states: Tensor) -> Tensor:
+        """U x ... of `once` to B x ..."""
+        return states if self.which is None else states.index_select(0, self.which)
 
     @property
     def own(self) -> Tensor:
@@ -53,11 +67,20 @@ class RegionBatch:
         return self.features[:, 0]
 
     def to(self, device: torch.device | str) -> Self:
-        return self._each(lambda part: part.to(device, non_blocking=True))
+        def there(part: Tensor) -> Tensor:
+            return part.to(device, non_blocking=True)
+
+        moved = self._each(there)
+        if self.first is not None and self.which is not None:
+            moved.first, moved.which = there(self.first), there(self.which)
+        return moved
 
     def expand(self, size: int) -> Self:
         """A batch of one, as often as `size` says; nothing is copied."""
-        return self._each(lambda part: part.expand(size, *part.shape[1:]))
+        out = self._each(lambda part: part.expand(size, *part.shape[1:]))
+        device = self.mask.device
+        out.first, out.which = (torch.zeros(n, dtype=torch.int64, device=device) for n in (1, size))
+        return out
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         features, boxes, mask = map(change, (self.features, self.boxes, self.mask))
@@ -158,6 +181,9 @@ class RegionReader:
         batch = RegionBatch(*map(torch.from_numpy, (features, boxes, mask)))
         if self.whole:
             batch.whole = torch.from_numpy(self._rows.read("whole/features", shard, local, 1)[:, 0])
+        _, first, which = np.unique(rows, return_index=True, return_inverse=True)
+        if len(first) < len(rows):
+            batch.first, batch.which = torch.from_numpy(first), torch.from_numpy(which)
         return batch
 
 

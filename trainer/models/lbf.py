@@ -135,9 +135,9 @@ class LBF(RetrievalModel):
         """As of any model, and the loss that `locate` weighs."""
         if not (self.config.locate and self.see):
             return super().forward(reference, words, target)
-        *states, language = self._fused(reference, words)
+        before, after, language = self._fused(reference, words)
         places = Places.of(reference.mask)
-        before, after = (self.out_regions(places.kept(visual)) for visual in states)
+        before, after = self._mapped(before, after, reference, places)
         seen = self._beside_nothing(pooled_kept(after, places, self.config.pool), reference.mask)
         query = self._joined(seen, reference.mask, language, words.mask)
         loss = locating(_moved(before, after, places), reference, target)
@@ -217,9 +217,9 @@ class LBF(RetrievalModel):
         """
         if not self.see:
             raise ValueError("this model's texts change no region by itself")
-        *states, _ = self._fused(regions, words)
+        before, after, _ = self._fused(regions, words)
         places = Places.of(regions.mask)
-        before, after = (self.out_regions(places.kept(visual)) for visual in states)
+        before, after = self._mapped(before, after, regions, places)
         return _moved(before, after, places).sqrt()
 
     @property
@@ -239,9 +239,30 @@ class LBF(RetrievalModel):
         return shares[:, : regions.mask.shape[1]]
 
     def _fused(self, regions: RegionBatch, words: WordBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Regions before the fusion, and regions and words after it."""
-        before = self.reference_states(regions)
-        return before, *self.fuse(before, regions.mask, self.word_states(words), words.mask)
+        """Regions before the fusion, those of `_once`, and regions and words after it."""
+        once = self._once(regions)
+        before = self.reference_states(once)
+        visual = before if once is regions else regions.again(before)
+        return before, *self.fuse(visual, regions.mask, self.word_states(words), words.mask)
+
+    def _once(self, regions: RegionBatch) -> RegionBatch:
+        """Each image once, since nothing before the fusion depends on the text; but each has a
+        dropout of its own.
+        """
+        return regions if self.training and self.config.dropout else regions.once
+
+    def _mapped(
+        self, before: Tensor, after: Tensor, regions: RegionBatch, places: Places
+    ) -> tuple[Tensor, Tensor]:
+        """P x E of the regions before and after the fusion, by `_fused`."""
+        once = self._once(regions)
+        if once is regions:
+            mapped = self.out_regions(places.kept(before))
+        else:
+            real = Places.of(once.mask)
+            padded = real.padded(self.out_regions(real.kept(before)))
+            mapped = places.kept(regions.again(padded))
+        return mapped, self.out_regions(places.kept(after))
 
     def _joined(
         self, seen: Tensor, mask: Tensor, language: Tensor, language_mask: Tensor

@@ -157,19 +157,19 @@ class ImageEncoder(nn.Module):
 
     def forward(self, regions: RegionBatch) -> Tensor:
         """B x d.  Before a mean, the last map is of the mean: once an image, not a region."""
+        once = regions.once
+        inputs = self._inputs(once)
         if self.pool == "max":
-            return pooled(self.local(regions), regions.mask, "max")
-        inputs = self._inputs(regions)
-        if isinstance(self.map, nn.Sequential):
-            out: Tensor = self.map[-1](masked_mean(self.map[:-1](inputs), regions.mask))
+            out: Tensor = pooled(self.map(inputs), once.mask, "max")
+        elif isinstance(self.map, nn.Sequential):
+            out = self.map[-1](masked_mean(self.map[:-1](inputs), once.mask))
         else:
-            out = self.map(masked_mean(inputs, regions.mask))
-        return out
+            out = self.map(masked_mean(inputs, once.mask))
+        return regions.again(out)
 
     def local(self, regions: RegionBatch) -> Tensor:
         """B x K x d, which pooled over the real regions is phi_x."""
-        out: Tensor = self.map(self._inputs(regions))
-        return out
+        return regions.again(self.map(self._inputs(regions.once)))
 
     def _inputs(self, regions: RegionBatch) -> Tensor:
         features = regions.features.float()
@@ -224,19 +224,25 @@ class LBFImageEncoder(nn.Module):
 
     def __init__(self, region_dim: int, config: LBFConfig) -> None:
         super().__init__()
-        self.pool = config.pool
+        self.pool, self.drops = config.pool, config.dropout > 0
         self.embed = RegionEmbedding(region_dim, config)
         self.layers = nn.ModuleList(block(config) for _ in range(config.vep_depth))
         self.out = output_map(config)
 
     def forward(self, regions: RegionBatch) -> Tensor:
         """B x d."""
-        return vector(self.out, self._states(regions), regions.mask, self.pool)
+        once = self._once(regions)
+        out = vector(self.out, self._states(once), once.mask, self.pool)
+        return out if once is regions else regions.again(out)
 
     def local(self, regions: RegionBatch) -> Tensor:
         """B x K x d, which pooled over the real regions is phi_x."""
-        out: Tensor = self.out(self._states(regions))
-        return out
+        once = self._once(regions)
+        out: Tensor = self.out(self._states(once))
+        return out if once is regions else regions.again(out)
+
+    def _once(self, regions: RegionBatch) -> RegionBatch:
+        return regions if self.training and self.drops else regions.once
 
     def _states(self, regions: RegionBatch) -> Tensor:
         states: Tensor = self.embed(regions)
