@@ -11,7 +11,7 @@ run() {
   "$@"
 }
 
-run cqr scenes --out fashion --references 200 --no-drawings
+run cqr scenes --out fashion --references 200 --test-references 100 --no-drawings
 run cqr extract --images fashion --k 36
 run cqr train --features artifacts/fashion.h5 --epochs 7
 run cqr evaluate
