@@ -13,7 +13,8 @@ from peers_in_numpy import IDS, D, E, model, regions, words
 from cqr.errors import UserError
 from cqr.trainer.datasets.recommended import LIGHT
 from cqr.trainer.models import MODELS, build, options_of
-from cqr.trainer.models.lbf import LBF, LBFConfig
+from cqr.trainer.models.lbf import LBF
+from cqr.trainer.models.lbf_config import LBFConfig
 
 PEERS = [name for name in MODELS if name != "lbf"]
 SMALL = {"encoder": "lbf", "width": 16, "heads": 4, "vep_depth": 1}

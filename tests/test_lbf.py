@@ -10,7 +10,9 @@ from cqr.errors import UserError
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models import build, options_of
 from cqr.trainer.models.attention import Places
-from cqr.trainer.models.lbf import LBF, LBFConfig, RegionEmbedding
+from cqr.trainer.models.encoders import RegionEmbedding
+from cqr.trainer.models.lbf import LBF
+from cqr.trainer.models.lbf_config import LBFConfig
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 from cqr.trainer.training.losses import batch_classification
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from cqr.errors import UserError
 from cqr.trainer.choices import Input
 from cqr.trainer.models.interface import RetrievalModel
-from cqr.trainer.models.lbf import LBF, LBFConfig
+from cqr.trainer.models.lbf import LBF
+from cqr.trainer.models.lbf_config import LBFConfig
 from cqr.trainer.models.likeness import Likeness
 from cqr.trainer.models.peers.clvc_net import CLVCNet, CLVCNetConfig
 from cqr.trainer.models.peers.combiner import Combiner, CombinerConfig

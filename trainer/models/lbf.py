@@ -7,92 +7,24 @@ Features", CVPR 2020.  The paper's figure, read from left to right, is
 Letters for shapes: B batch, K regions, N words, D width, E embedding.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
-from cqr.trainer.models.attention import CrossBlock, Places, SelfBlock
+from cqr.trainer.models.attention import CrossBlock, Places
+from cqr.trainer.models.encoders import (
+    RegionEmbedding,
+    block,
+    output_map,
+    pooled_kept,
+    vector,
+)
 from cqr.trainer.models.interface import Extra, Output, RetrievalModel, divided
+from cqr.trainer.models.lbf_config import LBFConfig
 from cqr.trainer.models.locating import locating
 from cqr.trainer.models.words import WordEmbedding
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
-
-Pool = Literal["mean", "max"]
-
-
-@dataclass(frozen=True)
-class LBFConfig:
-    """Every choice of the model, and whose choice it is.
-
-    "paper" means that the paper's own slides say so; "inferred" that it follows
-    from what is published; "ours" that no published source was found and the
-    default is our own.
-
-    Attributes:
-        width: D of both streams.  Ours.
-        heads: of every attention.  Ours.
-        vep_depth: layers of self-attention over regions.  That there are several
-            is the paper's; how many, ours.
-        tep_depth: the same over words.
-        fusion_depth: how often the cross-modal block is stacked.  Stacking is
-            the paper's; how many, ours.
-        hidden: width of the feed-forward maps, as a multiple of D.  Ours.
-        dropout: LXMERT's value.  Ours.
-        word_reach: how far TEP's attention tells apart where one word stands from another, to
-            either side (`RelativePositions`); 0, the paper's: a word has its place in the text
-            instead.  What is worded in another order than any text of the training is
-            understood so much better; without `tep_depth` a text has no order.  Ours.
-        position: what is known of a box: its corners, or corners and area.  That
-            it is normalised is the paper's; the corners are LXMERT's.
-        combine: how a region's visual and positional embeddings meet.
-            "average" is the paper's.
-        input_norm: LayerNorm on both embeddings before they are averaged.
-            LXMERT's.
-        separate_reference: the references of queries have input maps (visual and
-            positional) of their own, the images to be found others; all else is
-            shared.  For references of another domain, such as drawings (TIRG has an
-            encoder for each of its two domains).  Ours.
-        directions: which streams the fusion attends with; "both" is the paper's.
-        joint: which fused streams are pooled into the query's vector.  Inferred
-            (the figure shows a pooling on top of both).  "both": each is pooled, then the
-            mean; "union", ours: one pool over the regions and the words, so that with the
-            maximum a word can stand for a region that the text adds.
-        pool: over the regions, and over the words.  Inferred.
-        nothing: pool a learned vector with the regions, of an image and of a query's: what is
-            left where the text takes the last object away, of which there are few examples
-            (23 of the 3,200 training queries of 200 generated references).  Ours.
-        embed_dim: E.  Each region and each word goes through a two-layer map to
-            E before pooling, since a set of objects does not fit into a mean of
-            narrow vectors.  0 pools the D-wide states themselves.  Ours.
-        scale: initial value of the learnable scale of both vectors.  TIRG's.
-        locate: weight of a loss that makes a text move the regions that the target has not, and
-            no others (`locating`).  For targets that are their references but for what the
-            text says.  Ours.
-    """
-
-    width: int = 512
-    heads: int = 8
-    vep_depth: int = 2
-    tep_depth: int = 2
-    fusion_depth: int = 2
-    hidden: int = 2
-    dropout: float = 0.1
-    word_reach: int = 0
-    position: Literal["corners", "corners+area", "none"] = "corners"
-    combine: Literal["average", "sum"] = "average"
-    input_norm: bool = True
-    separate_reference: bool = False
-    directions: Literal["both", "visual", "language"] = "both"
-    joint: Literal["both", "visual", "language", "union"] = "both"
-    pool: Pool = "mean"
-    nothing: bool = False
-    embed_dim: int = 512
-    scale: float = 4.0
-    locate: float = 0.0
 
 
 class LBF(RetrievalModel):
@@ -306,70 +238,3 @@ class LBF(RetrievalModel):
 def _moved(before: Tensor, after: Tensor, places: Places) -> Tensor:
     """B x K squared distances of mapped states, 0 where none is real."""
     return places.padded((before - after).square().sum(-1, keepdim=True), 0)[..., 0]
-
-
-def vector(out: nn.Sequential, states: Tensor, mask: Tensor, pool: Pool) -> Tensor:
-    """B x E: the states B x K x D, each through `out`, pooled over what is real.
-
-    The maps are most of the work, so padding, half of the rows in a batch of generated scenes,
-    is left out of them.  A mean and a linear map may change places, so there the last map is
-    done once for all states of an image or text.
-    """
-    places = Places.of(mask)
-    if pool == "max":
-        return pooled_kept(out(places.kept(states)), places, pool)
-    last: Tensor = out[-1:](pooled_kept(out[:-1](places.kept(states)), places, pool))
-    return last
-
-
-def pooled_kept(mapped: Tensor, places: Places, pool: Pool) -> Tensor:
-    """P x E to B x E."""
-    if pool == "max":
-        return places.padded(mapped, -torch.inf).amax(1)
-    return places.padded(mapped, 0).sum(1) / places.mask.sum(1, keepdim=True)
-
-
-class RegionEmbedding(nn.Module):
-    """c_i = ( LN(W_v r_i + b_v) + LN(W_p p_i + b_p) ) / 2."""
-
-    def __init__(self, region_dim: int, config: LBFConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.visual = _embedding(region_dim, config)
-        box_dim = {"corners": 4, "corners+area": 5, "none": 0}[config.position]
-        self.position = _embedding(box_dim, config) if box_dim else None
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, regions: RegionBatch) -> Tensor:
-        places = Places.of(regions.mask)
-        boxes = places.kept(regions.boxes)
-        visual = self.visual(places.kept(regions.features).to(boxes.dtype))
-        if self.position is None:
-            return places.padded(places.dropout(visual, self.dropout))
-        if self.config.position == "corners+area":
-            x1, y1, x2, y2 = boxes.unbind(-1)
-            boxes = torch.cat([boxes, ((x2 - x1) * (y2 - y1))[..., None]], -1)
-        both = visual + self.position(boxes)
-        mean = both / 2 if self.config.combine == "average" else both
-        return places.padded(places.dropout(mean, self.dropout))
-
-
-def block(config: LBFConfig, reach: int = 0) -> SelfBlock:
-    """A layer of VEP or of TEP."""
-    c = config
-    return SelfBlock(c.width, c.heads, c.hidden * c.width, c.dropout, reach)
-
-
-def _embedding(dim: int, config: LBFConfig) -> nn.Sequential:
-    norm = nn.LayerNorm(config.width) if config.input_norm else nn.Identity()
-    return nn.Sequential(nn.Linear(dim, config.width), norm)
-
-
-def output_map(config: LBFConfig) -> nn.Sequential:
-    if not config.embed_dim:
-        return nn.Sequential()
-    return nn.Sequential(
-        nn.Linear(config.width, config.embed_dim),
-        nn.GELU(),
-        nn.Linear(config.embed_dim, config.embed_dim),
-    )

@@ -17,16 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
+from cqr.trainer.models.encoders import LBFImageEncoder, LBFTextEncoder
 from cqr.trainer.models.interface import RetrievalModel, divided
-from cqr.trainer.models.lbf import (
-    LBFConfig,
-    Pool,
-    RegionEmbedding,
-    block,
-    output_map,
-    vector,
-)
-from cqr.trainer.models.words import WordEmbedding, WordLSTM, word_layer
+from cqr.trainer.models.lbf_config import LBFConfig, Pool
+from cqr.trainer.models.words import WordLSTM, word_layer
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
 
@@ -217,65 +211,6 @@ class TextEncoder(nn.Module):
         if self.lstm is not None:
             vectors = self.lstm(vectors)
         return vectors
-
-
-class LBFImageEncoder(nn.Module):
-    """phi_x as LBF has it of an image to be found: VEP, a two-layer map, the pooling."""
-
-    def __init__(self, region_dim: int, config: LBFConfig) -> None:
-        super().__init__()
-        self.pool, self.drops = config.pool, config.dropout > 0
-        self.embed = RegionEmbedding(region_dim, config)
-        self.layers = nn.ModuleList(block(config) for _ in range(config.vep_depth))
-        self.out = output_map(config)
-
-    def forward(self, regions: RegionBatch) -> Tensor:
-        """B x d."""
-        once = self._once(regions)
-        out = vector(self.out, self._states(once), once.mask, self.pool)
-        return out if once is regions else regions.again(out)
-
-    def local(self, regions: RegionBatch) -> Tensor:
-        """B x K x d, which pooled over the real regions is phi_x."""
-        once = self._once(regions)
-        out: Tensor = self.out(self._states(once))
-        return out if once is regions else regions.again(out)
-
-    def _once(self, regions: RegionBatch) -> RegionBatch:
-        return regions if self.training and self.drops else regions.once
-
-    def _states(self, regions: RegionBatch) -> Tensor:
-        states: Tensor = self.embed(regions)
-        for layer in self.layers:
-            states = layer(states, regions.mask)
-        return states
-
-
-class LBFTextEncoder(nn.Module):
-    """phi_t as LBF has words before they meet an image: TEP, a two-layer map, the pooling."""
-
-    def __init__(self, text: TextSpec, config: LBFConfig) -> None:
-        super().__init__()
-        self.pool = config.pool
-        reach = config.word_reach
-        self.embed = WordEmbedding(text, config.width, config.dropout, not reach)
-        self.layers = nn.ModuleList(block(config, reach) for _ in range(config.tep_depth))
-        self.out = output_map(config)
-
-    def forward(self, words: WordBatch) -> Tensor:
-        """B x d."""
-        return vector(self.out, self._states(words), words.mask, self.pool)
-
-    def local(self, words: WordBatch) -> Tensor:
-        """B x N x d, which pooled over the words is phi_t."""
-        out: Tensor = self.out(self._states(words))
-        return out
-
-    def _states(self, words: WordBatch) -> Tensor:
-        states: Tensor = self.embed(words)
-        for layer in self.layers:
-            states = layer(states, words.mask)
-        return states
 
 
 def image_encoder(region_dim: int, config: ImageConfig) -> ImageEncoder | LBFImageEncoder:

@@ -1,0 +1,139 @@
+"""What LBF makes of regions, and of words, before they meet: for LBF itself, and for any composer.
+
+Letters for shapes: B batch, K regions, N words, D width, E embedding.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from cqr.trainer.features import RegionBatch
+from cqr.trainer.models.attention import Places, SelfBlock
+from cqr.trainer.models.lbf_config import LBFConfig, Pool
+from cqr.trainer.models.words import WordEmbedding
+from cqr.trainer.text.vocabulary import TextSpec, WordBatch
+
+
+class RegionEmbedding(nn.Module):
+    """c_i = ( LN(W_v r_i + b_v) + LN(W_p p_i + b_p) ) / 2."""
+
+    def __init__(self, region_dim: int, config: LBFConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.visual = _embedding(region_dim, config)
+        box_dim = {"corners": 4, "corners+area": 5, "none": 0}[config.position]
+        self.position = _embedding(box_dim, config) if box_dim else None
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, regions: RegionBatch) -> Tensor:
+        places = Places.of(regions.mask)
+        boxes = places.kept(regions.boxes)
+        visual = self.visual(places.kept(regions.features).to(boxes.dtype))
+        if self.position is None:
+            return places.padded(places.dropout(visual, self.dropout))
+        if self.config.position == "corners+area":
+            x1, y1, x2, y2 = boxes.unbind(-1)
+            boxes = torch.cat([boxes, ((x2 - x1) * (y2 - y1))[..., None]], -1)
+        both = visual + self.position(boxes)
+        mean = both / 2 if self.config.combine == "average" else both
+        return places.padded(places.dropout(mean, self.dropout))
+
+
+def block(config: LBFConfig, reach: int = 0) -> SelfBlock:
+    """A layer of VEP or of TEP."""
+    c = config
+    return SelfBlock(c.width, c.heads, c.hidden * c.width, c.dropout, reach)
+
+
+def _embedding(dim: int, config: LBFConfig) -> nn.Sequential:
+    norm = nn.LayerNorm(config.width) if config.input_norm else nn.Identity()
+    return nn.Sequential(nn.Linear(dim, config.width), norm)
+
+
+def output_map(config: LBFConfig) -> nn.Sequential:
+    if not config.embed_dim:
+        return nn.Sequential()
+    return nn.Sequential(
+        nn.Linear(config.width, config.embed_dim),
+        nn.GELU(),
+        nn.Linear(config.embed_dim, config.embed_dim),
+    )
+
+
+def vector(out: nn.Sequential, states: Tensor, mask: Tensor, pool: Pool) -> Tensor:
+    """B x E: the states B x K x D, each through `out`, pooled over what is real.
+
+    The maps are most of the work, so padding, half of the rows in a batch of generated scenes,
+    is left out of them.  A mean and a linear map may change places, so there the last map is
+    done once for all states of an image or text.
+    """
+    places = Places.of(mask)
+    if pool == "max":
+        return pooled_kept(out(places.kept(states)), places, pool)
+    last: Tensor = out[-1:](pooled_kept(out[:-1](places.kept(states)), places, pool))
+    return last
+
+
+def pooled_kept(mapped: Tensor, places: Places, pool: Pool) -> Tensor:
+    """P x E to B x E."""
+    if pool == "max":
+        return places.padded(mapped, -torch.inf).amax(1)
+    return places.padded(mapped, 0).sum(1) / places.mask.sum(1, keepdim=True)
+
+
+class LBFImageEncoder(nn.Module):
+    """phi_x as LBF has it of an image to be found: VEP, a two-layer map, the pooling."""
+
+    def __init__(self, region_dim: int, config: LBFConfig) -> None:
+        super().__init__()
+        self.pool, self.drops = config.pool, config.dropout > 0
+        self.embed = RegionEmbedding(region_dim, config)
+        self.layers = nn.ModuleList(block(config) for _ in range(config.vep_depth))
+        self.out = output_map(config)
+
+    def forward(self, regions: RegionBatch) -> Tensor:
+        """B x d."""
+        once = self._once(regions)
+        out = vector(self.out, self._states(once), once.mask, self.pool)
+        return out if once is regions else regions.again(out)
+
+    def local(self, regions: RegionBatch) -> Tensor:
+        """B x K x d, which pooled over the real regions is phi_x."""
+        once = self._once(regions)
+        out: Tensor = self.out(self._states(once))
+        return out if once is regions else regions.again(out)
+
+    def _once(self, regions: RegionBatch) -> RegionBatch:
+        return regions if self.training and self.drops else regions.once
+
+    def _states(self, regions: RegionBatch) -> Tensor:
+        states: Tensor = self.embed(regions)
+        for layer in self.layers:
+            states = layer(states, regions.mask)
+        return states
+
+
+class LBFTextEncoder(nn.Module):
+    """phi_t as LBF has words before they meet an image: TEP, a two-layer map, the pooling."""
+
+    def __init__(self, text: TextSpec, config: LBFConfig) -> None:
+        super().__init__()
+        self.pool = config.pool
+        reach = config.word_reach
+        self.embed = WordEmbedding(text, config.width, config.dropout, not reach)
+        self.layers = nn.ModuleList(block(config, reach) for _ in range(config.tep_depth))
+        self.out = output_map(config)
+
+    def forward(self, words: WordBatch) -> Tensor:
+        """B x d."""
+        return vector(self.out, self._states(words), words.mask, self.pool)
+
+    def local(self, words: WordBatch) -> Tensor:
+        """B x N x d, which pooled over the words is phi_t."""
+        out: Tensor = self.out(self._states(words))
+        return out
+
+    def _states(self, words: WordBatch) -> Tensor:
+        states: Tensor = self.embed(words)
+        for layer in self.layers:
+            states = layer(states, words.mask)
+        return states
