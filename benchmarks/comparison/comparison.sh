@@ -30,5 +30,5 @@ compare() {
     --set "epochs=${EPOCHS:-3}" "$@"
 }
 compare test-b --seeds 1 --models "$(python "$here/trials.py" best "$tuning")" "$@"
-compare test-b-seeds --seeds "${SEEDS:-3}" --models "$(python "$here/trials.py" few "$tuning")" "$@"
+compare test-b-seeds --seeds "${SEEDS:-5}" --models "$(python "$here/trials.py" few "$tuning")" "$@"
 compare test-b-plain --seeds 1 --models "$(python "$here/trials.py" plain "$tuning")" "$@"
