@@ -125,6 +125,40 @@ def test_hnsw_finds_nearly_all_of_the_best_ten(write):
     np.testing.assert_array_equal(scores[same], right_scores[same])  # one score, whoever finds it
 
 
+def test_hnsw_compares_whole_numbers(write, hnsw):
+    vectors, queries = clustered(3000, 64, 30, seed=5, number=2)
+    g, queries = write(vectors), queries[:100].astype(np.float32)
+    build(g)
+    index = open_index("hnsw", g)
+    asked = hnsw._whole_numbers(queries * index._steps)
+    assert (np.abs(asked).max(1) == 127).all()
+    products, rows = index._graph.search(asked, 20)
+    faiss = hnsw.import_faiss()
+    stored = faiss.read_index(str(hnsw.file_of(g)))
+    codes = faiss.vector_to_array(faiss.downcast_index(stored.storage).codes).reshape(-1, 64)
+    expected = [codes[r].astype(int) - 128 for r in rows] @ asked.astype(int)[..., None]
+    np.testing.assert_array_equal(products, expected[..., 0])
+    found, scores = index.search(np.zeros((1, 64), np.float32), 2, [NONE])
+    assert (found >= 0).all()
+    assert (scores == 0).all()
+
+
+@pytest.mark.parametrize("wide", [1, 3, 9])
+def test_hnsw_finds_where_a_dimension_is_wider_than_all_others(write, hnsw, wide):
+    """As one of CLIP's is, which is not about its middle either."""
+    (vectors,) = clustered(3100, 256, 30, seed=5)
+    range_ = np.where(np.arange(256) == 3, wide, 1)
+    vectors = unit(vectors * range_ + range_ / 9)
+    g, queries = write(vectors[100:]), vectors[:100].astype(np.float32)
+    build(g)
+    index = open_index("hnsw", g)
+    assert (index._steps is None) == (wide == 9)
+    found, _ = index.search(queries, 10, [NONE] * 100)
+    right, _ = exact.Exact(g).search(queries, 10, [NONE] * 100)
+    recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, right, strict=True)])
+    assert recall >= 0.98
+
+
 @pytest.mark.usefixtures("hnsw")
 def test_hnsw_leaves_out_what_is_excluded_and_still_gives_k(write):
     vectors, queries = clustered(4000, 32, 10, seed=3, number=2)
@@ -233,7 +267,7 @@ def test_a_damaged_graph_is_said_and_not_opened(write, hnsw, spoil, caplog):
     assert open_index(None, g).name == "hnsw"
 
 
-@pytest.mark.parametrize("what", ["rows", "dimensions", "links", "kind"])
+@pytest.mark.parametrize("what", ["rows", "dimensions", "links", "kind", "numbers"])
 def test_a_graph_that_is_not_of_the_gallery_is_not_asked_and_made_anew(write, hnsw, what):
     (vectors,) = clustered(500, 16, 5, seed=7)
     g = write(vectors)
@@ -241,9 +275,10 @@ def test_a_graph_that_is_not_of_the_gallery_is_not_asked_and_made_anew(write, hn
     if what == "kind":
         graph = faiss.IndexFlatIP(16)
     else:
-        graph = faiss.IndexHNSWSQ(
-            8 if what == "dimensions" else 16, faiss.ScalarQuantizer.QT_8bit, 16
-        )
+        numbers = faiss.ScalarQuantizer.QT_8bit
+        if what == "numbers":
+            numbers = faiss.ScalarQuantizer.QT_fp16
+        graph = faiss.IndexHNSWSQ(8 if what == "dimensions" else 16, numbers, 16)
         graph.train(vectors[:, : graph.d].astype(np.float32))
     graph.add(vectors[: 400 if what == "rows" else 500, : graph.d].astype(np.float32))
     if what == "links":

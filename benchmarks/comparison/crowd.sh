@@ -13,6 +13,7 @@
 # fusion, 20 epochs, and the loss that locates: an hour; and with words by distance, as `cqr train`
 # takes now, and one pool, 24 epochs in 16 bits: an hour of a core with AMX.
 # The rest is sized for two cores and an hour: REFERENCES=300 (4,800 queries), EPOCHS=8, SEEDS=3 of K.
+# What is run on a crowd of its own, once, when all was chosen: crowd_b.sh.
 # An interrupted comparison goes on.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)

@@ -34,6 +34,9 @@ CONNECTIVITY, BUILD_WIDTH, SEARCH_WIDTH = 16, 128, 96
 PROPOSED = 2
 """Candidates for each result, among which the gallery's own vectors choose."""
 
+MOST_UNEVEN = 8.0
+"""The greatest number of a query over their root mean square, up to which whole numbers do."""
+
 TRAINED_ON = 65_536
 """Vectors, evenly spread over the gallery, that the range of each dimension is measured on."""
 
@@ -87,6 +90,7 @@ class Hnsw:
         if self._graph.ntotal != len(gallery):
             raise UserError(f"{file} is not of {gallery.folder}: {_AGAIN}")
         self._how = faiss.SearchParametersHNSW(efSearch=search_width(len(gallery)))
+        self._steps = _read_as_whole_numbers(faiss, self._graph, gallery)
 
     def search(
         self,
@@ -100,7 +104,8 @@ class Hnsw:
             return self._exact.search(queries, k, exclude, where)
         rows = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), np.nan, np.float32)
-        _, proposed = self._graph.search(queries, wanted, params=self._how)
+        asked = queries if self._steps is None else _whole_numbers(queries * self._steps)
+        _, proposed = self._graph.search(asked, wanted, params=self._how)
         for number, query in enumerate(queries):
             kept = proposed[number][proposed[number] >= 0]
             if len(exclude[number]):
@@ -108,6 +113,38 @@ class Hnsw:
             found, reached = best(query, self._gallery.vectors, kept, k)
             rows[number, : len(found)], scores[number, : len(found)] = found, reached
         return rows, scores
+
+
+def _read_as_whole_numbers(faiss: Any, graph: Any, gallery: Gallery) -> NDArray[np.float32] | None:
+    """Let a search read the bytes c of a graph's vectors, low + step (c + 1/2), as c - 128.
+
+    A query's products with such vectors are a number of its own and its products, times the
+    steps, with those whole numbers: what comes first is the same, and faiss has it in half the
+    time.  The query is made of whole numbers too, so none of its dimensions may be so large that
+    the others count for nothing; queries are taken to be like the gallery.
+
+    Returns:
+        E steps, one for each dimension; None where queries are too uneven: all is as it was.
+    """
+    quantizer = _quantizer(faiss, graph)
+    _, steps = np.split(faiss.vector_to_array(quantizer.trained) / np.float32(255), 2)
+    size = len(gallery)
+    some = gallery.vectors[:: math.ceil(size / 1000)].astype(np.float32) * steps
+    peaks = np.abs(some).max(1) > MOST_UNEVEN * np.sqrt(np.square(some).mean(1))
+    if peaks.mean() > 0.5:
+        return None
+    quantizer.qtype = faiss.ScalarQuantizer.QT_8bit_direct_signed
+    return steps
+
+
+def _quantizer(faiss: Any, graph: Any) -> Any:
+    return faiss.downcast_index(graph.storage).sq
+
+
+def _whole_numbers(queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    """B x E, each row scaled to -127 to 127 and rounded, as faiss would take it rounded down."""
+    greatest = np.abs(queries).max(1, keepdims=True)
+    return np.rint(queries * (127 / np.where(greatest > 0, greatest, 1)))
 
 
 _AGAIN = "build it again with `cqr index --index hnsw`, or take --index exact meanwhile"
@@ -209,7 +246,8 @@ def _opened(faiss: Any, file: Path, gallery: Gallery) -> Any:
     except RuntimeError as error:  # its bytes are as written
         reason = str(error).rpartition("failed: ")[2]
         raise UserError(f"{file} cannot be opened ({reason}): {_AGAIN}") from error
-    if not isinstance(graph, faiss.IndexHNSWSQ) or graph.d != gallery.vectors.shape[1]:
+    ours = isinstance(graph, faiss.IndexHNSWSQ) and graph.d == gallery.vectors.shape[1]
+    if not ours or _quantizer(faiss, graph).qtype != faiss.ScalarQuantizer.QT_8bit:
         raise UserError(f"{file} is not of {gallery.folder}: {_AGAIN}")
     return graph
 

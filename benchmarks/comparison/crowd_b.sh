@@ -1,0 +1,33 @@
+#!/bin/sh
+# Crowded scenes, test B: a world of its own seed and held-out pairs, with four times the training.
+#
+#   sh benchmarks/comparison/crowd_b.sh [FOLDER] [--jobs 1 ...]
+#       what follows FOLDER goes to `cqr compare`
+#
+# 4,000 references to learn from (64,000 queries), 1,000 of the test (16,000); true regions, 36 of a
+# picture.  First LBF as `cqr train` has it, eight epochs; then, one epoch each, LBF without the loss
+# that locates, which no peer has, without its fusion too, and peers on its encoders with what
+# tune.sh found for each on the grid's development world.  All know words by distance, as `cqr train`
+# has them of crowds, and keep the last epoch.
+# Sized for two cores with 16-bit products (AMX): half an hour to make, an hour for LBF, an hour for
+# the rest.  An interrupted comparison goes on.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+place=${1:-artifacts/crowd-b}
+[ $# -gt 0 ] && shift
+mkdir -p "$place"
+cd "$place"
+cqr scenes --layout crowd --out crowd-b --seed 808 --held-out 2 --references 4000 \
+  --test-references 1000 --no-pictures
+[ -e artifacts/crowd-b.h5 ] || python "$here/true_regions.py" crowd-b artifacts/crowd-b.h5
+compare() {
+  out=artifacts/comparisons/$1
+  shift
+  cqr compare --features artifacts/crowd-b.h5 --data crowd-b --out "$out" --examples 0 \
+    --set k=36 --set select=last --precision bf16-mixed --seeds "${SEEDS:-1}" "$@"
+}
+compare crowd-b --set "epochs=${EPOCHS:-8}" --models "lbf that locates by distance=lbf:" "$@"
+on=input=regions,encoder=lbf,encoder_dropout=0,lr=0.002,together=4
+compare crowd-b-peers --set epochs=1 --models "lbf=lbf:locate=0,\
+lbf without fusion=lbf:fusion_depth=0,locate=0,lbf that locates=lbf:,\
+maaf on lbf encoder=maaf:$on,tirg on lbf encoder=tirg:$on,combiner on lbf encoder=combiner:$on" "$@"
