@@ -130,33 +130,46 @@ def test_hnsw_compares_whole_numbers(write, hnsw):
     g, queries = write(vectors), queries[:100].astype(np.float32)
     build(g)
     index = open_index("hnsw", g)
-    asked = hnsw._whole_numbers(queries * index._steps)
-    assert (np.abs(asked).max(1) == 127).all()
+    asked = np.rint(127 * queries / np.abs(queries).max(1, keepdims=True))
     products, rows = index._graph.search(asked, 20)
-    faiss = hnsw.import_faiss()
-    stored = faiss.read_index(str(hnsw.file_of(g)))
-    codes = faiss.vector_to_array(faiss.downcast_index(stored.storage).codes).reshape(-1, 64)
-    expected = [codes[r].astype(int) - 128 for r in rows] @ asked.astype(int)[..., None]
-    np.testing.assert_array_equal(products, expected[..., 0])
+    stored = np.rint(g.vectors.astype(np.float64) * 127).clip(-127, 127)  # 8 / sqrt(64) is 1
+    np.testing.assert_array_equal(products, (stored[rows] @ asked[..., None])[..., 0])
+    np.testing.assert_array_equal(hnsw._asked(queries, True), asked)
     found, scores = index.search(np.zeros((1, 64), np.float32), 2, [NONE])
     assert (found >= 0).all()
     assert (scores == 0).all()
 
 
 @pytest.mark.parametrize("wide", [1, 3, 9])
-def test_hnsw_finds_where_a_dimension_is_wider_than_all_others(write, hnsw, wide):
-    """As one of CLIP's is, which is not about its middle either."""
+def test_hnsw_finds_where_a_dimension_is_larger_than_all_others(write, hnsw, wide):
+    """As one of CLIP's is, which is not about nothing either."""
     (vectors,) = clustered(3100, 256, 30, seed=5)
-    range_ = np.where(np.arange(256) == 3, wide, 1)
-    vectors = unit(vectors * range_ + range_ / 9)
+    sizes = np.where(np.arange(256) == 3, wide, 1)
+    vectors = unit(vectors * sizes + sizes / 9)
     g, queries = write(vectors[100:]), vectors[:100].astype(np.float32)
     build(g)
     index = open_index("hnsw", g)
-    assert (index._steps is None) == (wide == 9)
+    assert index._whole == (wide < 9)
     found, _ = index.search(queries, 10, [NONE] * 100)
     right, _ = exact.Exact(g).search(queries, 10, [NONE] * 100)
     recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, right, strict=True)])
-    assert recall >= 0.98
+    assert recall >= 0.97
+
+
+def test_a_graph_of_fractions_is_asked_and_gone_on_with(write, hnsw, monkeypatch):
+    """All graphs were such before there were whole numbers."""
+    (vectors,) = clustered(1200, 32, 20, seed=6)
+    monkeypatch.setattr(hnsw, "_even", lambda vectors: False)
+    first = write(vectors[:1000])
+    build(first)
+    monkeypatch.undo()
+    assert not open_index("hnsw", first)._whole
+    g = write(vectors, extends=first.id)
+    build(g)
+    index, queries = open_index("hnsw", g), vectors[1000:].astype(np.float32)
+    assert not index._whole
+    found, _ = index.search(queries, 1, [NONE] * 200)
+    assert np.mean(found[:, 0] == np.arange(1000, 1200)) >= 0.99
 
 
 @pytest.mark.usefixtures("hnsw")
@@ -267,7 +280,7 @@ def test_a_damaged_graph_is_said_and_not_opened(write, hnsw, spoil, caplog):
     assert open_index(None, g).name == "hnsw"
 
 
-@pytest.mark.parametrize("what", ["rows", "dimensions", "links", "kind", "numbers"])
+@pytest.mark.parametrize("what", ["rows", "dimensions", "links", "kind"])
 def test_a_graph_that_is_not_of_the_gallery_is_not_asked_and_made_anew(write, hnsw, what):
     (vectors,) = clustered(500, 16, 5, seed=7)
     g = write(vectors)
@@ -275,10 +288,9 @@ def test_a_graph_that_is_not_of_the_gallery_is_not_asked_and_made_anew(write, hn
     if what == "kind":
         graph = faiss.IndexFlatIP(16)
     else:
-        numbers = faiss.ScalarQuantizer.QT_8bit
-        if what == "numbers":
-            numbers = faiss.ScalarQuantizer.QT_fp16
-        graph = faiss.IndexHNSWSQ(8 if what == "dimensions" else 16, numbers, 16)
+        graph = faiss.IndexHNSWSQ(
+            8 if what == "dimensions" else 16, faiss.ScalarQuantizer.QT_8bit, 16
+        )
         graph.train(vectors[:, : graph.d].astype(np.float32))
     graph.add(vectors[: 400 if what == "rows" else 500, : graph.d].astype(np.float32))
     if what == "links":

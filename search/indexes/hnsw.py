@@ -1,7 +1,9 @@
 """Approximate search: faiss' HNSW graph (Malkov and Yashunin, 2016) beside the gallery.
 
     hnsw-ID.faiss            the graph over the gallery of that id, with vectors of its own in
-                             eight bits a number, each dimension in its own range
+                             eight bits a number: whole numbers, all dimensions in one range,
+                             which take half the time; or, where a few dimensions are much
+                             larger than all others, as CLIP's are, each in its own range
     hnsw-ID.partial.faiss    as far as an interrupted build came
     *.faiss.sha256           what each of them must be: faiss believes nearly every byte of a
                              graph, and a damaged one may end the process
@@ -24,7 +26,7 @@ from cqr import machine
 from cqr.atomic import replacing
 from cqr.digest import sha256
 from cqr.errors import UserError, scarcity
-from cqr.search.gallery import Gallery
+from cqr.search.gallery import Gallery, Vectors
 from cqr.search.indexes import Progress, Rows, Scores
 from cqr.search.indexes.exact import Exact, best
 
@@ -34,8 +36,11 @@ CONNECTIVITY, BUILD_WIDTH, SEARCH_WIDTH = 16, 128, 96
 PROPOSED = 2
 """Candidates for each result, among which the gallery's own vectors choose."""
 
-MOST_UNEVEN = 8.0
-"""The greatest number of a query over their root mean square, up to which whole numbers do."""
+FARTHEST = 8.0
+"""Where whole numbers end, in root mean squares of a vector's numbers; what is beyond is cut."""
+
+CUT = 0.05
+"""The share of a gallery's vectors with a number beyond that, up to which whole numbers do."""
 
 TRAINED_ON = 65_536
 """Vectors, evenly spread over the gallery, that the range of each dimension is measured on."""
@@ -89,8 +94,8 @@ class Hnsw:
         self._graph = _opened(faiss, file, gallery)
         if self._graph.ntotal != len(gallery):
             raise UserError(f"{file} is not of {gallery.folder}: {_AGAIN}")
+        self._whole = _are_whole(faiss, self._graph)
         self._how = faiss.SearchParametersHNSW(efSearch=search_width(len(gallery)))
-        self._steps = _read_as_whole_numbers(faiss, self._graph, gallery)
 
     def search(
         self,
@@ -104,7 +109,7 @@ class Hnsw:
             return self._exact.search(queries, k, exclude, where)
         rows = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), np.nan, np.float32)
-        asked = queries if self._steps is None else _whole_numbers(queries * self._steps)
+        asked = _asked(queries, self._whole)
         _, proposed = self._graph.search(asked, wanted, params=self._how)
         for number, query in enumerate(queries):
             kept = proposed[number][proposed[number] >= 0]
@@ -115,36 +120,34 @@ class Hnsw:
         return rows, scores
 
 
-def _read_as_whole_numbers(faiss: Any, graph: Any, gallery: Gallery) -> NDArray[np.float32] | None:
-    """Let a search read the bytes c of a graph's vectors, low + step (c + 1/2), as c - 128.
-
-    A query's products with such vectors are a number of its own and its products, times the
-    steps, with those whole numbers: what comes first is the same, and faiss has it in half the
-    time.  The query is made of whole numbers too, so none of its dimensions may be so large that
-    the others count for nothing; queries are taken to be like the gallery.
-
-    Returns:
-        E steps, one for each dimension; None where queries are too uneven: all is as it was.
-    """
-    quantizer = _quantizer(faiss, graph)
-    _, steps = np.split(faiss.vector_to_array(quantizer.trained) / np.float32(255), 2)
-    size = len(gallery)
-    some = gallery.vectors[:: math.ceil(size / 1000)].astype(np.float32) * steps
-    peaks = np.abs(some).max(1) > MOST_UNEVEN * np.sqrt(np.square(some).mean(1))
-    if peaks.mean() > 0.5:
-        return None
-    quantizer.qtype = faiss.ScalarQuantizer.QT_8bit_direct_signed
-    return steps
+def _are_whole(faiss: Any, graph: Any) -> bool:
+    """Whether a graph holds whole numbers."""
+    kind = faiss.downcast_index(graph.storage).sq.qtype
+    return bool(kind == faiss.ScalarQuantizer.QT_8bit_direct_signed)
 
 
-def _quantizer(faiss: Any, graph: Any) -> Any:
-    return faiss.downcast_index(graph.storage).sq
+def _stored(vectors: Vectors, whole: bool) -> NDArray[np.float32]:
+    """B x E unit vectors as a graph is given them."""
+    out: NDArray[np.float32] = vectors.astype(np.float32)
+    if whole:
+        out *= 127 * math.sqrt(out.shape[1]) / FARTHEST
+        out = np.rint(out).clip(-127, 127)
+    return out
 
 
-def _whole_numbers(queries: NDArray[np.float32]) -> NDArray[np.float32]:
-    """B x E, each row scaled to -127 to 127 and rounded, as faiss would take it rounded down."""
-    greatest = np.abs(queries).max(1, keepdims=True)
-    return np.rint(queries * (127 / np.where(greatest > 0, greatest, 1)))
+def _asked(queries: NDArray[np.float32], whole: bool) -> NDArray[np.float32]:
+    """B x E queries as a graph is asked, each in a range of its own: only their order counts."""
+    if whole:
+        greatest = np.abs(queries).max(1, keepdims=True)
+        queries = np.rint(queries * (127 / np.where(greatest > 0, greatest, 1)))
+    return queries
+
+
+def _even(vectors: Vectors) -> bool:
+    """Whether whole numbers do for a gallery, by some of it, evenly spread."""
+    some = vectors[:: math.ceil(len(vectors) / 1000)].astype(np.float32)
+    cut = np.abs(some).max(1) > FARTHEST * np.sqrt(np.square(some).mean(1))
+    return bool(cut.mean() <= CUT)
 
 
 _AGAIN = "build it again with `cqr index --index hnsw`, or take --index exact meanwhile"
@@ -197,11 +200,11 @@ def build(gallery: Gallery, progress: Progress) -> Path:
 
 def _grow(faiss: Any, graph: Any, gallery: Gallery, progress: Progress) -> None:
     """Add the rows that it lacks, and save it."""
-    saved = time.monotonic()
+    saved, whole = time.monotonic(), _are_whole(faiss, graph)
     total = len(gallery)
     for first in range(graph.ntotal, total, BLOCK):
         progress(first, total)
-        graph.add(gallery.vectors[first : first + BLOCK].astype(np.float32))
+        graph.add(_stored(gallery.vectors[first : first + BLOCK], whole))
         if time.monotonic() - saved > SAVE_EVERY:
             _save(faiss, graph, _partial(gallery))
             saved = time.monotonic()
@@ -225,9 +228,9 @@ def _begun(faiss: Any, gallery: Gallery) -> Any:
                 graph = _opened(faiss, file, gallery)
                 if graph.ntotal <= size:
                     return graph
-    graph = faiss.IndexHNSWSQ(
-        dim, faiss.ScalarQuantizer.QT_8bit, CONNECTIVITY, faiss.METRIC_INNER_PRODUCT
-    )
+    kinds = faiss.ScalarQuantizer
+    kind = kinds.QT_8bit_direct_signed if _even(gallery.vectors) else kinds.QT_8bit
+    graph = faiss.IndexHNSWSQ(dim, kind, CONNECTIVITY, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = BUILD_WIDTH
     graph.train(gallery.vectors[:: math.ceil(size / TRAINED_ON)].astype(np.float32))
     return graph
@@ -246,8 +249,7 @@ def _opened(faiss: Any, file: Path, gallery: Gallery) -> Any:
     except RuntimeError as error:  # its bytes are as written
         reason = str(error).rpartition("failed: ")[2]
         raise UserError(f"{file} cannot be opened ({reason}): {_AGAIN}") from error
-    ours = isinstance(graph, faiss.IndexHNSWSQ) and graph.d == gallery.vectors.shape[1]
-    if not ours or _quantizer(faiss, graph).qtype != faiss.ScalarQuantizer.QT_8bit:
+    if not isinstance(graph, faiss.IndexHNSWSQ) or graph.d != gallery.vectors.shape[1]:
         raise UserError(f"{file} is not of {gallery.folder}: {_AGAIN}")
     return graph
 
