@@ -1,5 +1,8 @@
 """Indexes: exact against numpy and the evaluator, HNSW's recall, Milvus by its embedded form."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -154,6 +157,32 @@ def test_hnsw_finds_where_a_dimension_is_larger_than_all_others(write, hnsw, wid
     right, _ = exact.Exact(g).search(queries, 10, [NONE] * 100)
     recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, right, strict=True)])
     assert recall >= 0.97
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="large pages are asked of Linux alone")
+def test_a_graph_of_many_questions_lies_on_large_pages(write, hnsw, monkeypatch):
+    vectors, queries = clustered(8_500, 512, 85, seed=8, number=2)
+    g, queries = write(vectors), queries[:3].astype(np.float32)
+    build(g)
+    index, asked = open_index("hnsw", g), []
+    libc = SimpleNamespace(madvise=lambda *a: asked.append([getattr(x, "value", x) for x in a]))
+    monkeypatch.setattr(hnsw.ctypes, "CDLL", lambda name: libc)
+    first = index.search(queries, 10, [NONE] * 3)
+    assert not asked
+    again = index.search(queries, 10, [NONE] * 3)
+    faiss = hnsw.import_faiss()
+    codes = faiss.downcast_index(index._graph.storage).codes
+    begin, size = asked[0][:2]
+    assert begin % 2**21 == size % 2**21 == 0
+    assert int(codes.data()) <= begin < begin + size <= int(codes.data()) + codes.size()
+    assert codes.size() - size < 2**22
+    assert [one[2] for one in asked] == [14, 25]  # the links are less than two such pages
+    index.search(queries, 10, [NONE] * 3)
+    assert len(asked) == 2
+    monkeypatch.undo()
+    hnsw._to_large_pages(faiss, index._graph)
+    for found in (again, index.search(queries, 10, [NONE] * 3)):
+        np.testing.assert_array_equal(found, first)
 
 
 def test_a_graph_of_fractions_is_asked_and_gone_on_with(write, hnsw, monkeypatch):
