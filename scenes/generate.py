@@ -68,9 +68,10 @@ class Settings:
             raise UserError("only scenes of the grid are drawn flat: give --no-drawings too")
 
     def number(self, split: str) -> int:
-        """Of the references of a split."""
-        fewer = self.test_references if split == "test" else None
-        return self.references if fewer is None else fewer
+        """How many references a split has."""
+        if split == "test" and self.test_references is not None:
+            return self.test_references
+        return self.references
 
     def told(self) -> dict[str, Any]:
         """What a manifest holds: of choices that came later, those that are not the default."""

@@ -54,6 +54,11 @@ class RegionBatch:
         first = self.first
         return self if first is None else self._each(lambda part: part.index_select(0, first))
 
+    @property
+    def apart(self) -> Self:
+        """The same, as if no image came more than once."""
+        return self._each(lambda part: part)
+
     def again(self, states: Tensor) -> Tensor:
         """U x ... of `once` to B x ..."""
         return states if self.which is None else states.index_select(0, self.which)

@@ -14,6 +14,7 @@ hnsw-ID.usearch, are read no more: `cqr index` builds them anew.
 
 import contextlib
 import ctypes
+import itertools
 import math
 import sys
 import time
@@ -100,8 +101,8 @@ class Hnsw:
         self._graph = _opened(faiss, file, gallery)
         if self._graph.ntotal != len(gallery):
             raise UserError(f"{file} is not of {gallery.folder}: {_AGAIN}")
-        self._whole = _are_whole(faiss, self._graph)
-        self._questions = 0
+        self._whole = _holds_whole_numbers(faiss, self._graph)
+        self._questions = itertools.count(1)
         self._how = faiss.SearchParametersHNSW(efSearch=search_width(len(gallery)))
 
     def search(
@@ -116,8 +117,7 @@ class Hnsw:
             return self._exact.search(queries, k, exclude, where)
         rows = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), np.nan, np.float32)
-        self._questions += 1
-        if self._questions == 2:  # for one question it takes longer than it saves
+        if next(self._questions) == 2:  # for one question it takes longer than it saves
             _to_large_pages(import_faiss(), self._graph)
         asked = _asked(queries, self._whole)
         _, proposed = self._graph.search(asked, wanted, params=self._how)
@@ -148,7 +148,7 @@ def _to_large_pages(faiss: Any, graph: Any) -> None:
                 libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), advice)
 
 
-def _are_whole(faiss: Any, graph: Any) -> bool:
+def _holds_whole_numbers(faiss: Any, graph: Any) -> bool:
     """Whether a graph holds whole numbers."""
     kind = faiss.downcast_index(graph.storage).sq.qtype
     return bool(kind == faiss.ScalarQuantizer.QT_8bit_direct_signed)
@@ -172,10 +172,16 @@ def _asked(queries: NDArray[np.float32], whole: bool) -> NDArray[np.float32]:
 
 
 def _even(vectors: Vectors) -> bool:
-    """Whether whole numbers do for a gallery, by some of it, evenly spread."""
-    some = vectors[:: math.ceil(len(vectors) / 1000)].astype(np.float32)
+    """Whether whole numbers do for a gallery, by some of it."""
+    some = _some(vectors, 1000)
     cut = np.abs(some).max(1) > FARTHEST * np.sqrt(np.square(some).mean(1))
     return bool(cut.mean() <= CUT)
+
+
+def _some(vectors: Vectors, most: int) -> NDArray[np.float32]:
+    """Evenly spread over a gallery."""
+    some: NDArray[np.float32] = vectors[:: math.ceil(len(vectors) / most)].astype(np.float32)
+    return some
 
 
 _AGAIN = "build it again with `cqr index --index hnsw`, or take --index exact meanwhile"
@@ -228,7 +234,7 @@ def build(gallery: Gallery, progress: Progress) -> Path:
 
 def _grow(faiss: Any, graph: Any, gallery: Gallery, progress: Progress) -> None:
     """Add the rows that it lacks, and save it."""
-    saved, whole = time.monotonic(), _are_whole(faiss, graph)
+    saved, whole = time.monotonic(), _holds_whole_numbers(faiss, graph)
     total = len(gallery)
     for first in range(graph.ntotal, total, BLOCK):
         progress(first, total)
@@ -260,7 +266,8 @@ def _begun(faiss: Any, gallery: Gallery) -> Any:
     kind = kinds.QT_8bit_direct_signed if _even(gallery.vectors) else kinds.QT_8bit
     graph = faiss.IndexHNSWSQ(dim, kind, CONNECTIVITY, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = BUILD_WIDTH
-    graph.train(gallery.vectors[:: math.ceil(size / TRAINED_ON)].astype(np.float32))
+    if not graph.is_trained:  # whole numbers need no ranges
+        graph.train(_some(gallery.vectors, TRAINED_ON))
     return graph
 
 

@@ -49,6 +49,13 @@ def _embedding(dim: int, config: LBFConfig) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, config.width), norm)
 
 
+def through(layers: nn.ModuleList, states: Tensor, mask: Tensor) -> Tensor:
+    """B x K x D by the layers of VEP or of TEP, one after another."""
+    for layer in layers:
+        states = layer(states, mask)
+    return states
+
+
 def output_map(config: LBFConfig) -> nn.Sequential:
     if not config.embed_dim:
         return nn.Sequential()
@@ -92,24 +99,21 @@ class LBFImageEncoder(nn.Module):
 
     def forward(self, regions: RegionBatch) -> Tensor:
         """B x d."""
-        once = self._once(regions)
-        out = vector(self.out, self._states(once), once.mask, self.pool)
-        return out if once is regions else regions.again(out)
+        regions = self._told(regions)
+        once = regions.once
+        return regions.again(vector(self.out, self._states(once), once.mask, self.pool))
 
     def local(self, regions: RegionBatch) -> Tensor:
         """B x K x d, which pooled over the real regions is phi_x."""
-        once = self._once(regions)
-        out: Tensor = self.out(self._states(once))
-        return out if once is regions else regions.again(out)
+        regions = self._told(regions)
+        return regions.again(self.out(self._states(regions.once)))
 
-    def _once(self, regions: RegionBatch) -> RegionBatch:
-        return regions if self.training and self.drops else regions.once
+    def _told(self, regions: RegionBatch) -> RegionBatch:
+        """As it is, but each image has a dropout of its own."""
+        return regions.apart if self.training and self.drops else regions
 
     def _states(self, regions: RegionBatch) -> Tensor:
-        states: Tensor = self.embed(regions)
-        for layer in self.layers:
-            states = layer(states, regions.mask)
-        return states
+        return through(self.layers, self.embed(regions), regions.mask)
 
 
 class LBFTextEncoder(nn.Module):
@@ -133,7 +137,4 @@ class LBFTextEncoder(nn.Module):
         return out
 
     def _states(self, words: WordBatch) -> Tensor:
-        states: Tensor = self.embed(words)
-        for layer in self.layers:
-            states = layer(states, words.mask)
-        return states
+        return through(self.layers, self.embed(words), words.mask)

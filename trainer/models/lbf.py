@@ -18,6 +18,7 @@ from cqr.trainer.models.encoders import (
     block,
     output_map,
     pooled_kept,
+    through,
     vector,
 )
 from cqr.trainer.models.interface import Extra, Output, RetrievalModel, divided
@@ -59,7 +60,7 @@ class LBF(RetrievalModel):
 
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x E unit vectors of reference images with texts."""
-        _, visual, language = self._fused(regions, words)
+        *_, visual, language = self._fused(self._told(regions), words)
         seen = self._seen(visual, regions.mask)
         return self._joined(seen, regions.mask, language, words.mask)
 
@@ -67,12 +68,11 @@ class LBF(RetrievalModel):
         """As of any model, and the loss that `locate` weighs."""
         if not (self.config.locate and self.see):
             return super().forward(reference, words, target)
-        before, after, language = self._fused(reference, words)
         places = Places.of(reference.mask)
-        before, after = self._mapped(before, after, reference, places)
+        moved, after, language = self._moved(reference, words, places)
         seen = self._beside_nothing(pooled_kept(after, places, self.config.pool), reference.mask)
         query = self._joined(seen, reference.mask, language, words.mask)
-        loss = locating(_moved(before, after, places), reference, target)
+        loss = locating(moved, reference, target)
         extra = {"locate": Extra(self.config.locate, loss)}
         return Output(query * self.scale, self.encode_image(target) * self.scale, extra)
 
@@ -86,10 +86,7 @@ class LBF(RetrievalModel):
 
     def word_states(self, words: WordBatch) -> Tensor:
         """TEP: B x N x D."""
-        states: Tensor = self.embed_words(words)
-        for layer in self.tep:
-            states = layer(states, words.mask)
-        return states
+        return through(self.tep, self.embed_words(words), words.mask)
 
     def fuse(
         self,
@@ -149,10 +146,8 @@ class LBF(RetrievalModel):
         """
         if not self.see:
             raise ValueError("this model's texts change no region by itself")
-        before, after, _ = self._fused(regions, words)
-        places = Places.of(regions.mask)
-        before, after = self._mapped(before, after, regions, places)
-        return _moved(before, after, places).sqrt()
+        moved, *_ = self._moved(regions, words, Places.of(regions.mask))
+        return moved.sqrt()
 
     @property
     def divides(self) -> bool:
@@ -170,31 +165,34 @@ class LBF(RetrievalModel):
         shares = divided(mapped, mask, query, self.config.pool == "max")
         return shares[:, : regions.mask.shape[1]]
 
-    def _fused(self, regions: RegionBatch, words: WordBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Regions before the fusion, those of `_once`, and regions and words after it."""
-        once = self._once(regions)
-        before = self.reference_states(once)
-        visual = before if once is regions else regions.again(before)
-        return before, *self.fuse(visual, regions.mask, self.word_states(words), words.mask)
+    def _told(self, regions: RegionBatch) -> RegionBatch:
+        """As it is, but each image has a dropout of its own."""
+        return regions.apart if self.training and self.config.dropout else regions
 
-    def _once(self, regions: RegionBatch) -> RegionBatch:
-        """Each image once, since nothing before the fusion depends on the text; but each has a
-        dropout of its own.
+    def _fused(
+        self, regions: RegionBatch, words: WordBatch
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Each image once, since the text is nothing to it: its mask and regions before the
+        fusion; and for each query regions and words after it.
         """
-        return regions if self.training and self.config.dropout else regions.once
+        once = regions.once
+        before = self.reference_states(once)
+        fused = self.fuse(regions.again(before), regions.mask, self.word_states(words), words.mask)
+        return once.mask, before, *fused
 
-    def _mapped(
-        self, before: Tensor, after: Tensor, regions: RegionBatch, places: Places
-    ) -> tuple[Tensor, Tensor]:
-        """P x E of the regions before and after the fusion, by `_fused`."""
-        once = self._once(regions)
-        if once is regions:
-            mapped = self.out_regions(places.kept(before))
-        else:
-            real = Places.of(once.mask)
-            padded = real.padded(self.out_regions(real.kept(before)))
-            mapped = places.kept(regions.again(padded))
-        return mapped, self.out_regions(places.kept(after))
+    def _moved(
+        self, regions: RegionBatch, words: WordBatch, places: Places
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """B x K squared distances of mapped regions by the fusion, 0 where none is real; P x E of
+        those after it; and the fused words.
+        """
+        regions = self._told(regions)
+        mask, visual, fused, language = self._fused(regions, words)
+        once = Places.of(mask)
+        mapped = once.padded(self.out_regions(once.kept(visual)))
+        before, after = places.kept(regions.again(mapped)), self.out_regions(places.kept(fused))
+        moved = places.padded((before - after).square().sum(-1, keepdim=True), 0)[..., 0]
+        return moved, after, language
 
     def _joined(
         self, seen: Tensor, mask: Tensor, language: Tensor, language_mask: Tensor
@@ -229,12 +227,4 @@ class LBF(RetrievalModel):
         return (number * seen + self.nothing) / (number + 1)
 
     def _vep(self, embed: nn.Module, regions: RegionBatch) -> Tensor:
-        states: Tensor = embed(regions)
-        for layer in self.vep:
-            states = layer(states, regions.mask)
-        return states
-
-
-def _moved(before: Tensor, after: Tensor, places: Places) -> Tensor:
-    """B x K squared distances of mapped states, 0 where none is real."""
-    return places.padded((before - after).square().sum(-1, keepdim=True), 0)[..., 0]
+        return through(self.vep, embed(regions), regions.mask)
