@@ -22,7 +22,7 @@ FIRST = ("model", "epochs", "start", "seed")
 """Settings that matter first, beside --features and --data."""
 
 PANELS = {
-    MODEL: ("input", "k", "text_encoder", "max_words"),
+    MODEL: ("input", "k", "text_encoder", "max_words", "reference_weight"),
     AROUND: ("learners", "divergence", "divergence_margin", "snr", "causality",
              "causality_distance"),
     LEARNING: ("loss", "kappa", "negatives", "batch", "together", "lr", "warmup", "weight_decay",

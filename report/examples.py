@@ -313,7 +313,7 @@ def _shares(
         return []
     with torch.inference_mode():
         words = run.words().encode([query["text"]])
-        vector = model.encode_query(reader.gather(np.array([own])), words)[0].float()
+        vector = model.query(reader.gather(np.array([own])), words)[0].float()
     known = np.flatnonzero(rows >= 0)
     made = shares_of(model, vector, reader.gather(rows[known]), torch.device("cpu"))
     of_place = dict(zip(known.tolist(), made, strict=True))

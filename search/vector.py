@@ -95,7 +95,7 @@ def _from_pictures(
         own = model.encode_image(regions).float()
         made = own[:0]
         if read is not None:
-            made = model.encode_query(regions.expand(len(read)), read).float()
+            made = model.query(regions.expand(len(read)), read).float()
         toward.append((weights[:, None] * made[:number]).sum(0) if number else own[0])
         unwanted.append((made[number:] - own).sum(0))
     return torch.stack(toward).sum(0), torch.stack(unwanted).mean(0)

@@ -83,3 +83,16 @@ def test_no_step_of_lbfs_encoders_with_dropout_changes():
 def test_what_a_text_changes_does_not_change(locate):
     one, (told, untold) = model("lbf", locate=locate), repeated()
     torch.testing.assert_close(one.changed(told, words()), one.changed(untold, words()))
+
+
+@pytest.mark.parametrize("name", ["lbf", "tirg"])
+def test_what_is_sought_with_keeps_so_much_of_its_reference(name):
+    one, (told, untold) = model(name), repeated()
+    query, image = one.encode_query(untold, words()), one.encode_image(untold)
+    assert torch.equal(one.query(untold, words()), query)
+    one.reference_weight = 0.5
+    mixed = query + 0.5 * image
+    expected = mixed / mixed.norm(dim=1, keepdim=True)
+    for batch in (told, untold):
+        torch.testing.assert_close(one.query(batch, words()), expected)
+        torch.testing.assert_close(one(batch, words(), batch).query, one.scale * query)

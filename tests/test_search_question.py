@@ -61,6 +61,11 @@ def test_one_picture_and_one_text_are_the_models_query(model):
     same(asked(model, (1,), ["make it red"]), query(model, 1, "make it red"))
 
 
+def test_a_search_keeps_as_much_of_the_picture_as_an_evaluation(model, monkeypatch):
+    monkeypatch.setattr(model, "reference_weight", 0.5)
+    same(asked(model, texts=["red"]), unit(query(model, 1, "red") + 0.5 * image(model, 1)))
+
+
 def test_a_picture_without_a_text_is_its_own_vector(model):
     same(asked(model, (1,)), image(model, 1))
     same(asked(model, (1, 2)), unit(image(model, 1) + image(model, 2)))

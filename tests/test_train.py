@@ -97,6 +97,19 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(drawn_scen
     assert not other
 
 
+def test_what_a_query_keeps_of_its_reference_is_no_part_of_the_training(drawn_scenes):
+    features, weights, first = drawn_scenes(), [], []
+    for kept in (0.0, 1e6):
+        settings = small(reference_weight=kept, select="last")
+        run, material = run_of(features, settings, fresh=True)
+        frame = evaluate.evaluate(runs.Run.load(run.path), material, CPU).queries
+        weights.append(load_file(run.weights))
+        first.append(frame.assign(first=frame["found"].str[0]).groupby("reference")["first"])
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert first[0].nunique().max() > 1
+    assert (first[1].nunique() == 1).all()  # nothing of the text is left
+
+
 class Killed(Exception):
     pass
 
@@ -421,6 +434,7 @@ def test_a_run_without_weights_and_damaged_files_are_refused(drawn_scenes):
         ({"epochs": 0}, "--epochs 0 is less than 1"),
         ({"batch": 1}, "--batch 1 is less than 2"),
         ({"lr": 0.0}, "--lr 0.0 is not greater than 0"),
+        ({"reference_weight": -0.1}, "--reference-weight -0.1 is less than 0"),
         ({"max_words": 0}, "--max-words 0 is less than 1"),
         ({"seed": -1}, "--seed -1 is not in"),
         ({"validation": 1.0}, "--validation 1.0 is not in"),

@@ -131,6 +131,8 @@ def _settled(run: Run, material: Material, ranked: str) -> None:
         )
     if settings.snr:
         _say(f"SNR       causality {settings.causality}, {settings.causality_distance}")
+    if settings.reference_weight:
+        _say(f"Query     with {settings.reference_weight} of its reference's own vector")
     if settings.untrained:
         _say(f"Run       {run.path}, not trained")
         return

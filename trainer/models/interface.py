@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
@@ -58,6 +59,21 @@ class RetrievalModel(nn.Module):
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x E unit vectors of reference images with texts."""
         raise NotImplementedError
+
+    reference_weight = 0.0
+    """How much of the reference's own vector is in what is sought with; see `query`."""
+
+    def query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
+        """B x E unit vectors to seek with: unit(q + w i), i the reference's own vector as an image.
+
+        The training is of q alone, which so has to hold all of the scene: with i in it, it was
+        left to i, which costs recall.  Ours, after the gate by which TIRG keeps to its reference.
+        """
+        composed = self.encode_query(regions, words)
+        if not self.reference_weight:
+            return composed
+        own = regions.again(self.encode_image(regions.once))
+        return F.normalize(composed + self.reference_weight * own, dim=-1)
 
     weighs = False
     """Whether `WordBatch.weight` is part of how it composes; else a weight is of the query."""

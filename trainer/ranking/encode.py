@@ -38,9 +38,7 @@ def encode_queries(
     """Q x E vectors of the references at `rows` with their texts."""
     return torch.cat(
         [
-            model.encode_query(
-                reader.gather(rows[part]).to(device), words.encode(texts[part]).to(device)
-            )
+            model.query(reader.gather(rows[part]).to(device), words.encode(texts[part]).to(device))
             for part in _batches(len(rows))
         ]
     )

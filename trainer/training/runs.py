@@ -144,6 +144,7 @@ class Run:
             wide = options.get("embed_dim") or options["width"]
             compose = ZeroShotConfig(composition(Joint.of(self.detector)))
             model = FromJoint(model, embed_dim=wide, start=ZeroShot(region_dim=dim, config=compose))
+        model.reference_weight = settings.reference_weight
         return model
 
     @property

@@ -67,6 +67,11 @@ class Settings:
         "none",
     )
     max_words: int = _setting(32, "Words of a text that are read, or an encoder's word pieces.")
+    reference_weight: float = _setting(
+        0.0,
+        "What is sought keeps so much of its reference's own vector: for targets that are their"
+        " references but for what the text says.  The training itself is without it.",
+    )
     loss: Loss = _setting(
         "batch-classification", "batch-classification, soft-triplet or soft-triplet-sampled."
     )
@@ -109,7 +114,8 @@ class Settings:
         least_of = {
             "epochs": 1, "batch": 2, "together": 1, "warmup": 1, "max_words": 1, "learners": 1
         }  # fmt: skip
-        least_of |= dict.fromkeys(("divergence", "divergence_margin", "causality"), 0)
+        weights = ("divergence", "divergence_margin", "causality", "reference_weight")
+        least_of |= dict.fromkeys(weights, 0)
         for name, least in least_of.items():
             if not getattr(self, name) >= least:
                 raise UserError(f"{_flag(name)} {getattr(self, name)} is less than {least}")

@@ -67,7 +67,7 @@ RECOMMENDED = {**LIGHT, "pool": "max"}
 GENERATED = {**RECOMMENDED, "lr": 0.002, "dropout": 0.0, "encoder_dropout": 0.0, "locate": 1.0}
 """Chosen on generated scenes that are for that alone: see docs/results.md."""
 
-CROWDED = {**GENERATED, "fusion_depth": 3, "locate": 0.2, "word_reach": 4}
+CROWDED = {**GENERATED, "fusion_depth": 3, "locate": 0.2, "word_reach": 4, "reference_weight": 0.4}
 """The same for crowds, where many regions differ a little by what hides what, and half of the
 test's texts are worded as no training text is."""
 
