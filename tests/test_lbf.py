@@ -10,7 +10,7 @@ from cqr.errors import UserError
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models import build, options_of
 from cqr.trainer.models.attention import Places
-from cqr.trainer.models.encoders import RegionEmbedding
+from cqr.trainer.models.encoders import RegionEmbedding, waves
 from cqr.trainer.models.lbf import LBF
 from cqr.trainer.models.lbf_config import LBFConfig
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
@@ -131,6 +131,18 @@ def test_visual_and_positional_embeddings_are_normed_and_averaged(regions):
     np.testing.assert_allclose(ours[real], expected[real], rtol=1e-4, atol=1e-5)
 
 
+def test_waves_are_sines_and_cosines_of_corners():
+    torch.manual_seed(0)
+    boxes = torch.rand(3, 4)
+    turns = [[x * math.pi * t for x in row for t in (0.5, 1, 2, 4, 8)] for row in boxes.tolist()]
+    expected = np.concatenate([np.sin(turns), np.cos(turns)], axis=1)
+    np.testing.assert_allclose(waves(boxes), expected, atol=1e-5)
+    told = RegionEmbedding(10, replace(SMALL, waves=True, position="corners+area"))
+    assert told.position[0].in_features == 4 + 1 + 40
+    silent = RegionEmbedding(10, replace(SMALL, waves=True, position="none"))
+    assert silent.position is None
+
+
 @pytest.mark.parametrize("pool", ["mean", "max"])
 def test_an_image_is_its_regions_each_mapped_then_pooled(regions, pool):
     lbf = model(pool=pool)
@@ -173,7 +185,7 @@ CHOICES = [
     {"directions": "visual"}, {"directions": "language"}, {"joint": "visual"},
     {"joint": "language"}, {"pool": "max"}, {"embed_dim": 0}, {"vep_depth": 0}, {"tep_depth": 0},
     {"fusion_depth": 1}, {"hidden": 1}, {"heads": 2}, {"separate_reference": True},
-    {"nothing": True}, {"word_reach": 2}, {"joint": "union"},
+    {"nothing": True}, {"word_reach": 2}, {"joint": "union"}, {"waves": True},
 ]  # fmt: skip
 
 
@@ -269,29 +281,58 @@ def test_leaving_out_padding_changes_neither_loss_nor_gradient(regions, pool, mo
     torch.testing.assert_close(gradient, expected_gradient)
 
 
-def test_it_moves_the_region_that_the_target_has_not(regions):
-    """Trained by it alone, a text's change points where the pictures differ."""
+@pytest.mark.parametrize("loss", ["locate", "where"])
+def test_it_learns_which_region_the_target_has_not(regions, loss):
+    """Trained by either loss alone, a text's change or the map points where the pictures differ."""
     torch.manual_seed(0)
-    lbf = model(locate=1.0).train()
+    lbf = model(**{loss: 1.0}).train()
     target = replace(regions, features=regions.features.clone())
     target.features[[0, 1, 3], [4, 2, 1]] += 3
     optimizer = torch.optim.Adam(lbf.parameters(), 0.01)
     losses = []
     for _ in range(60):
-        extra = lbf(regions, WORDS, target).extra["locate"]
+        (extra,) = lbf(regions, WORDS, target).extra.values()
         optimizer.zero_grad()
         extra.value.backward()
         optimizer.step()
         losses.append(extra.value.item())
     assert losses[-1] < losses[0] / 3
-    assert lbf.eval().changed(regions, WORDS)[[0, 1, 3]].argmax(1).tolist() == [4, 2, 1]
+    lbf.eval()
+    says = lbf.changed if loss == "locate" else lbf.pointed
+    assert says(regions, WORDS)[[0, 1, 3]].argmax(1).tolist() == [4, 2, 1]
+
+
+def test_a_model_says_which_regions_a_text_is_about_where_it_has_learned_to(regions):
+    lbf = model(where=0.5)
+    assert lbf.points
+    said = lbf.pointed(regions, WORDS)
+    torch.testing.assert_close(said.sum(1), torch.ones(4))
+    assert (said[~regions.mask] == 0).all()
+    assert said.unique().numel() > 4
+    for other in (
+        model(),
+        model(where=0.5, fusion_depth=0),
+        model(where=0.5, directions="language"),
+    ):
+        assert not other.points
+        with pytest.raises(ValueError, match="not learned where a text acts"):
+            other.pointed(regions, WORDS)
 
 
 def test_without_it_nothing_is_added_and_with_it_vectors_are_the_same(regions):
     plain, told = model(), model(locate=0.5)
-    assert plain.config.locate == SMALL.locate == 0
+    told.load_state_dict(plain.state_dict())
+    both = model(locate=0.5, where=0.25)
+    both.load_state_dict(plain.state_dict(), strict=False)
+    assert plain.config.locate == SMALL.locate == SMALL.where == 0
     out, also = plain(regions, WORDS, regions), told(regions, WORDS, regions)
     assert not out.extra
     assert also.extra["locate"].weight == 0.5
+    more = both(regions, WORDS, regions)
+    assert {name: weight for name, (weight, _) in more.extra.items()} == {
+        "locate": 0.5,
+        "where": 0.25,
+    }
+    torch.testing.assert_close(more.query, out.query)
     torch.testing.assert_close(out.query, also.query)
     torch.testing.assert_close(out.target, also.target)

@@ -1,4 +1,4 @@
-"""The loss that tells a text which regions it is about, beside sums written out for one pair."""
+"""The losses that tell a text which regions it is about, beside sums written out for one pair."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cqr.trainer.features import RegionBatch
-from cqr.trainer.models.locating import locating, vanished
+from cqr.trainer.models.locating import locating, pointing, vanished
 
 
 def scene(numbers: np.ndarray, boxes: np.ndarray, padding: int = 0) -> RegionBatch:
@@ -63,24 +63,41 @@ def test_only_what_is_not_in_the_target_vanished(things):
 def test_all_vanished_where_nothing_is_left(things):
     nothing = scene(np.zeros((0, 7)), np.zeros((0, 4)), padding=2)
     assert vanished(scene(*things), nothing).tolist() == [[1] * 5]
-    assert math.isfinite(locating(torch.ones(1, 2), nothing, scene(*things)))
+    gone = vanished(nothing, scene(*things))
+    assert math.isfinite(locating(torch.ones(1, 2), gone))
+    assert math.isfinite(pointing(torch.full((1, 2), -torch.inf), gone))
 
 
 def test_the_loss_is_that_of_where_the_text_acts(things):
     numbers, boxes = things
     reference = scene(numbers, boxes)
     target = scene(np.delete(numbers, 2, 0), np.delete(boxes, 2, 0))
-    weight = min(1.0, float(vanished(reference, target).max()))
+    gone = vanished(reference, target)
+    weight = min(1.0, float(gone.max()))
     moved = torch.tensor([[1.0, 1, 6, 1, 1]])
-    assert float(locating(moved, reference, target)) == pytest.approx(
-        -weight * math.log(0.6), rel=1e-3
-    )
+    assert float(locating(moved, gone)) == pytest.approx(-weight * math.log(0.6), rel=1e-3)
     right, wrong = torch.tensor([[0.0, 0, 1, 0, 0]]), torch.tensor([[0.0, 1, 0, 0, 0]])
-    assert float(locating(right, reference, target)) < 1e-3
-    assert float(locating(wrong, reference, target)) > 5 * weight
+    assert float(locating(right, gone)) < 1e-3
+    assert float(locating(wrong, gone)) > 5 * weight
+
+
+def test_pointing_is_the_cross_entropy_of_scores(things):
+    numbers, boxes = things
+    reference = scene(numbers, boxes, padding=2)
+    gone = vanished(reference, scene(np.delete(numbers, 2, 0), np.delete(boxes, 2, 0)))
+    weight = min(1.0, float(gone.max()))
+    scores = torch.tensor([[0.0, 0, 2, 0, 0, -torch.inf, -torch.inf]], requires_grad=True)
+    loss = pointing(scores, gone)
+    share = math.exp(2) / (4 + math.exp(2))
+    assert float(loss.detach()) == pytest.approx(-weight * math.log(share), rel=1e-3)
+    loss.backward()
+    slope = weight * np.array([*[(1 - share) / 4] * 2, share - 1, *[(1 - share) / 4] * 2, 0, 0])
+    np.testing.assert_allclose(scores.grad[0], slope, atol=1e-3)
 
 
 def test_a_pair_of_which_nothing_vanished_hardly_counts(things):
     numbers, boxes = things
     more = scene(np.concatenate([numbers, numbers[:1] + 1]), np.concatenate([boxes, boxes[:1]]))
-    assert float(locating(torch.rand(1, 5), scene(numbers, boxes), more)) < 1e-3
+    gone = vanished(scene(numbers, boxes), more)
+    assert float(locating(torch.rand(1, 5), gone)) < 1e-3
+    assert float(pointing(torch.rand(1, 5), gone)) < 1e-3

@@ -255,10 +255,12 @@ class SearchAnswer(BaseModel):
 
 
 class AttentionAnswer(BaseModel):
-    """N words over K regions; or the text as one word, and how far it changes each region."""
+    """N words over K regions; or the text as one word, and how far it changes each region, or how
+    likely it is about it.
+    """
 
     way: Annotated[
-        Literal["attention", "change"], Field(description="Of pointing: docs/report.md.")
+        Literal["attention", "change", "where"], Field(description="Of pointing: docs/report.md.")
     ]
     said: Annotated[str, Field(description="How often it points right; empty if unmeasured.")]
 

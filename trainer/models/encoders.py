@@ -12,6 +12,9 @@ from cqr.trainer.models.lbf_config import LBFConfig, Pool
 from cqr.trainer.models.words import WordEmbedding
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
+WAVES = (0.5, 1, 2, 4, 8)
+"""How many half turns a wave makes over a picture."""
+
 
 class RegionEmbedding(nn.Module):
     """c_i = ( LN(W_v r_i + b_v) + LN(W_p p_i + b_p) ) / 2."""
@@ -21,6 +24,8 @@ class RegionEmbedding(nn.Module):
         self.config = config
         self.visual = _embedding(region_dim, config)
         box_dim = {"corners": 4, "corners+area": 5, "none": 0}[config.position]
+        if box_dim and config.waves:
+            box_dim += 8 * len(WAVES)
         self.position = _embedding(box_dim, config) if box_dim else None
         self.dropout = nn.Dropout(config.dropout)
 
@@ -30,12 +35,25 @@ class RegionEmbedding(nn.Module):
         visual = self.visual(places.kept(regions.features).to(boxes.dtype))
         if self.position is None:
             return places.padded(places.dropout(visual, self.dropout))
+        known = [boxes]
         if self.config.position == "corners+area":
             x1, y1, x2, y2 = boxes.unbind(-1)
-            boxes = torch.cat([boxes, ((x2 - x1) * (y2 - y1))[..., None]], -1)
-        both = visual + self.position(boxes)
+            known.append(((x2 - x1) * (y2 - y1))[..., None])
+        if self.config.waves:
+            known.append(waves(boxes))
+        both = visual + self.position(torch.cat(known, -1))
         mean = both / 2 if self.config.combine == "average" else both
         return places.padded(places.dropout(mean, self.dropout))
+
+
+def waves(boxes: Tensor) -> Tensor:
+    """P x 4 corners in [0, 1] to P x 40: their sines, then their cosines, at `WAVES`.
+
+    The slowest sine grows as a corner does.  As Fourier features (Tancik et al., NeurIPS 2020),
+    but for frequencies that are set and not drawn.
+    """
+    turns = (boxes[..., None] * (torch.pi * boxes.new_tensor(WAVES))).flatten(-2)
+    return torch.cat([turns.sin(), turns.cos()], -1)
 
 
 def block(config: LBFConfig, reach: int = 0) -> SelfBlock:

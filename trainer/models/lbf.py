@@ -23,7 +23,7 @@ from cqr.trainer.models.encoders import (
 )
 from cqr.trainer.models.interface import Extra, Output, RetrievalModel, divided
 from cqr.trainer.models.lbf_config import LBFConfig
-from cqr.trainer.models.locating import locating
+from cqr.trainer.models.locating import locating, pointing, vanished
 from cqr.trainer.models.words import WordEmbedding
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 
@@ -52,6 +52,7 @@ class LBF(RetrievalModel):
         self.read = nn.ModuleList(CrossBlock(*size) for _ in depth if c.directions != "visual")
         self.out_regions = output_map(c)
         self.out_words = output_map(c)
+        self.where = nn.Linear(c.width, 1) if c.where else None
         self.nothing = nn.Parameter(torch.zeros(c.embed_dim or c.width)) if c.nothing else None
 
     def encode_image(self, regions: RegionBatch) -> Tensor:
@@ -65,15 +66,20 @@ class LBF(RetrievalModel):
         return self._joined(seen, regions.mask, language, words.mask)
 
     def forward(self, reference: RegionBatch, words: WordBatch, target: RegionBatch) -> Output:
-        """As of any model, and the loss that `locate` weighs."""
-        if not (self.config.locate and self.see):
+        """As of any model, and the losses that `locate` and `where` weigh."""
+        c = self.config
+        if not ((c.locate or c.where) and self.see):
             return super().forward(reference, words, target)
         places = Places.of(reference.mask)
-        moved, after, language = self._moved(reference, words, places)
+        moved, after, visual, language = self._moved(reference, words, places)
         seen = self._beside_nothing(pooled_kept(after, places, self.config.pool), reference.mask)
         query = self._joined(seen, reference.mask, language, words.mask)
-        loss = locating(moved, reference, target)
-        extra = {"locate": Extra(self.config.locate, loss)}
+        gone, extra = vanished(reference, target), {}
+        if c.locate:
+            extra["locate"] = Extra(c.locate, locating(moved, gone))
+        if self.where is not None:
+            scores = self._scores(visual, reference.mask)
+            extra["where"] = Extra(c.where, pointing(scores, gone))
         return Output(query * self.scale, self.encode_image(target) * self.scale, extra)
 
     def image_states(self, regions: RegionBatch) -> Tensor:
@@ -150,6 +156,22 @@ class LBF(RetrievalModel):
         return moved.sqrt()
 
     @property
+    def points(self) -> bool:
+        return self.where is not None and bool(self.see)
+
+    @torch.no_grad()
+    def pointed(self, regions: RegionBatch, words: WordBatch) -> Tensor:
+        """B x K: how likely the text is about each region, rows summing to 1.
+
+        Raises:
+            ValueError: the model has not learned to say so.
+        """
+        if not self.points:
+            raise ValueError("this model has not learned where a text acts")
+        *_, visual, _ = self._fused(self._told(regions), words)
+        return self._scores(visual, regions.mask).softmax(1)
+
+    @property
     def divides(self) -> bool:
         return True
 
@@ -182,9 +204,9 @@ class LBF(RetrievalModel):
 
     def _moved(
         self, regions: RegionBatch, words: WordBatch, places: Places
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """B x K squared distances of mapped regions by the fusion, 0 where none is real; P x E of
-        those after it; and the fused words.
+        those after it; and the fused regions and words.
         """
         regions = self._told(regions)
         mask, visual, fused, language = self._fused(regions, words)
@@ -192,7 +214,15 @@ class LBF(RetrievalModel):
         mapped = once.padded(self.out_regions(once.kept(visual)))
         before, after = places.kept(regions.again(mapped)), self.out_regions(places.kept(fused))
         moved = places.padded((before - after).square().sum(-1, keepdim=True), 0)[..., 0]
-        return moved, after, language
+        return moved, after, fused, language
+
+    def _scores(self, visual: Tensor, mask: Tensor) -> Tensor:
+        """B x K of fused regions, -inf where none is real: the greater, the more a text is about
+        one.
+        """
+        assert self.where is not None
+        scores: Tensor = self.where(visual)[..., 0]
+        return scores.float().masked_fill(~mask, -torch.inf)
 
     def _joined(
         self, seen: Tensor, mask: Tensor, language: Tensor, language_mask: Tensor

@@ -30,6 +30,8 @@ class LBFConfig:
             understood so much better; without `tep_depth` a text has no order.  Ours.
         position: what is known of a box: its corners, or corners and area.  That
             it is normalised is the paper's; the corners are LXMERT's.
+        waves: know of a box also sines and cosines of its corners, by which a product can compare
+            two places.  Ours.
         combine: how a region's visual and positional embeddings meet.
             "average" is the paper's.
         input_norm: LayerNorm on both embeddings before they are averaged.
@@ -54,6 +56,8 @@ class LBFConfig:
         locate: weight of a loss that makes a text move the regions that the target has not, and
             no others (`locating`).  For targets that are their references but for what the
             text says.  Ours.
+        where: weight of a loss by which one map of a fused region learns to say whether the text
+            is about it (`pointing`), for the same targets.  Ours.
     """
 
     width: int = 512
@@ -65,6 +69,7 @@ class LBFConfig:
     dropout: float = 0.1
     word_reach: int = 0
     position: Literal["corners", "corners+area", "none"] = "corners"
+    waves: bool = False
     combine: Literal["average", "sum"] = "average"
     input_norm: bool = True
     separate_reference: bool = False
@@ -75,3 +80,4 @@ class LBFConfig:
     embed_dim: int = 512
     scale: float = 4.0
     locate: float = 0.0
+    where: float = 0.0

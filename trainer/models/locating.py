@@ -1,4 +1,4 @@
-"""A loss that makes a text change the regions that it is about, and leave the others alone.
+"""Losses that teach a model where a text acts: which regions to change, or to point at.
 
 Two pictures that are alike but for what the text says tell by themselves where that is: at the
 regions of the reference that the target has not.  No label is needed, but such pairs are: of two
@@ -13,26 +13,40 @@ from torch import Tensor
 from cqr.trainer.features import RegionBatch
 
 LEAST = 1e-6
+LOWEST = -1e4
+"""A score that is as good as none, of which 0 times is 0."""
 
 
-def locating(moved: Tensor, reference: RegionBatch, target: RegionBatch) -> Tensor:
-    """The mean over pairs of the cross-entropy of where the text acts and where it should.
-
-    A pair of which nothing vanished, as where a text adds a thing, hardly counts: each does by the
-    distance of the region that is most gone, 1 at most.
+def locating(moved: Tensor, gone: Tensor) -> Tensor:
+    """Where the fusion acts against where it should: a scalar, 0 or more; see `_apart`.
 
     Args:
         moved: B x K, the squared distance by which a text moves each region of the reference, 0
             where none is real.
-
-    Returns:
-        A scalar, 0 or more.
+        gone: B x K, as `vanished` has it.
     """
-    gone = vanished(reference, target)
-    should = gone.square() / gone.square().sum(1, keepdim=True).clamp_min(LEAST)
     moved = moved + LEAST
-    acts = moved.log() - moved.sum(1, keepdim=True).log()
-    out: Tensor = (gone.amax(1).clamp_max(1) * -(should * acts).sum(1)).mean()
+    return _apart(moved.log() - moved.sum(1, keepdim=True).log(), gone)
+
+
+def pointing(scores: Tensor, gone: Tensor) -> Tensor:
+    """Where a model points against where the text acts: a scalar, 0 or more; see `_apart`.
+
+    Args:
+        scores: B x K, the greater, the more it is about a region; -inf where none is real.
+        gone: B x K, as `vanished` has it.
+    """
+    return _apart(scores.clamp_min(LOWEST).log_softmax(1), gone)
+
+
+def _apart(said: Tensor, gone: Tensor) -> Tensor:
+    """The mean over pairs of the cross-entropy of logarithms of shares and of what vanished.
+
+    A pair of which nothing vanished, as where a text adds a thing, hardly counts: each does by the
+    distance of the region that is most gone, 1 at most.
+    """
+    should = gone.square() / gone.square().sum(1, keepdim=True).clamp_min(LEAST)
+    out: Tensor = (gone.amax(1).clamp_max(1) * -(should * said).sum(1)).mean()
     return out
 
 

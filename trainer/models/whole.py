@@ -39,8 +39,8 @@ class ImageConfig:
             and TIRG's text encoder.  "lbf": LBF's own, so that composition is told from
             encoding: VEP and TEP, each region and word through a two-layer map, pooled.
         pool: over regions, and where a model composes regions or words, over these.
-        width, heads, vep_depth, encoder_dropout: of LBF's encoders, `width`, `heads`,
-            `vep_depth` and `dropout` of `LBFConfig`; not of "linear".
+        width, heads, vep_depth, waves, encoder_dropout: of LBF's encoders, `width`, `heads`,
+            `vep_depth`, `waves` and `dropout` of `LBFConfig`; not of "linear".
     """
 
     embed_dim: int = 512
@@ -51,6 +51,7 @@ class ImageConfig:
     width: int = 512
     heads: int = 8
     vep_depth: int = 2
+    waves: bool = False
     encoder_dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -66,7 +67,7 @@ class WholeConfig(ImageConfig):
 
     Attributes:
         embed_dim: d, of image, text and query.  512 is TIRG's.
-        local, encoder, pool, width, heads, vep_depth, encoder_dropout: see `ImageConfig`.
+        local, encoder, pool, width, heads, vep_depth, waves, encoder_dropout: see `ImageConfig`.
         scale: initial value of the learnable scale of both vectors.  TIRG's.
         words: what the vector of a text is made of by the encoder "linear": "lstm", its
             last state, TIRG's; or "mean", that of the words' vectors, as ComposeAE's server
@@ -234,6 +235,7 @@ def _of_lbf(config: ImageConfig) -> LBFConfig:
         width=config.width,
         heads=config.heads,
         vep_depth=config.vep_depth,
+        waves=config.waves,
         tep_depth=getattr(config, "tep_depth", 0),
         word_reach=getattr(config, "word_reach", 0),
         dropout=config.encoder_dropout,
