@@ -17,11 +17,7 @@ from cqr.report.examples import Answer, Example, Group
 from cqr.report.page import paragraph
 from cqr.report.pictures import Album, Picture, album, use
 
-HEATS = {
-    "attention": "What each word looks at",
-    "change": "What the text changes",
-    "where": "What the text is about",
-}
+HEATS = {"attention": "What each word looks at", "change": "What the text changes"}
 
 LONGEST = 400
 """Characters of a text that are shown."""
@@ -34,10 +30,6 @@ READING = {
     "change": (
         "Point at the text, or tap it, to see the regions that it changes: the distance between a "
         "region's mapped state before and after the fusion, the most changed region full."
-    ),
-    "where": (
-        "Point at the text, or tap it, to see the regions that it is about: how likely each is, as "
-        "the model has learned to say, the likeliest full."
     ),
 }
 """How a card is read, by the way of pointing that it shows."""

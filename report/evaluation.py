@@ -15,13 +15,6 @@ from cqr.trainer.evaluation.stored import Stored
 from cqr.trainer.training.material import Material
 from cqr.trainer.training.runs import Run
 
-WAYS = {
-    "attention": "its words attend to most",
-    "change": "its text changes most",
-    "where": "it says itself",
-}
-"""By each way of pointing, at what."""
-
 Published = Mapping[str, Mapping[str, Any]]
 
 
@@ -134,9 +127,9 @@ def _measures(metrics: Mapping[str, Any]) -> str:
         values[f"average of {' and '.join(metrics['average']['of'])}"] = metrics["average"]["value"]
     if found := metrics.get("pointing"):
         asked = f"of {found['queries']:,}: where "
-        for way, said in WAYS.items():
+        for way, said in (("attention", "its words attend to"), ("change", "its text changes")):
             if way in found:
-                values[f"points at the object meant, {asked}{said}"] = found[way]
+                values[f"points at the object meant, {asked}{said} most"] = found[way]
         values["the same of a region at random"] = found["chance"]
     rows = [[name, f"{value:.2f}"] for name, value in values.items()]
     return table(["measure", "%"], rows) if rows else ""

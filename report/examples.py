@@ -17,13 +17,13 @@ from cqr.trainer.evaluation.attended import Attended
 from cqr.trainer.evaluation.explained import (
     Shares,
     Shown,
+    Way,
     best,
     explained,
     has,
     shares_of,
     shown_of,
 )
-from cqr.trainer.evaluation.pointing import Way
 from cqr.trainer.features import RegionReader
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.training.material import Material

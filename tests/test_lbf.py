@@ -298,25 +298,13 @@ def test_it_learns_which_region_the_target_has_not(regions, loss):
         losses.append(extra.value.item())
     assert losses[-1] < losses[0] / 3
     lbf.eval()
-    says = lbf.changed if loss == "locate" else lbf.pointed
-    assert says(regions, WORDS)[[0, 1, 3]].argmax(1).tolist() == [4, 2, 1]
-
-
-def test_a_model_says_which_regions_a_text_is_about_where_it_has_learned_to(regions):
-    lbf = model(where=0.5)
-    assert lbf.points
-    said = lbf.pointed(regions, WORDS)
-    torch.testing.assert_close(said.sum(1), torch.ones(4))
-    assert (said[~regions.mask] == 0).all()
-    assert said.unique().numel() > 4
-    for other in (
-        model(),
-        model(where=0.5, fusion_depth=0),
-        model(where=0.5, directions="language"),
-    ):
-        assert not other.points
-        with pytest.raises(ValueError, match="not learned where a text acts"):
-            other.pointed(regions, WORDS)
+    says = lbf.changed(regions, WORDS)
+    if loss == "where":
+        fused, _ = lbf.fuse(
+            lbf.image_states(regions), regions.mask, lbf.word_states(WORDS), WORDS.mask
+        )
+        says = lbf.where(fused)[..., 0].masked_fill(~regions.mask, -torch.inf)
+    assert says[[0, 1, 3]].argmax(1).tolist() == [4, 2, 1]
 
 
 def test_without_it_nothing_is_added_and_with_it_vectors_are_the_same(regions):

@@ -134,23 +134,6 @@ def test_a_word_lights_its_regions(open_page):
     expect(dim).not_to_have_css("opacity", "0")
 
 
-def test_a_text_lights_what_it_is_about(open_page):
-    page = open_page()
-    asked = page.request.post(
-        urlsplit(page.url)._replace(path="/api/attention", query="").geturl(),
-        data={"image": 3, "text": "make it red"},
-    ).json()
-    rest = 0.2 / (len(asked["boxes"]) - 1)
-    asked |= {"way": "where", "words": ["make it red"], "said": "It points right."}
-    asked["weights"] = [[0.8] + [rest] * (len(asked["boxes"]) - 1)]
-    page.route("**/api/attention", lambda route: route.fulfill(json=asked))
-    page.goto(urlsplit(page.url)._replace(query="image=3&text=make+it+red").geturl())
-    page.locator("#words button").hover()
-    expect(page.locator("#looks")).to_contain_text("“make it red” is about: ")
-    expect(page.locator("#looks")).to_contain_text("It points right.")
-    expect(page.locator("#reference .hole").first).to_have_css("opacity", "1")
-
-
 def test_upload_a_file_and_reload(open_page, drawn_run):
     page = open_page()
     page.set_input_files("#file", drawn_run.parents[2] / "pictures" / "0005.png")

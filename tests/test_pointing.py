@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from around_models import settings, trained
 from peers_in_numpy import B, array, model, regions, words
 
-from cqr.errors import UserError
 from cqr.trainer.datasets.queries import MEANT, PHRASE
 from cqr.trainer.datasets.readers import css
 from cqr.trainer.evaluation import evaluate, pointing
@@ -123,19 +122,16 @@ def test_a_model_says_whether_its_score_divides(name):
 class Told:
     """A model whose words and change point where they are told."""
 
-    attends = changes = points = True
+    attends = changes = True
 
-    def __init__(self, attention, change, where):
-        self.told, self.moved, self.said = map(torch.tensor, (attention, change, where))
+    def __init__(self, attention, change):
+        self.told, self.moved = torch.tensor(attention), torch.tensor(change)
 
     def attention(self, regions, words):
         return self.told[: len(regions)]
 
     def changed(self, regions, words):
         return self.moved[: len(regions)]
-
-    def pointed(self, regions, words):
-        return self.said[: len(regions)]
 
 
 class Reader:
@@ -176,20 +172,18 @@ QUERIES = pd.DataFrame(
 def test_pointing_is_counted_by_boxes_of_the_object_meant():
     # words of the first text: make, big, red, ball, blue; those that refer look at region 1
     look = [[[0.9, 0, 0.1], [0, 0.8, 0.2], [0.5, 0.4, 0.1], [0, 0.6, 0.4], [0, 0, 1]]] * 2
-    where = [[0.1, 0.6, 0.3], [0.9, 0.1, 0]]
-    one = Told(look, [[0.1, 0.2, 0.3], [0.3, 0.2, 9.0]], where)  # padding is never pointed at
+    one = Told(look, [[0.1, 0.2, 0.3], [0.3, 0.2, 9.0]])  # padding is never pointed at
     found = pointing.measure(one, READS, Reader(), QUERIES, CPU)
     assert found == {
         "queries": 2,
         "chance": pytest.approx(100 * (1 / 3 + 1 / 2) / 2),
         "attention": 50.0,  # right of the first; of the second, words 1 and 2 look at region 1
         "change": 50.0,  # wrong of the first, right of the second
-        "where": 100.0,
     }
 
 
 def test_nothing_is_measured_where_no_object_is_known():
-    one = Told([[[1.0, 0, 0]] * 5] * 3, *[[[1.0, 0, 0]] * 3] * 2)
+    one = Told([[[1.0, 0, 0]] * 5] * 3, [[1.0, 0, 0]] * 3)
     reader = Reader()
     assert pointing.measure(one, READS, reader, QUERIES.drop(columns=PHRASE), CPU) is None
     assert pointing.measure(one, READS, reader, QUERIES.iloc[2:], CPU) is None
@@ -219,10 +213,6 @@ def test_words_that_refer():
             {"queries": 9, "chance": 20.0, "attention": 60.0, "change": 90.0},
             Shown("change", 90.0, 20.0, 9),
         ),
-        (
-            {"queries": 9, "chance": 20.0, "attention": 60.0, "change": 90.0, "where": 91.0},
-            Shown("where", 91.0, 20.0, 9),
-        ),
         ({"queries": 9, "chance": 20.0, "attention": 41.0}, Shown("attention", 41.0, 20.0, 9)),
         (
             {"queries": 9, "chance": 20.0, "attention": 39.0, "change": 5.0},
@@ -247,24 +237,6 @@ def test_what_a_text_changes_is_shown_as_a_row_of_shares():
     assert not has(one, None)
     assert not model("lbf", fusion_depth=0).changes
     assert not model("lbf", directions="language").changes
-
-
-def test_what_a_text_is_about_is_shown_as_the_model_says_it():
-    one, batch = model("lbf", where=0.5), regions()
-    [first, *_] = explained(one, READS, batch, [TEXTS[0]] * B, CPU, "where")
-    said = one.pointed(batch, READS.encode([TEXTS[0]] * B))
-    assert first.words == [TEXTS[0]]
-    np.testing.assert_allclose(first.weights[0], array(said[0][batch.mask[0]]), rtol=1e-4)
-    inner = model("lbf", where=0.5, embed_dim=16)
-    snr = SNR(inner, region_dim=10, causality=0.1, distance="cosine").eval()
-    around = Learners(inner, region_dim=10, learners=2, divergence=1.0, margin=1.0).eval()
-    for other in (snr, around):
-        assert other.points
-        sums = array(other.pointed(batch, words())).sum(1)
-        np.testing.assert_allclose(sums, 1, rtol=1e-4)
-    assert not has(model("lbf"), "where")
-    with pytest.raises(UserError, match="has not learned where a text acts: train lbf with"):
-        explained(model("lbf"), READS, batch, [TEXTS[0]] * B, CPU, "where")
 
 
 def test_change_is_the_distance_between_mapped_states():

@@ -83,10 +83,10 @@ def draw(root, paths, edge=48):
         Image.fromarray(rng.integers(0, 255, (edge, edge, 3), dtype=np.uint8)).save(file)
 
 
-def trained(features, model="lbf", options=(), **given):
+def trained(features, model="lbf", **given):
     material = collect(features)
     given = {"model": model, "epochs": 2, "batch": 16, "validation": 0.2, **given}
-    settings = settle({}, given, [*(TINY if model == "lbf" else []), *options])
+    settings = settle({}, given, TINY if model == "lbf" else [])
     run = start(material, settings, fresh=True)
     train(run, material, device="cpu")
     return run, material
@@ -96,12 +96,12 @@ POINTING = {"queries": 10, "chance": 30.0, "attention": 90.0, "change": 60.0}
 WHY = "Why they were found: what their regions add to the score"
 
 
-def written(features, model="lbf", pointing=POINTING, options=(), **more):
+def written(features, model="lbf", pointing=POINTING, **more):
     """The parsed page of a small run, and the evaluation that it is of.
 
     How well it points is made up, since a run as small as this does not.
     """
-    run, material = trained(features, model, options)
+    run, material = trained(features, model)
     evaluation = evaluate.evaluate(run, material, torch.device("cpu"))
     evaluation.metrics["pointing"] = pointing
     path = report.write(evaluation, run, material, Stored(run.evaluation("css")), **more)
@@ -321,14 +321,6 @@ def test_the_way_that_points_best_is_shown_with_its_score(scenes):
     said = "".join(found.texts("p"))
     assert "the object that is meant in 95.5 % of 10 queries (a region at random: 30.0 %)" in said
     assert {"90.00", "95.50", "30.00"} <= set(found.texts("td"))
-
-
-def test_what_a_text_is_about_is_shown_where_the_model_says_it_best(scenes):
-    measured = {**POINTING, "change": 80.0, "where": 95.5}
-    found, _, _ = written(scenes, pointing=measured, options=["where=0.3"])
-    assert set(found.texts("summary")) == {"What the text is about", WHY}
-    assert "as the model has learned to say" in "".join(found.texts("p"))
-    assert "of 10: where it says itself" in "".join(found.texts("table"))
 
 
 def test_a_way_that_is_near_chance_is_not_shown(scenes):

@@ -232,11 +232,7 @@ def recall_table(
         average = metrics["average"]
         results.print(f"Average of {' and '.join(average['of'])}: {average['value']:.2f}")
     if metrics.get("pointing"):
-        said = {
-            "attention": "words attend",
-            "change": "the text changes most",
-            "where": "it says itself",
-        }
+        said = {"attention": "words attend", "change": "the text changes most"}
         found = metrics["pointing"]
         ways = ", ".join(f"where {said[w]} {found[w]:.1f}" for w in said if w in found)
         results.print(

@@ -1,13 +1,13 @@
 #!/bin/sh
 # What `cqr train` takes on generated scenes: rate, dropout, queries of a reference together, how
-# much of the loss that tells LBF's fusion which regions a text is about, whether words have places
-# or distances, and what is pooled.
+# much of the losses that tell LBF which regions a text is about, whether words have places or
+# distances, what is pooled, and how much of a reference's own vector is sought with.
 #
 #   sh benchmarks/comparison/defaults.sh [FOLDER] [--jobs 1 ...]
 #       what follows FOLDER goes to `cqr compare`
 #
 # On development worlds, which nothing is reported of, made here: the grid's of 200 references, and
-# one of crowds of 300 (an hour of a core).
+# of crowds one of 300 and one of 1,000 (two hours of a core).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 place=${1:-artifacts/defaults}
@@ -16,12 +16,14 @@ mkdir -p "$place"
 cd "$place"
 cqr scenes --out development --seed 101 --held-out 1 --references 200 --no-pictures --no-drawings
 cqr scenes --out crowded --layout crowd --seed 909 --held-out 1 --references 300 --no-pictures
-for world in development crowded; do
+cqr scenes --out more --layout crowd --seed 909 --held-out 1 --references 1000 --no-pictures
+for world in development crowded more; do
   [ -e "artifacts/$world.h5" ] || python "$here/true_regions.py" "$world" "artifacts/$world.h5"
 done
 chosen=lr=0.002,dropout=0,together=4
 places=word_reach=0,joint=both
-many=locate=0.2,fusion_depth=3,$chosen
+before=where=0,waves=false,reference_weight=0
+many=locate=0.2,fusion_depth=3,$before,$chosen
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/defaults --seeds 1 --examples 0 --set epochs=12 \
   --models "before=lbf:locate=0,lr=0.001,dropout=0.1,together=2,\
@@ -33,10 +35,10 @@ locating by 1=lbf:locate=1,$chosen,\
 locating by 2=lbf:locate=2,$chosen" "$@"
 cqr compare --features artifacts/crowded.h5 --data crowded \
   --out artifacts/comparisons/defaults-crowd --seeds 1 --examples 0 --set epochs=8 --set k=36 \
-  --models "two fusions=lbf:locate=0,$places,fusion_depth=2,$chosen,\
-three=lbf:locate=0,$places,fusion_depth=3,$chosen,\
-locating by a fifth=lbf:locate=0.2,$places,fusion_depth=3,$chosen,\
-locating by 1=lbf:locate=1,$places,fusion_depth=3,$chosen" "$@"
+  --models "two fusions=lbf:locate=0,$places,fusion_depth=2,$before,$chosen,\
+three=lbf:locate=0,$places,fusion_depth=3,$before,$chosen,\
+locating by a fifth=lbf:locate=0.2,$places,fusion_depth=3,$before,$chosen,\
+locating by 1=lbf:locate=1,$places,fusion_depth=3,$before,$chosen" "$@"
 cqr compare --features artifacts/crowded.h5 --data crowded \
   --out artifacts/comparisons/defaults-crowd-words --seeds 2 --examples 0 "$@" --set epochs=8 \
   --set k=36 --precision bf16-mixed --models "places=lbf:$places,$many,\
@@ -50,3 +52,11 @@ cqr compare --features artifacts/development.h5 --data development \
 distances=lbf:word_reach=4,joint=both,locate=1,$chosen,\
 union=lbf:word_reach=0,joint=union,locate=1,$chosen,\
 distances and union=lbf:word_reach=4,joint=union,locate=1,$chosen" "$@"
+# A map that points, and waves; then each run by how much of the reference's vector is sought with.
+cqr compare --features artifacts/more.h5 --data more \
+  --out artifacts/comparisons/defaults-where --seeds 1 --examples 0 --set epochs=4 --set k=36 \
+  --precision bf16-mixed --models "neither=lbf:where=0,waves=false,waves=lbf:where=0,\
+a third of both=lbf:where=0.3,both=lbf:where=1,map=lbf:where=1,waves=false" "$@"
+for compared in defaults-where defaults-crowd-words defaults; do
+  python "$here/reference_weight.py" artifacts/comparisons/$compared/runs/*
+done

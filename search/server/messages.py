@@ -255,12 +255,10 @@ class SearchAnswer(BaseModel):
 
 
 class AttentionAnswer(BaseModel):
-    """N words over K regions; or the text as one word, and how far it changes each region, or how
-    likely it is about it.
-    """
+    """N words over K regions; or the text as one word, and how far it changes each region."""
 
     way: Annotated[
-        Literal["attention", "change", "where"], Field(description="Of pointing: docs/report.md.")
+        Literal["attention", "change"], Field(description="Of pointing: docs/report.md.")
     ]
     said: Annotated[str, Field(description="How often it points right; empty if unmeasured.")]
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -11,17 +11,14 @@ from numpy.typing import NDArray
 
 from cqr.errors import UserError
 from cqr.trainer.evaluation.attended import Attended, attended
-from cqr.trainer.evaluation.pointing import Way, ways_of
 from cqr.trainer.evaluation.stored import Stored
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.text.vocabulary import TextReader
 from cqr.trainer.training.runs import Run
 
-LACKS = {
-    "change": "the texts of this model change no region by itself: only lbf's do",
-    "where": "this model has not learned where a text acts: train lbf with --set where=0.3",
-}
+Way = Literal["attention", "change"]
+"""See `pointing`."""
 
 CLEAR = 0.25
 """A way is shown if it is this far, or further, from chance to 100 %."""
@@ -110,7 +107,7 @@ def best(pointing: Mapping[str, Any] | None) -> Shown:
 
 def has(model: RetrievalModel, way: Way | None) -> bool:
     """Whether a model can be shown so."""
-    return way in ways_of(model)
+    return {"attention": model.attends, "change": model.changes, None: False}[way]
 
 
 @torch.inference_mode()
@@ -124,21 +121,19 @@ def explained(
 ) -> list[Attended]:
     """What texts mean of their references, by the way of pointing that is shown.
 
-    "attention": see `attended`.  Else one row for the text as a whole: "change", each region's
-    share of the distances by which the fusion moves them (`LBF.changed`); "where", how likely the
-    text is about each (`LBF.pointed`).
+    "attention": see `attended`.  "change": one row for the text as a whole, each region's share
+    of the distances by which the fusion moves them (`LBF.changed`).
 
     Raises:
         UserError: the model has no such way.
     """
     if way == "attention":
         return attended(model, words, regions, texts, device)
-    if not has(model, way):
-        raise UserError(LACKS[way])
-    of_text = model.changed if way == "change" else model.pointed
-    said = of_text(regions.to(device), words.encode(texts).to(device)).float().cpu()
+    if not model.changes:
+        raise UserError("the texts of this model change no region by itself: only lbf's do")
+    moved = model.changed(regions.to(device), words.encode(texts).to(device)).float().cpu()
     out = []
-    for text, row, boxes, mask in zip(texts, said, regions.boxes, regions.mask, strict=True):
+    for text, row, boxes, mask in zip(texts, moved, regions.boxes, regions.mask, strict=True):
         share = row[: len(mask)][mask] / row.sum().clamp(min=1e-12)
         out.append(Attended([text], boxes[mask].numpy(), share[None].numpy()))
     return out

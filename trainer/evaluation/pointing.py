@@ -1,19 +1,17 @@
 """Does an explanation point at the object that is meant?  Measured where the data set knows it.
 
-Three ways of pointing at a region of the reference are compared:
+Two ways of pointing at a region of the reference are compared:
 
 attention   the region that the words which refer to the object attend to most, on average
 change      the region that the fusion changes most: the distance between its mapped state
             before and after it, for the sentence as a whole
-where       the region that the model says the text is about, where it has learned to
-            (`LBFConfig.where`)
 
 A region is right if its box overlaps that of the object by half (intersection over union).
 Chance is a region drawn at random: the share of a reference's regions that are right.
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,8 +24,6 @@ from cqr.trainer.features import RegionBatch, RegionReader
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.ranking.encode import BATCH
 from cqr.trainer.text.vocabulary import TextReader, WordBatch
-
-Way = Literal["attention", "change", "where"]
 
 OVERLAP = 0.5
 
@@ -50,14 +46,14 @@ def measure(
         queries, chance and a percentage by way; None where the data set knows no object, the
         model has no way, or no reference's regions overlap the object.
     """
-    ways = ways_of(model)
+    ways = [way for way, has in (("attention", model.attends), ("change", model.changes)) if has]
     if not {PHRASE, *MEANT} <= set(queries) or not ways or reader.kind == "whole":
         return None
     asked, rows, meant = known(queries, reader)
     if not len(asked):
         return None
     chance: list[float] = []
-    hits: dict[Way, list[bool]] = {way: [] for way in ways}
+    hits: dict[str, list[bool]] = {way: [] for way in ways}
     for part in _batches(len(asked)):
         some, regions = asked.iloc[part], reader.gather(rows[part])
         sizes = np.asarray(reader.file.sizes)[rows[part]]
@@ -68,14 +64,8 @@ def measure(
             hits[way] += right[torch.arange(len(right)), pointed].tolist()
     if not sum(chance):
         return None
-    percent: dict[str, float] = {way: 100 * float(np.mean(each)) for way, each in hits.items()}
+    percent = {way: 100 * float(np.mean(each)) for way, each in hits.items()}
     return {"queries": len(asked), "chance": 100 * float(np.mean(chance)), **percent}
-
-
-def ways_of(model: RetrievalModel) -> list[Way]:
-    """The ways that a model has."""
-    has = {"attention": model.attends, "change": model.changes, "where": model.points}
-    return [way for way in get_args(Way) if has[way]]
 
 
 def known(
@@ -96,7 +86,7 @@ def weights(
     words: TextReader,
     regions: RegionBatch,
     queries: pd.DataFrame,
-    way: Way,
+    way: str,
     device: torch.device,
 ) -> Tensor:
     """B x K on the CPU, by which a way points: at the greatest.  Less than 0 where nothing is."""
@@ -104,8 +94,6 @@ def weights(
     there, read = regions.to(device), words.encode(texts).to(device)
     if way == "change":
         found = model.changed(there, read)
-    elif way == "where":
-        found = model.pointed(there, read)
     else:
         refers = referring_words(words, read, queries).to(device)
         found = (model.attention(there, read) * refers[..., None]).sum(1)

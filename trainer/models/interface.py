@@ -121,19 +121,6 @@ class RetrievalModel(nn.Module):
         raise ValueError("this model's texts change no region by itself")
 
     @property
-    def points(self) -> bool:
-        """Whether it has learned to say which regions a text is about, so that it has `pointed`."""
-        return False
-
-    def pointed(self, regions: RegionBatch, words: WordBatch) -> Tensor:
-        """B x K: how likely the text is about each region, rows summing to 1.
-
-        Raises:
-            ValueError: the model has not learned to say so.
-        """
-        raise ValueError("this model has not learned where a text acts")
-
-    @property
     def divides(self) -> bool:
         """Whether an image's vector is pooled from its regions, so that it has `shares`."""
         return False

@@ -52,7 +52,7 @@ class LBF(RetrievalModel):
         self.read = nn.ModuleList(CrossBlock(*size) for _ in depth if c.directions != "visual")
         self.out_regions = output_map(c)
         self.out_words = output_map(c)
-        self.where = nn.Linear(c.width, 1) if c.where else None
+        self.where = nn.Linear(c.width, 1) if c.where and self.see else None
         self.nothing = nn.Parameter(torch.zeros(c.embed_dim or c.width)) if c.nothing else None
 
     def encode_image(self, regions: RegionBatch) -> Tensor:
@@ -78,8 +78,8 @@ class LBF(RetrievalModel):
         if c.locate:
             extra["locate"] = Extra(c.locate, locating(moved, gone))
         if self.where is not None:
-            scores = self._scores(visual, reference.mask)
-            extra["where"] = Extra(c.where, pointing(scores, gone))
+            scores = self.where(visual)[..., 0].masked_fill(~reference.mask, -torch.inf)
+            extra["where"] = Extra(c.where, pointing(scores.float(), gone))
         return Output(query * self.scale, self.encode_image(target) * self.scale, extra)
 
     def image_states(self, regions: RegionBatch) -> Tensor:
@@ -156,22 +156,6 @@ class LBF(RetrievalModel):
         return moved.sqrt()
 
     @property
-    def points(self) -> bool:
-        return self.where is not None and bool(self.see)
-
-    @torch.no_grad()
-    def pointed(self, regions: RegionBatch, words: WordBatch) -> Tensor:
-        """B x K: how likely the text is about each region, rows summing to 1.
-
-        Raises:
-            ValueError: the model has not learned to say so.
-        """
-        if not self.points:
-            raise ValueError("this model has not learned where a text acts")
-        *_, visual, _ = self._fused(self._told(regions), words)
-        return self._scores(visual, regions.mask).softmax(1)
-
-    @property
     def divides(self) -> bool:
         return True
 
@@ -215,14 +199,6 @@ class LBF(RetrievalModel):
         before, after = places.kept(regions.again(mapped)), self.out_regions(places.kept(fused))
         moved = places.padded((before - after).square().sum(-1, keepdim=True), 0)[..., 0]
         return moved, after, fused, language
-
-    def _scores(self, visual: Tensor, mask: Tensor) -> Tensor:
-        """B x K of fused regions, -inf where none is real: the greater, the more a text is about
-        one.
-        """
-        assert self.where is not None
-        scores: Tensor = self.where(visual)[..., 0]
-        return scores.float().masked_fill(~mask, -torch.inf)
 
     def _joined(
         self, seen: Tensor, mask: Tensor, language: Tensor, language_mask: Tensor

@@ -56,8 +56,9 @@ class LBFConfig:
         locate: weight of a loss that makes a text move the regions that the target has not, and
             no others (`locating`).  For targets that are their references but for what the
             text says.  Ours.
-        where: weight of a loss by which one map of a fused region learns to say whether the text
-            is about it (`pointing`), for the same targets.  Ours.
+        where: weight of a loss by which one map of a fused region is to tell whether the text is
+            about it (`pointing`), for the same targets.  Nothing else reads the map: what it is
+            for are the states, of which more is then known.  Ours.
     """
 
     width: int = 512

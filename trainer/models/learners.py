@@ -102,16 +102,6 @@ class Learners(RetrievalModel):
         return self._by_image(moved).mean(1)
 
     @property
-    def points(self) -> bool:
-        return self.model.points
-
-    @torch.no_grad()
-    def pointed(self, regions: RegionBatch, words: WordBatch) -> Tensor:
-        """B x K: the mean over the learners."""
-        said = self.model.pointed(self.masked(regions), self._repeated(words))
-        return self._by_image(said).mean(1)
-
-    @property
     def divides(self) -> bool:
         return self.model.divides
 

@@ -115,15 +115,6 @@ class SNR(RetrievalModel):
         return self.model.changed(self.parts(regions)[0], words)
 
     @property
-    def points(self) -> bool:
-        return self.model.points
-
-    @torch.no_grad()
-    def pointed(self, regions: RegionBatch, words: WordBatch) -> Tensor:
-        """B x K: the model's."""
-        return self.model.pointed(self.parts(regions)[0], words)
-
-    @property
     def divides(self) -> bool:
         return self.model.divides
 

@@ -1,24 +1,22 @@
 // In words: where a word looks, what a text changes, what a region adds to a score.
 
-const DOES = { attention: "looks most at", change: "changes most", where: "is about" };
 const NAMED = 3; // regions whose share is said
 // Times the share that each region would have, if all had the same: less than this is nothing to say.
 const ALIKE = { attention: 1.5, share: 1.2 };
 
-// `way` is what the weights are: where a word looks, what a whole text changes or is about, or what a
-// region adds.
+// `way` is what the weights are: where a word looks, what a whole text changes, or what a region adds.
 export function said({ words, boxes, weights: all, way, said: how, ...rest }, at) {
   if (way === "share") return added(rest, at);
-  const word = words[at], weights = all[at], whole = way !== "attention", does = DOES[way];
-  if (weights.length === 1) return `“${word}” ${does.replace(" most", "")} the one region there is`;
-  if (!whole && alike(weights)) return `“${word}” looks everywhere alike`;
+  const word = words[at], weights = all[at], changes = way === "change";
+  if (weights.length === 1) return `“${word}” ${changes ? "changes" : "looks at"} the one region there is`;
+  if (!changes && alike(weights)) return `“${word}” looks everywhere alike`;
   const first = weights.map((weight, region) => ({ weight, region }))
     .filter(({ weight }) => weight >= 0.01)
     .sort((a, b) => b.weight - a.weight)
-    .slice(0, whole ? 1 : NAMED);
-  const share = (weight) => (whole ? "" : ` ${percent(weight)}`);
+    .slice(0, changes ? 1 : NAMED);
+  const share = (weight) => (changes ? "" : ` ${percent(weight)}`);
   const shares = first.map(({ weight, region }) => `${spot(boxes[region])}${share(weight)}`);
-  const seen = `“${word}” ${does}: ${shares.join(", ")}`;
+  const seen = `“${word}” ${changes ? "changes" : "looks"} most${changes ? "" : " at"}: ${shares.join(", ")}`;
   return how ? `${seen}.  ${how}` : seen;
 }
 
