@@ -23,7 +23,8 @@ mkdir -p "$place"
 cd "$place"
 cqr scenes --layout crowd --out crowd --seed 303 --references "${REFERENCES:-300}" --no-pictures
 [ -e artifacts/crowd.h5 ] || python "$here/true_regions.py" crowd artifacts/crowd.h5
-paper=locate=0,word_reach=0
+before=waves=false,reference_weight=0
+paper=locate=0,where=0,word_reach=0,$before
 slow=$paper,fusion_depth=2,dropout=0.1,lr=0.001,together=2
 fast=$paper,dropout=0,lr=0.004,together=4
 now=lr=0.002,together=4
@@ -33,7 +34,7 @@ cqr compare --features artifacts/crowd.h5 --data crowd --out artifacts/compariso
 cqr compare --features artifacts/crowd.h5 --data crowd --out artifacts/comparisons/crowd-k \
   --seeds "${SEEDS:-3}" \
   --models "lbf=lbf:k=36,fusion_depth=2,$fast,lbf of 18=lbf:k=18,fusion_depth=2,$fast" "$@"
-on=k=36,input=regions,encoder=lbf,word_reach=0,encoder_dropout=0
+on=k=36,input=regions,encoder=lbf,word_reach=0,encoder_dropout=0,$before
 cqr compare --features artifacts/crowd.h5 --data crowd --out artifacts/comparisons/crowd-tuned \
   --seeds 1 --models "lbf=lbf:k=36,fusion_depth=2,$fast,\
 lbf with dropout 0.1=lbf:k=36,$paper,fusion_depth=2,dropout=0.1,$now,\
@@ -46,7 +47,7 @@ cqr compare --features artifacts/crowd-large.h5 --data crowd-large \
   --out artifacts/comparisons/crowd-large --seeds 1 --set k=36 --models "lbf=lbf:$paper,fusion_depth=2" "$@"
 cqr compare --features artifacts/crowd-large.h5 --data crowd-large \
   --out artifacts/comparisons/crowd-locating --seeds 1 "$@" --set k=36 --set epochs=20 \
-  --models "lbf of 3 fusions that locates=lbf:word_reach=0"
+  --models "lbf of 3 fusions that locates=lbf:where=0,word_reach=0,$before"
 cqr compare --features artifacts/crowd-large.h5 --data crowd-large \
   --out artifacts/comparisons/crowd-union --seeds 1 "$@" --set k=36 --set epochs=24 \
-  --precision bf16-mixed --models "lbf with distances and union=lbf:joint=union"
+  --precision bf16-mixed --models "lbf with distances and union=lbf:joint=union,where=0,$before"
