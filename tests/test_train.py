@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import signal
 import subprocess
@@ -435,6 +436,8 @@ def test_a_run_without_weights_and_damaged_files_are_refused(drawn_scenes):
         ({"batch": 1}, "--batch 1 is less than 2"),
         ({"lr": 0.0}, "--lr 0.0 is not greater than 0"),
         ({"reference_weight": -0.1}, "--reference-weight -0.1 is less than 0"),
+        ({"reference_weight": math.inf}, "--reference-weight inf is not a finite number"),
+        ({"lr": math.inf}, "--lr inf is not a finite number"),
         ({"max_words": 0}, "--max-words 0 is less than 1"),
         ({"seed": -1}, "--seed -1 is not in"),
         ({"validation": 1.0}, "--validation 1.0 is not in"),

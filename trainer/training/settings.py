@@ -1,5 +1,6 @@
 """What decides a training, apart from the data and the model's own options."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args, get_type_hints
@@ -126,6 +127,8 @@ class Settings:
         if not 0 <= self.validation < 1:
             raise UserError(f"--validation {self.validation} is not in [0, 1)")
         for name, kind in get_type_hints(type(self)).items():
+            if kind is float and not math.isfinite(getattr(self, name)):
+                raise UserError(f"{_flag(name)} {getattr(self, name)} is not a finite number")
             choices = get_args(kind)
             typed = bool(choices) and all(isinstance(choice, str) for choice in choices)
             if typed and getattr(self, name) not in choices:
