@@ -52,7 +52,8 @@ cqr compare --features artifacts/development.h5 --data development \
 distances=lbf:word_reach=4,joint=both,locate=1,$chosen,\
 union=lbf:word_reach=0,joint=union,locate=1,$chosen,\
 distances and union=lbf:word_reach=4,joint=union,locate=1,$chosen" "$@"
-# A map that points, and waves; then each run by how much of the reference's vector is sought with.
+# A map that learns where, and waves; then each run by how much of the reference's vector is sought
+# with.
 cqr compare --features artifacts/more.h5 --data more \
   --out artifacts/comparisons/defaults-where --seeds 1 --examples 0 --set epochs=4 --set k=36 \
   --precision bf16-mixed --models "neither=lbf:where=0,waves=false,waves=lbf:where=0,\

@@ -18,7 +18,7 @@ LOWEST = -1e4
 
 
 def locating(moved: Tensor, gone: Tensor) -> Tensor:
-    """Where the fusion acts against where it should: a scalar, 0 or more; see `_apart`.
+    """Where the fusion acts against where it should: a scalar, 0 or more; see `_cross_entropy`.
 
     Args:
         moved: B x K, the squared distance by which a text moves each region of the reference, 0
@@ -26,21 +26,21 @@ def locating(moved: Tensor, gone: Tensor) -> Tensor:
         gone: B x K, as `vanished` has it.
     """
     moved = moved + LEAST
-    return _apart(moved.log() - moved.sum(1, keepdim=True).log(), gone)
+    return _cross_entropy(moved.log() - moved.sum(1, keepdim=True).log(), gone)
 
 
 def pointing(scores: Tensor, gone: Tensor) -> Tensor:
-    """Where a model points against where the text acts: a scalar, 0 or more; see `_apart`.
+    """Where a model points against where the text acts: a scalar, 0 or more; see `_cross_entropy`.
 
     Args:
         scores: B x K, the greater, the more it is about a region; -inf where none is real.
         gone: B x K, as `vanished` has it.
     """
-    return _apart(scores.clamp_min(LOWEST).log_softmax(1), gone)
+    return _cross_entropy(scores.clamp_min(LOWEST).log_softmax(1), gone)
 
 
-def _apart(said: Tensor, gone: Tensor) -> Tensor:
-    """The mean over pairs of the cross-entropy of logarithms of shares and of what vanished.
+def _cross_entropy(said: Tensor, gone: Tensor) -> Tensor:
+    """The mean over pairs of the cross-entropy of what vanished and of shares, by their logarithms.
 
     A pair of which nothing vanished, as where a text adds a thing, hardly counts: each does by the
     distance of the region that is most gone, 1 at most.
