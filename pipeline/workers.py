@@ -1,17 +1,15 @@
 """Shards in several processes: each loads the detector once and computes whole shards."""
 
-import contextlib
 import multiprocessing
 import os
-import signal
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
-from types import FrameType
 
 from cqr.errors import UserError
+from cqr.interrupts import interrupts_held_back
 from cqr.pipeline.assembly import Task, Times
 from cqr.pipeline.compute import Pace, compute, one_thread
 from cqr.pipeline.detectors import DetectorSpec
@@ -41,7 +39,7 @@ def run(
             ours, theirs = context.Pipe()
             process = context.Process(target=_worker, args=(theirs, spec, pace), daemon=True)
             processes.append(process)
-            with _interrupts_held_back():
+            with interrupts_held_back():
                 process.start()
             theirs.close()
             connections.append(ours)
@@ -75,30 +73,6 @@ def _receive(connection: Connection) -> object:
             "a worker process was killed, most likely for want of memory; run the same command"
             " again with fewer --workers or a smaller --batch: finished shards are kept"
         ) from None
-
-
-@contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """A process started here never sees Ctrl-C: its parent does, and ends it.
-
-    The parent itself sees it when the process has started, not between: it would
-    not know of what it then has to end.  The mask alone does not see to that,
-    since another thread may take the signal.
-    """
-    held: list[tuple[int, FrameType | None]] = []
-    handler = signal.getsignal(signal.SIGINT)
-    holds = threading.current_thread() is threading.main_thread() and callable(handler)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    if holds:
-        signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
-    try:
-        yield
-    finally:
-        if holds:
-            signal.signal(signal.SIGINT, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    if held and callable(handler):
-        handler(*held[0])
 
 
 def _worker(connection: Connection, spec: DetectorSpec, pace: Pace) -> None:

@@ -12,7 +12,6 @@ and its number, so the bytes do not depend on how the work was shared out.
 import functools
 import json
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +24,7 @@ from PIL import Image
 
 from cqr.atomic import replacing
 from cqr.errors import UserError
+from cqr.interrupts import interrupts_held_back
 from cqr.scenes import draw, protocol
 from cqr.scenes.layouts import LAYOUTS
 from cqr.scenes.protocol import SPLITS
@@ -278,15 +278,18 @@ def _run(jobs: list[Job], workers: int) -> Iterator[dict[str, Any]]:
     if workers == 1:
         yield from map(_make, jobs)
         return
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker
-    ) as pool:
-        yield from pool.map(_make, jobs, chunksize=CHUNK)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_end_with_parent
+    )
+    try:
+        with interrupts_held_back():
+            records = pool.map(_make, jobs, chunksize=CHUNK)
+        yield from records
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _end_with_parent() -> None:
     parent = parent_process()
     assert parent is not None
 
