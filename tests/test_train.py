@@ -115,11 +115,11 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("at", [1, 4, 7])
-def test_resuming_after_a_stop_gives_the_weights_of_an_uninterrupted_run(drawn_scenes, at):
-    features = drawn_scenes()
-    whole, material = run_of(features, small(), fresh=True)
-    run = start(material, small(), fresh=True)
+@pytest.mark.parametrize(("at", "muon_lr"), [(1, 0.0), (4, 0.0), (7, 0.0), (4, 0.01)])
+def test_resuming_after_a_stop_gives_the_weights_of_an_uninterrupted_run(drawn_scenes, at, muon_lr):
+    features, settings = drawn_scenes(), small(muon_lr=muon_lr)
+    whole, material = run_of(features, settings, fresh=True)
+    run = start(material, settings, fresh=True)
     steps = 0
 
     def stop(*_):
@@ -130,7 +130,7 @@ def test_resuming_after_a_stop_gives_the_weights_of_an_uninterrupted_run(drawn_s
 
     with pytest.raises(KeyboardInterrupt):
         train(run, material, on_step=stop, device="cpu")
-    assert start(material, small()).path == run.path  # the same command goes on with it
+    assert start(material, settings).path == run.path  # the same command goes on with it
     train(run, material, device="cpu")
     assert_equal_runs(whole, run)
 
@@ -266,10 +266,11 @@ def test_both_losses_and_a_smaller_k_train(drawn_scenes):
         assert log[1]["loss"] < log[0]["loss"]
 
 
-def test_mixed_precision_trains(drawn_scenes):
+@pytest.mark.parametrize("muon_lr", [0.0, 0.01])
+def test_mixed_precision_trains(drawn_scenes, muon_lr):
     """What a GPU trains in by default."""
     material = collect(drawn_scenes())
-    run = start(material, small())
+    run = start(material, small(muon_lr=muon_lr))
     train(run, material, device="cpu", precision="bf16-mixed")
     loss = [line["loss"] for line in run.history()]
     assert loss[-1] < loss[0]

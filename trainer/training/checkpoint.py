@@ -38,7 +38,7 @@ class Progress:
 def save(path: Path, where: Progress, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Write weights, optimizer state and progress, atomically."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    names = [name for name, _ in model.named_parameters()]
+    names = _names(model, optimizer)
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{key}.{names[index]}": value for key, value in state.items()}
     save_tensors(path, tensors, {"progress": json.dumps(asdict(where))})
@@ -68,7 +68,7 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Prog
     where = progress(path)
     if where == Progress():
         return where
-    names = [name for name, _ in model.named_parameters()]
+    names = _names(model, optimizer)
     with _readable(path):
         tensors = load_file(path)
         model.load_state_dict(
@@ -81,6 +81,12 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Prog
                 state.setdefault(names.index(name), {})[kind] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return where
+
+
+def _names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Of the weights, in the order in which the optimizer's state counts them."""
+    name_of = {id(weight): name for name, weight in model.named_parameters()}
+    return [name_of[id(weight)] for group in optimizer.param_groups for weight in group["params"]]
 
 
 @contextlib.contextmanager

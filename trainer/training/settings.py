@@ -90,8 +90,13 @@ class Settings:
         " object a text means.",
     )
     lr: float = _setting(1e-3, "Peak learning rate.")
+    muon_lr: float = _setting(
+        0.0,
+        "Peak learning rate of the linear maps by Muon, which learns more of an epoch where there"
+        " is much to learn; 0: AdamW has them, too.",
+    )
     warmup: int = _setting(200, "Steps until the peak, at most a tenth of all.")
-    weight_decay: float = _setting(0.01, "Of AdamW.")
+    weight_decay: float = _setting(0.01, "Of AdamW, and of Muon.")
     clip: float = _setting(1.0, "Largest norm of the gradient.")
     seed: int = _setting(0, "Of everything random.")
     validation: float = _setting(
@@ -115,7 +120,7 @@ class Settings:
         least_of = {
             "epochs": 1, "batch": 2, "together": 1, "warmup": 1, "max_words": 1, "learners": 1
         }  # fmt: skip
-        weights = ("divergence", "divergence_margin", "causality", "reference_weight")
+        weights = ("divergence", "divergence_margin", "causality", "reference_weight", "muon_lr")
         least_of |= dict.fromkeys(weights, 0)
         for name, least in least_of.items():
             if not getattr(self, name) >= least:

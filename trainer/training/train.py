@@ -40,6 +40,7 @@ from cqr.trainer.training.checkpoint import Progress
 from cqr.trainer.training.holdout import divide
 from cqr.trainer.training.losses import LOSSES
 from cqr.trainer.training.material import Material
+from cqr.trainer.training.optimizers import optimizer_of
 from cqr.trainer.training.runs import Run
 from cqr.trainer.training.settings import Settings
 from cqr.trainer.training.untrained import begin, fit
@@ -150,12 +151,8 @@ def _set_up(
     words = run.words(fabric.device)
     torch.manual_seed(settings.seed)
     module = run.model().to(fabric.device)  # before its optimizer, whose state is loaded there
-    optimizer = torch.optim.AdamW(
-        module.parameters(),
-        settings.lr,
-        weight_decay=settings.weight_decay,
-        fused=not str(precision).startswith("16"),  # it would scale back gradients after the clip
-    )
+    fused = not str(precision).startswith("16")  # it would scale back gradients after the clip
+    optimizer = optimizer_of(module, settings, fused)
     progress = checkpoint.load(run.checkpoint, module, optimizer)
     if isinstance(module, FromJoint) and progress == Progress():
         begin(module, material.reader, cast(JointReader, words))
@@ -267,7 +264,7 @@ def _set_lr(optimizer: Any, settings: Settings, at: int, total: int) -> None:
     """Linear warm-up, then a cosine to 0, as a function of the step alone."""
     warm = min(1.0, (at + 1) / max(1, min(settings.warmup, total // 10)))
     for group in optimizer.param_groups:
-        group["lr"] = settings.lr * warm * 0.5 * (1 + math.cos(math.pi * at / total))
+        group["lr"] = group["initial_lr"] * warm * 0.5 * (1 + math.cos(math.pi * at / total))
 
 
 def _seed(settings: Settings, number: int) -> None:
