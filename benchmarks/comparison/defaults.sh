@@ -1,13 +1,14 @@
 #!/bin/sh
 # What `cqr train` takes on generated scenes: rate, dropout, queries of a reference together, how
 # much of the losses that tell LBF which regions a text is about, whether words have places or
-# distances, what is pooled, and how much of a reference's own vector is sought with.
+# distances, what is pooled, how much of a reference's own vector is sought with, and what moves the
+# linear maps.
 #
 #   sh benchmarks/comparison/defaults.sh [FOLDER] [--jobs 1 ...]
 #       what follows FOLDER goes to `cqr compare`
 #
 # On development worlds, which nothing is reported of, made here: the grid's of 200 references, and
-# of crowds one of 300 and one of 1,000 (two hours of a core).
+# of crowds one of 300 and one of 1,000 (three hours of a core).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 place=${1:-artifacts/defaults}
@@ -22,7 +23,7 @@ for world in development crowded more; do
 done
 chosen=lr=0.002,dropout=0,together=4
 places=word_reach=0,joint=both
-before=where=0,waves=false,reference_weight=0
+before=where=0,waves=false,reference_weight=0,muon_lr=0
 many=locate=0.2,fusion_depth=3,$before,$chosen
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/defaults --seeds 1 --examples 0 --set epochs=12 \
@@ -56,8 +57,16 @@ distances and union=lbf:word_reach=4,joint=union,locate=1,$chosen" "$@"
 # with.
 cqr compare --features artifacts/more.h5 --data more \
   --out artifacts/comparisons/defaults-where --seeds 1 --examples 0 --set epochs=4 --set k=36 \
-  --precision bf16-mixed --models "neither=lbf:where=0,waves=false,waves=lbf:where=0,\
+  --set muon_lr=0 --precision bf16-mixed --models "neither=lbf:where=0,waves=false,waves=lbf:where=0,\
 a third of both=lbf:where=0.3,both=lbf:where=1,map=lbf:where=1,waves=false" "$@"
+# Linear maps by Muon, of LBF and of the best of its peers there.
+on=input=regions,encoder=lbf,encoder_dropout=0,lr=0.002,together=4
+cqr compare --features artifacts/more.h5 --data more \
+  --out artifacts/comparisons/defaults-muon --seeds 1 --examples 0 --set epochs=4 --set k=36 \
+  --precision bf16-mixed --models "adamw=lbf:muon_lr=0,muon=lbf:muon_lr=0.006,\
+muon without where and waves=lbf:muon_lr=0.006,where=0,waves=false,\
+all else faster=lbf:muon_lr=0.006,lr=0.004,more decay=lbf:muon_lr=0.006,weight_decay=0.1,\
+tirg by adamw=tirg:$on,muon_lr=0,tirg by muon=tirg:$on,muon_lr=0.006" "$@"
 for compared in defaults-where defaults-crowd-words defaults; do
   python "$here/reference_weight.py" artifacts/comparisons/$compared/runs/*
 done

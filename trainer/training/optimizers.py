@@ -6,7 +6,6 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from cqr.errors import UserError
 from cqr.trainer.training.settings import Settings
 
 
@@ -19,9 +18,6 @@ def optimizer_of(module: nn.Module, settings: Settings, fused: bool) -> Optimize
 
     Args:
         fused: of AdamW's way.
-
-    Raises:
-        UserError: this PyTorch has no Muon, and it is asked for.
     """
     decay = settings.weight_decay
     matrices = _matrices(module) if settings.muon_lr else []
@@ -30,11 +26,6 @@ def optimizer_of(module: nn.Module, settings: Settings, fused: bool) -> Optimize
     adamw = torch.optim.AdamW(rest, settings.lr, weight_decay=decay, fused=fused)
     parts: list[Optimizer] = [adamw]
     if matrices:
-        if not hasattr(torch.optim, "Muon"):
-            raise UserError(
-                f"--muon-lr needs PyTorch 2.9 or newer, and this is {torch.__version__}: install "
-                "it, or leave the option out"
-            )
         rate, like = settings.muon_lr, "match_rms_adamw"
         parts.append(torch.optim.Muon(matrices, rate, weight_decay=decay, adjust_lr_fn=like))
     for part in parts:

@@ -75,6 +75,7 @@ CROWDED = {
     "waves": True,
     "word_reach": 4,
     "reference_weight": 0.4,
+    "muon_lr": 0.006,
 }
 """The same for crowds, where many regions differ a little by what hides what, texts tell by place
 and number, and half of the test's are worded as no training text is."""
