@@ -1,5 +1,6 @@
 """Choices that a model or a data set offers as a frozen dataclass, typed as NAME=VALUE."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from types import NoneType
@@ -56,6 +57,9 @@ def value_of(item: str, kind: Any, text: str) -> Any:
             raise UserError(f"{item}: choose true or false")
         return text == "true"
     try:
-        return kind(text)
+        value = kind(text)
     except ValueError as error:
         raise UserError(f"{item}: {text!r} is not {kind.__name__}") from error
+    if kind is float and not math.isfinite(value):
+        raise UserError(f"{item} is not a finite number")
+    return value

@@ -68,9 +68,14 @@ class RelativePositions(nn.Module):
         width: D/H.
         reach: in states, to either side.
         orderless: share of the B that a training sees without.
+
+    Raises:
+        ValueError: `orderless` is no share.
     """
 
     def __init__(self, width: int, reach: int, orderless: float = 0.0) -> None:
+        if not 0 <= orderless <= 1:
+            raise ValueError(f"orderless {orderless} is not in [0, 1]")
         super().__init__()
         self.reach, self.orderless = reach, orderless
         self.keys = nn.Embedding(2 * reach + 1, width)
@@ -110,7 +115,7 @@ class Attention(nn.Module):
             reach 0: none.
 
     Raises:
-        ValueError: D is not a multiple of H.
+        ValueError: D is not a multiple of H, or `orderless` is no share.
     """
 
     def __init__(
