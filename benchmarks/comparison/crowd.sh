@@ -23,7 +23,7 @@ mkdir -p "$place"
 cd "$place"
 cqr scenes --layout crowd --out crowd --seed 303 --references "${REFERENCES:-300}" --no-pictures
 [ -e artifacts/crowd.h5 ] || python "$here/true_regions.py" crowd artifacts/crowd.h5
-before=waves=false,reference_weight=0,muon_lr=0
+before=waves=false,orderless=0,reference_weight=0,muon_lr=0
 paper=locate=0,where=0,word_reach=0,$before
 slow=$paper,fusion_depth=2,dropout=0.1,lr=0.001,together=2
 fast=$paper,dropout=0,lr=0.004,together=4

@@ -5,13 +5,15 @@
 #       what follows FOLDER goes to `cqr compare`
 #
 # 4,000 references to learn from (64,000 queries), 1,000 of the test (16,000); true regions, 36 of a
-# picture.  First LBF as `cqr train` has it, as it was before that, and TIRG, eight epochs each;
-# then, one epoch each, LBF without the losses that locate, which no peer has, without its fusion
+# picture.  First LBF and TIRG as `cqr train` has them of crowds, five epochs each; then, by AdamW and
+# with all texts in their order, eight epochs each, LBF that learns where, LBF before that, and TIRG;
+# last, one epoch each, LBF without the losses that locate, which no peer has, without its fusion
 # too, and peers on its encoders with what tune.sh found for each on the grid's development world.
-# All know words by distance, as `cqr train` has them of crowds, and keep the last epoch; what each
-# has with and without a share of the reference's own vector is printed at the end.
-# Sized for two cores with 16-bit products (AMX): half an hour to make, three hours of a core for
-# eight epochs, 40 minutes for the rest.  An interrupted comparison goes on.
+# All know words by distance and keep the last epoch; what each has with and without a share of the
+# reference's own vector is printed at the end.
+# Sized for two cores with 16-bit products (AMX): half an hour to make, an hour and a quarter of a
+# core for the first two, three hours for eight epochs, 40 minutes for the rest.  An interrupted
+# comparison goes on.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 place=${1:-artifacts/crowd-b}
@@ -27,9 +29,12 @@ compare() {
   cqr compare --features artifacts/crowd-b.h5 --data crowd-b --out "$out" --examples 0 \
     --set k=36 --set select=last --precision bf16-mixed --seeds "${SEEDS:-1}" "$@"
 }
-before=where=0,waves=false
 on=input=regions,encoder=lbf,encoder_dropout=0,lr=0.002,together=4
-compare crowd-b --set "epochs=${EPOCHS:-8}" --models "lbf that learns where=lbf:,\
+compare crowd-b-muon --set epochs=5 --models "lbf=lbf:,tirg on lbf encoder=tirg:$on" "$@"
+adamw=muon_lr=0,orderless=0
+before=where=0,waves=false,$adamw
+on=$on,$adamw
+compare crowd-b --set "epochs=${EPOCHS:-8}" --models "lbf that learns where=lbf:$adamw,\
 lbf that locates by distance=lbf:$before,tirg on lbf encoder=tirg:$on" "$@"
 on=$on,waves=false
 compare crowd-b-peers --set epochs=1 --models "lbf=lbf:locate=0,$before,\

@@ -23,7 +23,7 @@ for world in development crowded more; do
 done
 chosen=lr=0.002,dropout=0,together=4
 places=word_reach=0,joint=both
-before=where=0,waves=false,reference_weight=0,muon_lr=0
+before=where=0,waves=false,orderless=0,reference_weight=0,muon_lr=0
 many=locate=0.2,fusion_depth=3,$before,$chosen
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/defaults --seeds 1 --examples 0 --set epochs=12 \
@@ -57,16 +57,23 @@ distances and union=lbf:word_reach=4,joint=union,locate=1,$chosen" "$@"
 # with.
 cqr compare --features artifacts/more.h5 --data more \
   --out artifacts/comparisons/defaults-where --seeds 1 --examples 0 --set epochs=4 --set k=36 \
-  --set muon_lr=0 --precision bf16-mixed --models "neither=lbf:where=0,waves=false,waves=lbf:where=0,\
-a third of both=lbf:where=0.3,both=lbf:where=1,map=lbf:where=1,waves=false" "$@"
-# Linear maps by Muon, of LBF and of the best of its peers there.
+  --set muon_lr=0 --set orderless=0 --precision bf16-mixed --models "neither=lbf:where=0,\
+waves=false,waves=lbf:where=0,a third of both=lbf:where=0.3,both=lbf:where=1,\
+map=lbf:where=1,waves=false" "$@"
+# Linear maps by Muon, of LBF and of the best of its peers there; then for twice as long, with texts
+# that a training reads without order.
 on=input=regions,encoder=lbf,encoder_dropout=0,lr=0.002,together=4
-cqr compare --features artifacts/more.h5 --data more \
-  --out artifacts/comparisons/defaults-muon --seeds 1 --examples 0 --set epochs=4 --set k=36 \
-  --precision bf16-mixed --models "adamw=lbf:muon_lr=0,muon=lbf:muon_lr=0.006,\
-muon without where and waves=lbf:muon_lr=0.006,where=0,waves=false,\
-all else faster=lbf:muon_lr=0.006,lr=0.004,more decay=lbf:muon_lr=0.006,weight_decay=0.1,\
-tirg by adamw=tirg:$on,muon_lr=0,tirg by muon=tirg:$on,muon_lr=0.006" "$@"
+moved() {
+  out=artifacts/comparisons/$1
+  shift
+  cqr compare --features artifacts/more.h5 --data more --out "$out" --seeds 1 --examples 0 \
+    --set k=36 --precision bf16-mixed "$@"
+}
+moved defaults-muon "$@" --set epochs=4 --set orderless=0 --models "adamw=lbf:muon_lr=0,muon=lbf:,\
+muon without where and waves=lbf:where=0,waves=false,all else faster=lbf:lr=0.004,\
+more decay=lbf:weight_decay=0.1,tirg by adamw=tirg:$on,muon_lr=0,tirg by muon=tirg:$on"
+moved defaults-orderless "$@" --set epochs=8 --models "ordered=lbf:orderless=0,\
+within two words=lbf:orderless=0,word_reach=2,three texts in ten=lbf:"
 for compared in defaults-where defaults-crowd-words defaults; do
   python "$here/reference_weight.py" artifacts/comparisons/$compared/runs/*
 done

@@ -74,6 +74,7 @@ CROWDED = {
     "where": 0.3,
     "waves": True,
     "word_reach": 4,
+    "orderless": 0.3,
     "reference_weight": 0.4,
     "muon_lr": 0.006,
 }
