@@ -13,8 +13,8 @@ def optimizer_of(module: nn.Module, settings: Settings, fused: bool) -> Optimize
     """An optimizer of all weights of a model; each group's peak rate is its `initial_lr`.
 
     Muon: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; its steps
-    are as large as AdamW's of the same rate (Liu et al., "Muon is Scalable for LLM Training", 2025,
-    equation 4).
+    are as large as AdamW's of the same rate, after Liu et al., "Muon is Scalable for LLM Training",
+    2025.
 
     Args:
         fused: of AdamW's way.
