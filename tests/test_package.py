@@ -20,6 +20,7 @@ GROUND = {
     "atomic",
     "digest",
     "errors",
+    "interrupts",
     "listing",
     "machine",
     "progress",
