@@ -42,8 +42,9 @@ def test_the_drawing_asks_and_the_scene_s_own_picture_is_removed(features):
     assert [c.tolist() for c in flat.correct] == [c.tolist() for c in solid.correct]
     assert "the reference scene's own 3D picture is removed from it" in drawn.protocol.sentence()
     assert "the reference is removed from it" in plain.protocol.sentence()
-    assert plain.recommended["locate"] == 1
-    assert drawn.recommended["locate"] == 0  # nothing in a drawing is as it is in a picture
+    assert (plain.recommended["locate"], plain.recommended["muon_lr"]) == (1, 0.012)
+    # Nothing in a drawing is as it is in a picture.
+    assert (drawn.recommended["locate"], drawn.recommended["muon_lr"]) == (0, 0)
 
 
 def test_no_drawing_is_in_the_gallery_that_chooses_the_epoch(features):

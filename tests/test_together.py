@@ -51,6 +51,7 @@ def test_all_that_looks_at_a_whole_batch_sees_the_whole_batch(drawn_scenes, tmp_
     features = drawn_scenes()
     settings = {"model": "tirg", "loss": "soft-triplet-sampled", "learners": 2, "snr": True}
     settings |= {"input": "regions", "epochs": 2, "batch": 16, "warmup": 5, "select": "last"}
+    settings |= {"muon_lr": 0.0}  # which makes a step of rounding, too
     one = cqr.train(features, options=TIRG, device="cpu", progress=False, **settings)
     place = tmp_path / "two"
     place.mkdir()
@@ -69,7 +70,7 @@ def test_all_that_looks_at_a_whole_batch_sees_the_whole_batch(drawn_scenes, tmp_
 @pytest.mark.timeout(900)  # three starts of torch, of which each takes a minute on a busy machine
 def test_a_stop_is_agreed_upon_and_the_same_command_goes_on(drawn_scenes, tmp_path):
     features = drawn_scenes()
-    settings = {"epochs": 6, "batch": 16, "warmup": 5, "validation": 0.2}
+    settings = {"epochs": 6, "batch": 16, "warmup": 5, "validation": 0.2, "muon_lr": 0.0}
     one = cqr.train(features, options=LBF, device="cpu", progress=False, **settings)
     place = tmp_path / "two"
     place.mkdir()

@@ -182,6 +182,8 @@ def test_sigkill_at_any_moment_ends_in_the_same_weights(drawn_scenes, tmp_path):
         "0.2",
         "--together",
         "1",
+        "--muon-lr",
+        "0",
     ]
     command += [part for item in SMALL for part in ("--set", item)]
     place = tmp_path / "killed"

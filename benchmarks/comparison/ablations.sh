@@ -26,7 +26,8 @@ cqr compare --features artifacts/fashion.h5 --out artifacts/comparisons/ablation
   --models "grid=lbf:features=artifacts/grid.h5,grid of 18=lbf:features=artifacts/grid.h5,k=18" \
   --models "mean of a grid=lbf:features=artifacts/grid.h5,pool=mean" \
   --models "pooling alone=lbf:vep_depth=0,tep_depth=0,fusion_depth=0" --against lbf \
-  --set epochs=40 --set batch=512 --set together=4 --set lr=0.002 --set lbf.dropout=0.1 --set lbf.locate=0 \
+  --set epochs=40 --set batch=512 --set together=4 --set lr=0.002 --set muon_lr=0 \
+  --set lbf.dropout=0.1 --set lbf.locate=0 \
   --vary k=1,2,4,6,36 \
   --vary position=none \
   --vary vep_depth=0,2,3 \

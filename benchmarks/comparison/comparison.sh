@@ -27,8 +27,9 @@ compare() {
   out=artifacts/comparisons/$1
   shift
   cqr compare --features artifacts/test-b.h5 --data test-b --out "$out" --examples 0 \
-    --set "epochs=${EPOCHS:-3}" "$@"
+    --set muon_lr=0 --set "epochs=${EPOCHS:-3}" "$@"
 }
 compare test-b --seeds 1 --models "$(python "$here/trials.py" best "$tuning")" "$@"
 compare test-b-seeds --seeds "${SEEDS:-5}" --models "$(python "$here/trials.py" few "$tuning")" "$@"
+compare test-b-muon --seeds "${SEEDS:-5}" --models "lbf that locates by muon=lbf:muon_lr=0.012" "$@"
 compare test-b-plain --seeds 1 --models "$(python "$here/trials.py" plain "$tuning")" "$@"

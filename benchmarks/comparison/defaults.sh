@@ -26,7 +26,7 @@ places=word_reach=0,joint=both
 before=where=0,waves=false,orderless=0,reference_weight=0,muon_lr=0
 many=locate=0.2,fusion_depth=3,$before,$chosen
 cqr compare --features artifacts/development.h5 --data development \
-  --out artifacts/comparisons/defaults --seeds 1 --examples 0 --set epochs=12 \
+  --out artifacts/comparisons/defaults --seeds 1 --examples 0 --set epochs=12 --set muon_lr=0 \
   --models "before=lbf:locate=0,lr=0.001,dropout=0.1,together=2,\
 together=lbf:locate=0,lr=0.002,dropout=0.1,together=4,\
 without dropout=lbf:locate=0,$chosen,\
@@ -48,7 +48,7 @@ distances=lbf:word_reach=4,joint=both,$many,\
 distances and union=lbf:word_reach=4,joint=union,$many"
 # The same on the grid: two seeds of six epochs.
 cqr compare --features artifacts/development.h5 --data development \
-  --out artifacts/comparisons/defaults-words --seeds 2 --examples 0 --set epochs=6 \
+  --out artifacts/comparisons/defaults-words --seeds 2 --examples 0 --set epochs=6 --set muon_lr=0 \
   --models "places=lbf:$places,locate=1,$chosen,\
 distances=lbf:word_reach=4,joint=both,locate=1,$chosen,\
 union=lbf:word_reach=0,joint=union,locate=1,$chosen,\
@@ -74,6 +74,10 @@ muon without where and waves=lbf:where=0,waves=false,all else faster=lbf:lr=0.00
 more decay=lbf:weight_decay=0.1,tirg by adamw=tirg:$on,muon_lr=0,tirg by muon=tirg:$on"
 moved defaults-orderless "$@" --set epochs=8 --models "ordered=lbf:orderless=0,\
 within two words=lbf:orderless=0,word_reach=2,three texts in ten=lbf:"
+cqr compare --features artifacts/development.h5 --data development \
+  --out artifacts/comparisons/defaults-grid-muon --seeds 2 --examples 0 --set epochs=6 \
+  --models "adamw=lbf:muon_lr=0,muon by 0.003=lbf:muon_lr=0.003,muon by 0.006=lbf:muon_lr=0.006,\
+muon by 0.012=lbf:" "$@"
 for compared in defaults-where defaults-crowd-words defaults; do
   python "$here/reference_weight.py" artifacts/comparisons/$compared/runs/*
 done

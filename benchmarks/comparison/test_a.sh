@@ -23,7 +23,8 @@ cqr extract --images fashion --list pictures.txt --k 9 --detector grid --config 
   --out artifacts/map.h5
 compare() {
   cqr compare --features artifacts/fashion.h5 \
-    --set epochs=40 --set batch=512 --set together=4 --set lr=0.002 --set lbf.dropout=0.1 --set lbf.locate=0 "$@"
+    --set epochs=40 --set batch=512 --set together=4 --set lr=0.002 --set muon_lr=0 \
+    --set lbf.dropout=0.1 --set lbf.locate=0 "$@"
 }
 mapped=input=regions,local=mlp  # the mean of the regions, each mapped with its box
 # Learning rates other than 0.002 are those that did best in test_a_tune.sh.

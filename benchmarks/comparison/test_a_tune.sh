@@ -16,7 +16,7 @@ try() {  # try NAME MODEL..., with each learning rate
     mkdir -p "tuning/$name-$lr"
     cd "tuning/$name-$lr"
     cqr train --features ../../artifacts/fashion.h5 \
-      --epochs 15 --batch 512 --together 4 --lr $lr "$@"
+      --epochs 15 --batch 512 --together 4 --lr $lr --muon-lr 0 "$@"
     python - "$name" $lr artifacts/runs/*/log.jsonl <<'PYTHON'
 import json, sys
 best = max(map(json.loads, open(sys.argv[3])), key=lambda line: line["score"])

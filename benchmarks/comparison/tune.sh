@@ -21,4 +21,4 @@ cqr scenes --out development --seed 101 --held-out 1 --references "${REFERENCES:
   python "$here/true_regions.py" development artifacts/development.h5
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/tuning --seeds 1 --examples 0 \
-  --set "epochs=${EPOCHS:-12}" --models "$(python "$here/trials.py" tried)" "$@"
+  --set muon_lr=0 --set "epochs=${EPOCHS:-12}" --models "$(python "$here/trials.py" tried)" "$@"

@@ -64,7 +64,14 @@ PAIRS = {
 RECOMMENDED = {**LIGHT, "pool": "max"}
 """The maximum, since a scene is told by which objects are in it: see docs/results.md."""
 
-GENERATED = {**RECOMMENDED, "lr": 0.002, "dropout": 0.0, "encoder_dropout": 0.0, "locate": 1.0}
+GENERATED = {
+    **RECOMMENDED,
+    "lr": 0.002,
+    "muon_lr": 0.012,
+    "dropout": 0.0,
+    "encoder_dropout": 0.0,
+    "locate": 1.0,
+}
 """Chosen on generated scenes that are for that alone: see docs/results.md."""
 
 CROWDED = {
@@ -81,8 +88,9 @@ CROWDED = {
 """The same for crowds, where many regions differ a little by what hides what, texts tell by place
 and number, and half of the test's are worded as no training text is."""
 
-DRAWINGS = {**GENERATED, "locate": 0.0}
-"""A drawing is nowhere like the picture of its scene, so what the text changed cannot be told."""
+DRAWINGS = {**GENERATED, "locate": 0.0, "muon_lr": 0.0}
+"""A drawing is nowhere like the picture of its scene, so what the text changed cannot be told; Muon
+was not tried on them."""
 
 TOGETHER = 4
 """Of a reference in a batch, where its pairs are listed: chosen there too."""
