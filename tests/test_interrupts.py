@@ -38,6 +38,15 @@ def test_no_process_started_within_sees_it(tmp_path):
     assert done.stdout.split() == ["True", "True", "False"]
 
 
+@pytest.fixture
+def _answered_as_python_does():
+    """Whatever a test before this one has left."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_answered_as_python_does")
 def test_the_parent_sees_it_at_the_end():
     reached = []
 
