@@ -1,10 +1,11 @@
-"""Ctrl-C reaches every process of a terminal: those started here leave it to their parent."""
+"""Processes that leave Ctrl-C, which a terminal sends to all, to their parent, and end with it."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from multiprocessing import resource_tracker
+from multiprocessing import parent_process, resource_tracker
 from types import FrameType
 
 
@@ -32,3 +33,15 @@ def interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if held and callable(handler):
         handler(*held[0])
+
+
+def end_with_parent() -> None:
+    """Have this process end at once when the one that started it has, however that ended."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

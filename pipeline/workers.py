@@ -1,15 +1,13 @@
 """Shards in several processes: each loads the detector once and computes whole shards."""
 
 import multiprocessing
-import os
-import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 
 from cqr.errors import UserError
-from cqr.interrupts import interrupts_held_back
+from cqr.interrupts import end_with_parent, interrupts_held_back
 from cqr.pipeline.assembly import Task, Times
 from cqr.pipeline.compute import Pace, compute, one_thread
 from cqr.pipeline.detectors import DetectorSpec
@@ -76,7 +74,7 @@ def _receive(connection: Connection) -> object:
 
 
 def _worker(connection: Connection, spec: DetectorSpec, pace: Pace) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         detector = spec.load()
         with one_thread():
@@ -87,10 +85,3 @@ def _worker(connection: Connection, spec: DetectorSpec, pace: Pace) -> None:
         connection.send(error)
     except Exception:
         connection.send(RuntimeError(f"in a worker process:\n{traceback.format_exc()}"))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -12,11 +12,10 @@ and its number, so the bytes do not depend on how the work was shared out.
 import functools
 import json
 import os
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from PIL import Image
 
 from cqr.atomic import replacing
 from cqr.errors import UserError
-from cqr.interrupts import interrupts_held_back
+from cqr.interrupts import end_with_parent, interrupts_held_back
 from cqr.scenes import draw, protocol
 from cqr.scenes.layouts import LAYOUTS
 from cqr.scenes.protocol import SPLITS
@@ -279,7 +278,7 @@ def _run(jobs: list[Job], workers: int) -> Iterator[dict[str, Any]]:
         yield from map(_make, jobs)
         return
     pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_end_with_parent
+        workers, mp_context=get_context("spawn"), initializer=end_with_parent
     )
     try:
         with interrupts_held_back():
@@ -287,17 +286,6 @@ def _run(jobs: list[Job], workers: int) -> Iterator[dict[str, Any]]:
         yield from records
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @functools.cache
