@@ -286,6 +286,14 @@ def test_what_each_model_chooses_is_read_back(run, model):
     assert Run.load(run.path).settings == settings
 
 
+def test_a_run_of_old_names_a_choice_that_only_its_training_knew_of(run):
+    file = run.path / "run.json"
+    content = json.loads(file.read_text())
+    content["settings"]["options"]["orderless"] = 0.3
+    file.write_text(json.dumps(content))
+    assert Run.load(run.path) == run
+
+
 @pytest.mark.parametrize("wrong", [{"width": "\0"}, {"pool": "../../etc/passwd"}, {"more": 1}])
 def test_a_run_whose_model_has_no_such_choice(run, wrong):
     file = run.path / "run.json"

@@ -1,4 +1,3 @@
-import copy
 import dataclasses
 import math
 from dataclasses import replace
@@ -116,27 +115,6 @@ def test_the_order_of_words_matters(regions, reach):
     assert not torch.allclose(
         lbf.encode_query(regions, WORDS)[0], lbf.encode_query(regions, swapped)[0]
     )
-
-
-def test_a_training_reads_a_share_of_the_texts_as_if_they_had_no_order(regions):
-    lbf = model(word_reach=1, orderless=0.5)
-    without = copy.deepcopy(lbf)
-    for name, weights in without.named_parameters():
-        if "relative" in name:
-            weights.data.zero_()
-    both = [other.encode_query(regions, WORDS) for other in (lbf, without)]
-    assert not any(torch.allclose(*rows) for rows in zip(*both, strict=True))
-    seen = []
-    torch.manual_seed(0)
-    for _ in range(20):
-        query = lbf.train().encode_query(regions, WORDS)
-        for row, *expected in zip(query, *both, strict=True):
-            [which] = [i for i, one in enumerate(expected) if torch.allclose(row, one, atol=1e-5)]
-            seen.append(which)
-    assert 0.3 < np.mean(seen) < 0.7
-    torch.testing.assert_close(lbf.eval().encode_query(regions, WORDS), both[0])
-    with pytest.raises(ValueError, match=r"orderless 2 is not in \[0, 1\]"):
-        model(word_reach=1, orderless=2)
 
 
 def test_visual_and_positional_embeddings_are_normed_and_averaged(regions):

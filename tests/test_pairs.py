@@ -1,7 +1,9 @@
 """The order in which listed queries are trained on."""
 
+import math
 from collections import Counter
 from itertools import groupby
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 
 from cqr.errors import UserError
 from cqr.trainer.datasets.pairs import Listed, cut
+from cqr.trainer.text.vocabulary import Vocabulary
+from cqr.trainer.training.batches import Pairs
 from cqr.trainer.training.holdout import divide
 from cqr.trainer.training.material import Wanted, collect
 from cqr.trainer.training.settings import Settings
@@ -86,6 +90,27 @@ def test_an_epoch_is_drawn_the_same_in_every_version(together):
         row for _, rows in sorted(zip(places, groups.values(), strict=True)) for row in rows
     ]
     assert listed(references, together).order(np.random.default_rng(11)).tolist() == expected
+
+
+def test_of_a_share_of_the_texts_the_words_are_read_in_another_order():
+    number, text = 2_000, "a b c d e f g h"
+    words = Vocabulary.of([text])
+    same = np.zeros(number, np.int64)
+    no_regions = SimpleNamespace(gather=lambda rows: None)
+    pairs = Pairs(same, same, np.array([text] * number), same, no_regions, words)
+
+    def read(share, seed):
+        rows = pairs.reordered(share, np.random.default_rng(seed)).batch(np.arange(number)).words
+        return rows.tokens.numpy()
+
+    as_it_is = words.encode([text]).tokens.numpy()
+    assert (read(0, 0) == as_it_is).all()
+    assert (np.sort(read(0.5, 0)) == np.sort(as_it_is)).all()
+    assert (read(0.5, 0) == read(0.5, 0)).all()
+    assert (read(0.5, 0) != read(0.5, 1)).any()
+    changed = (read(0.5, 0) != as_it_is).any(axis=1)
+    assert 0.3 < changed.mean() < 0.5  # some cuts are equal
+    assert len(np.unique(read(0.5, 0), axis=0)) == 1 + math.comb(9, 3)
 
 
 def test_groups_and_what_is_in_them_are_shuffled():

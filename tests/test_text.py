@@ -1,10 +1,11 @@
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cqr.errors import UserError
 from cqr.trainer.text import words
-from cqr.trainer.text.vocabulary import TextSpec, Vocabulary
+from cqr.trainer.text.vocabulary import PAD, TextSpec, Vocabulary, WordBatch
 from cqr.trainer.text.words import segmented, splitter_for
 from cqr.trainer.text.words import spaced as words_of
 
@@ -47,6 +48,30 @@ def test_every_text_has_a_word_and_known_words_have_ids(texts):
     for text, row in zip(texts, batch.tokens.tolist(), strict=True):
         words = (segmented if vocabulary.splitter == "segmented" else words_of)(text)[:32]
         assert [vocabulary.words[i - 2] for i in row if i > 1] == words
+
+
+@given(st.data())
+def test_two_neighbouring_runs_of_words_change_places(data):
+    texts = data.draw(st.lists(st.lists(st.integers(2, 99), min_size=1, max_size=6), min_size=1))
+    parts = [
+        sorted(data.draw(st.lists(st.integers(0, len(t)), min_size=3, max_size=3))) for t in texts
+    ]
+    longest = max(map(len, texts))
+    tokens = torch.tensor([text + [PAD] * (longest - len(text)) for text in texts])
+    cuts = torch.tensor(
+        [[(at + 0.5) / (len(t) + 1) for at in cut] for t, cut in zip(texts, parts, strict=True)]
+    )
+    vectors = torch.rand(len(texts), 4)
+    for batch in (
+        WordBatch(tokens, tokens != PAD, vectors),
+        WordBatch(tokens[..., None], tokens != PAD),
+    ):
+        said = batch.reordered(cuts)
+        for row, text, (first, second, end) in zip(said.tokens, texts, parts, strict=True):
+            other = text[:first] + text[second:end] + text[first:second] + text[end:]
+            assert row.flatten().tolist() == other + [PAD] * (longest - len(text))
+        assert said.mask is batch.mask
+        assert said.vector is batch.vector
 
 
 def test_words_without_spaces_are_told_apart():

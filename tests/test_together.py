@@ -71,6 +71,7 @@ def test_all_that_looks_at_a_whole_batch_sees_the_whole_batch(drawn_scenes, tmp_
 def test_a_stop_is_agreed_upon_and_the_same_command_goes_on(drawn_scenes, tmp_path):
     features = drawn_scenes()
     settings = {"epochs": 6, "batch": 16, "warmup": 5, "validation": 0.2, "muon_lr": 0.0}
+    settings |= {"reorder": 0.5}
     one = cqr.train(features, options=LBF, device="cpu", progress=False, **settings)
     place = tmp_path / "two"
     place.mkdir()

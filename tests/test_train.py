@@ -115,9 +115,11 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize(("at", "muon_lr"), [(1, 0.0), (4, 0.0), (7, 0.0), (4, 0.01)])
-def test_resuming_after_a_stop_gives_the_weights_of_an_uninterrupted_run(drawn_scenes, at, muon_lr):
-    features, settings = drawn_scenes(), small(muon_lr=muon_lr)
+@pytest.mark.parametrize(
+    ("at", "given"), [(1, {}), (4, {}), (7, {}), (4, {"muon_lr": 0.01}), (4, {"reorder": 0.5})]
+)
+def test_resuming_after_a_stop_gives_the_weights_of_an_uninterrupted_run(drawn_scenes, at, given):
+    features, settings = drawn_scenes(), small(**given)
     whole, material = run_of(features, settings, fresh=True)
     run = start(material, settings, fresh=True)
     steps = 0
@@ -440,6 +442,7 @@ def test_a_run_without_weights_and_damaged_files_are_refused(drawn_scenes):
         ({"lr": 0.0}, "--lr 0.0 is not greater than 0"),
         ({"reference_weight": -0.1}, "--reference-weight -0.1 is less than 0"),
         ({"reference_weight": math.inf}, "--reference-weight inf is not a finite number"),
+        ({"reorder": 1.5}, r"--reorder 1.5 is not in \[0, 1\]"),
         ({"lr": math.inf}, "--lr inf is not a finite number"),
         ({"max_words": 0}, "--max-words 0 is less than 1"),
         ({"seed": -1}, "--seed -1 is not in"),

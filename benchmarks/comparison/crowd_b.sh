@@ -30,14 +30,15 @@ compare() {
     --set k=36 --set select=last --precision bf16-mixed --seeds "${SEEDS:-1}" "$@"
 }
 on=input=regions,encoder=lbf,encoder_dropout=0,lr=0.002,together=4
-compare crowd-b-muon --set epochs=5 --models "lbf=lbf:,tirg on lbf encoder=tirg:$on" "$@"
-adamw=muon_lr=0,orderless=0
-before=where=0,waves=false,$adamw
+compare crowd-b-muon --set epochs=7 --models "lbf=lbf:,tirg on lbf encoder=tirg:$on" "$@"
+adamw=muon_lr=0,tep_depth=1,reorder=0
+three=fusion_depth=3,$adamw
+before=where=0,waves=false,$three
 on=$on,$adamw
-compare crowd-b --set "epochs=${EPOCHS:-8}" --models "lbf that learns where=lbf:$adamw,\
+compare crowd-b --set "epochs=${EPOCHS:-8}" --models "lbf that learns where=lbf:$three,\
 lbf that locates by distance=lbf:$before,tirg on lbf encoder=tirg:$on" "$@"
 on=$on,waves=false
 compare crowd-b-peers --set epochs=1 --models "lbf=lbf:locate=0,$before,\
-lbf without fusion=lbf:fusion_depth=0,locate=0,$before,\
+lbf without fusion=lbf:locate=0,$before,fusion_depth=0,\
 maaf on lbf encoder=maaf:$on,tirg on lbf encoder=tirg:$on,combiner on lbf encoder=combiner:$on" "$@"
 python "$here/reference_weight.py" --weights 0,0.4 artifacts/comparisons/crowd-b*/runs/*

@@ -23,7 +23,9 @@ for world in development crowded more; do
 done
 chosen=lr=0.002,dropout=0,together=4
 places=word_reach=0,joint=both
-before=where=0,waves=false,orderless=0,reference_weight=0,muon_lr=0
+older=tep_depth=1,reorder=0
+three=fusion_depth=3,$older
+before=where=0,waves=false,$older,reference_weight=0,muon_lr=0
 many=locate=0.2,fusion_depth=3,$before,$chosen
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/defaults --seeds 1 --examples 0 --set epochs=12 --set muon_lr=0 \
@@ -57,11 +59,11 @@ distances and union=lbf:word_reach=4,joint=union,locate=1,$chosen" "$@"
 # with.
 cqr compare --features artifacts/more.h5 --data more \
   --out artifacts/comparisons/defaults-where --seeds 1 --examples 0 --set epochs=4 --set k=36 \
-  --set muon_lr=0 --set orderless=0 --precision bf16-mixed --models "neither=lbf:where=0,\
-waves=false,waves=lbf:where=0,a third of both=lbf:where=0.3,both=lbf:where=1,\
-map=lbf:where=1,waves=false" "$@"
-# Linear maps by Muon, of LBF and of the best of its peers there; then for twice as long, with texts
-# that a training reads without order.
+  --set muon_lr=0 --precision bf16-mixed --models "neither=lbf:$three,where=0,waves=false,\
+waves=lbf:$three,where=0,a third of both=lbf:$three,where=0.3,both=lbf:$three,where=1,\
+map=lbf:$three,where=1,waves=false" "$@"
+# Linear maps by Muon, of LBF and of the best of its peers there; then with two layers of TEP, texts
+# whose words a training reads in another order, and more fusions.
 on=input=regions,encoder=lbf,encoder_dropout=0,lr=0.002,together=4
 moved() {
   out=artifacts/comparisons/$1
@@ -69,11 +71,14 @@ moved() {
   cqr compare --features artifacts/more.h5 --data more --out "$out" --seeds 1 --examples 0 \
     --set k=36 --precision bf16-mixed "$@"
 }
-moved defaults-muon "$@" --set epochs=4 --set orderless=0 --models "adamw=lbf:muon_lr=0,muon=lbf:,\
-muon without where and waves=lbf:where=0,waves=false,all else faster=lbf:lr=0.004,\
-more decay=lbf:weight_decay=0.1,tirg by adamw=tirg:$on,muon_lr=0,tirg by muon=tirg:$on"
-moved defaults-orderless "$@" --set epochs=8 --models "ordered=lbf:orderless=0,\
-within two words=lbf:orderless=0,word_reach=2,three texts in ten=lbf:"
+moved defaults-muon "$@" --set epochs=4 --models "adamw=lbf:$three,muon_lr=0,muon=lbf:$three,\
+muon without where and waves=lbf:$three,where=0,waves=false,all else faster=lbf:$three,lr=0.004,\
+more decay=lbf:$three,weight_decay=0.1,\
+tirg by adamw=tirg:$on,$older,muon_lr=0,tirg by muon=tirg:$on,$older"
+moved defaults-reorder "$@" --set epochs=4 --models "one layer=lbf:$three,\
+ordered=lbf:fusion_depth=3,reorder=0,half=lbf:fusion_depth=3,\
+eight in ten=lbf:fusion_depth=3,reorder=0.8,five fusions=lbf:"
+moved defaults-reorder-longer "$@" --set epochs=8 --models "one layer=lbf:$three,half=lbf:fusion_depth=3"
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/defaults-grid-muon --seeds 2 --examples 0 --set epochs=6 \
   --models "adamw=lbf:muon_lr=0,muon by 0.003=lbf:muon_lr=0.003,muon by 0.006=lbf:muon_lr=0.006,\

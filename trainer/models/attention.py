@@ -67,17 +67,11 @@ class RelativePositions(nn.Module):
     Args:
         width: D/H.
         reach: in states, to either side.
-        orderless: share of the B that a training sees without.
-
-    Raises:
-        ValueError: `orderless` is no share.
     """
 
-    def __init__(self, width: int, reach: int, orderless: float = 0.0) -> None:
-        if not 0 <= orderless <= 1:
-            raise ValueError(f"orderless {orderless} is not in [0, 1]")
+    def __init__(self, width: int, reach: int) -> None:
         super().__init__()
-        self.reach, self.orderless = reach, orderless
+        self.reach = reach
         self.keys = nn.Embedding(2 * reach + 1, width)
         self.values = nn.Embedding(2 * reach + 1, width)
         for table in (self.keys, self.values):
@@ -90,12 +84,6 @@ class RelativePositions(nn.Module):
     def mixed(self, weights: Tensor) -> Tensor:
         """B x H x N x N to B x H x N x D/H: these values, mixed."""
         return torch.einsum("bhnm,nmd->bhnd", weights, self.values(self._apart(weights)))
-
-    def ordered(self, states: Tensor) -> Tensor:
-        """B x 1 x 1 x 1 of B x H x N x D/H: 1, or 0 for those that see nothing of this."""
-        share = 1 - self.orderless if self.training else 1.0
-        drawn = states.new_empty(len(states), 1, 1, 1)
-        return drawn.bernoulli_(share) if share < 1 else drawn.fill_(1)
 
     def _apart(self, states: Tensor) -> Tensor:
         at = torch.arange(states.shape[2], device=states.device)
@@ -111,16 +99,13 @@ class Attention(nn.Module):
         width: D.
         heads: H.
         dropout: of the weights, and of what is added to x.
-        reach, orderless: of `RelativePositions`, which only attention of states to themselves has;
-            reach 0: none.
+        reach: of `RelativePositions`, which only attention of states to themselves has; 0: none.
 
     Raises:
-        ValueError: D is not a multiple of H, or `orderless` is no share.
+        ValueError: D is not a multiple of H.
     """
 
-    def __init__(
-        self, width: int, heads: int, dropout: float, reach: int = 0, orderless: float = 0.0
-    ) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, reach: int = 0) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of heads {heads}")
@@ -131,8 +116,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
-        near = (width // heads, reach, orderless)
-        self.relative = RelativePositions(*near) if reach else None
+        self.relative = RelativePositions(width // heads, reach) if reach else None
 
     def forward(self, x: Tensor, places: Places, context: Tensor, others: Places) -> Tensor:
         """x: P x D of B x N places; context: Q x D of B x M places; to P x D."""
@@ -172,13 +156,12 @@ class Attention(nn.Module):
         """The same, with the weights B x H x N x M before dropout."""
         scores = q @ k.transpose(-2, -1)
         if self.relative is not None:
-            ordered = self.relative.ordered(q)
-            scores = scores + ordered * self.relative.scores(q)
+            scores = scores + self.relative.scores(q)
         weights = (scores / q.shape[-1] ** 0.5).masked_fill(~mask, -torch.inf).softmax(-1)
         dropped = F.dropout(weights, drop)
         mixed = dropped @ v
         if self.relative is not None:
-            mixed = mixed + ordered * self.relative.mixed(dropped)
+            mixed = mixed + self.relative.mixed(dropped)
         return mixed, weights
 
     def _split(self, t: Tensor) -> Tensor:
@@ -213,17 +196,9 @@ class FeedForward(nn.Module):
 class SelfBlock(nn.Module):
     """Self-attention, then a feed-forward map: a layer of VEP and of TEP."""
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        hidden: int,
-        dropout: float,
-        reach: int = 0,
-        orderless: float = 0.0,
-    ) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float, reach: int = 0) -> None:
         super().__init__()
-        self.attention = Attention(width, heads, dropout, reach, orderless)
+        self.attention = Attention(width, heads, dropout, reach)
         self.feed_forward = FeedForward(width, hidden, dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:

@@ -56,18 +56,10 @@ def waves(boxes: Tensor) -> Tensor:
     return torch.cat([turns.sin(), turns.cos()], -1)
 
 
-def vep(config: LBFConfig) -> nn.ModuleList:
-    """Self-attention over regions."""
+def block(config: LBFConfig, reach: int = 0) -> SelfBlock:
+    """A layer of VEP or of TEP."""
     c = config
-    size = (c.width, c.heads, c.hidden * c.width, c.dropout)
-    return nn.ModuleList(SelfBlock(*size) for _ in range(c.vep_depth))
-
-
-def tep(config: LBFConfig) -> nn.ModuleList:
-    """Self-attention over words."""
-    c = config
-    size = (c.width, c.heads, c.hidden * c.width, c.dropout, c.word_reach, c.orderless)
-    return nn.ModuleList(SelfBlock(*size) for _ in range(c.tep_depth))
+    return SelfBlock(c.width, c.heads, c.hidden * c.width, c.dropout, reach)
 
 
 def _embedding(dim: int, config: LBFConfig) -> nn.Sequential:
@@ -120,7 +112,7 @@ class LBFImageEncoder(nn.Module):
         super().__init__()
         self.pool, self.drops = config.pool, config.dropout > 0
         self.embed = RegionEmbedding(region_dim, config)
-        self.layers = vep(config)
+        self.layers = nn.ModuleList(block(config) for _ in range(config.vep_depth))
         self.out = output_map(config)
 
     def forward(self, regions: RegionBatch) -> Tensor:
@@ -148,8 +140,9 @@ class LBFTextEncoder(nn.Module):
     def __init__(self, text: TextSpec, config: LBFConfig) -> None:
         super().__init__()
         self.pool = config.pool
-        self.embed = WordEmbedding(text, config.width, config.dropout, not config.word_reach)
-        self.layers = tep(config)
+        reach = config.word_reach
+        self.embed = WordEmbedding(text, config.width, config.dropout, not reach)
+        self.layers = nn.ModuleList(block(config, reach) for _ in range(config.tep_depth))
         self.out = output_map(config)
 
     def forward(self, words: WordBatch) -> Tensor:

@@ -28,8 +28,6 @@ class LBFConfig:
             either side (`RelativePositions`); 0, the paper's: a word has its place in the text
             instead.  What is worded in another order than any text of the training is
             understood so much better; without `tep_depth` a text has no order.  Ours.
-        orderless: share of the texts that a training reads without these distances, as if their
-            words had no order, so that it learns not to need more of it than it must.  Ours.
         position: what is known of a box: its corners, or corners and area.  That
             it is normalised is the paper's; the corners are LXMERT's.
         waves: know of a box also sines and cosines of its corners, by which a product can compare
@@ -71,7 +69,6 @@ class LBFConfig:
     hidden: int = 2
     dropout: float = 0.1
     word_reach: int = 0
-    orderless: float = 0.0
     position: Literal["corners", "corners+area", "none"] = "corners"
     waves: bool = False
     combine: Literal["average", "sum"] = "average"

@@ -73,14 +73,13 @@ class WholeConfig(ImageConfig):
             last state, TIRG's; or "mean", that of the words' vectors, as ComposeAE's server
             pools BERT's.
         text_dropout: before the last layer of that text encoder.  0.1 is TIRG's code's.
-        tep_depth, word_reach, orderless: of LBF's encoders, as `vep_depth`.
+        tep_depth, word_reach: of LBF's encoders, as `vep_depth`.
     """
 
     words: Literal["lstm", "mean"] = "lstm"
     text_dropout: float = 0.1
     tep_depth: int = 2
     word_reach: int = 0
-    orderless: float = 0.0
 
 
 class ImageModel(RetrievalModel):
@@ -239,7 +238,6 @@ def _of_lbf(config: ImageConfig) -> LBFConfig:
         waves=config.waves,
         tep_depth=getattr(config, "tep_depth", 0),
         word_reach=getattr(config, "word_reach", 0),
-        orderless=getattr(config, "orderless", 0.0),
         dropout=config.encoder_dropout,
         pool=config.pool,
         embed_dim=config.embed_dim,

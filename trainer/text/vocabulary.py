@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, Self
 
@@ -40,6 +40,21 @@ class WordBatch:
 
     def __len__(self) -> int:
         return len(self.mask)
+
+    def reordered(self, cuts: Tensor) -> Self:
+        """The same texts, but that in each two neighbouring runs of words have changed places.
+
+        Args:
+            cuts: B x 3 in [0, 1), each row rising: where the first run begins, where the second
+                does, and where that ends, as shares of a text.  Of three that are equal, none.
+        """
+        size = self.mask.sum(1, keepdim=True)
+        first, second, end = (cuts * (size + 1)).long().split(1, dim=1)
+        at = torch.arange(self.mask.shape[1]).expand(self.mask.shape)
+        moved = torch.where(at < first + end - second, at + second - first, at + second - end)
+        at = torch.where((at >= first) & (at < end), moved, at)
+        tokens = self.tokens[torch.arange(len(self))[:, None], at]
+        return replace(self, tokens=tokens)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,8 @@ class Pairs:
 
     Attributes:
         alike: of each pair two numbers; see `Batch`.
+        cuts: of each pair where its text is cut and joined anew, see `WordBatch.reordered`;
+            None where all texts are as they are.
     """
 
     reference: NDArray[np.int64]
@@ -45,6 +47,7 @@ class Pairs:
     alike: NDArray[np.int64]
     reader: RegionReader
     words: TextReader
+    cuts: NDArray[np.float32] | None = None
 
     @classmethod
     def of(
@@ -70,10 +73,22 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def reordered(self, share: float, rng: np.random.Generator) -> "Pairs":
+        """The same, but a share of the texts with two neighbouring runs of words exchanged.
+
+        So a training hears that it must not need the order in which its texts are worded.
+        """
+        cuts = np.sort(rng.random((len(self), 3), np.float32), axis=1)
+        cuts[rng.random(len(self)) >= share] = 0
+        return replace(self, cuts=cuts)
+
     def batch(self, index: NDArray[np.int64]) -> Batch:
+        words = self.words.encode(self.texts[index].tolist())
+        if self.cuts is not None:
+            words = words.reordered(torch.from_numpy(self.cuts[index]))
         return Batch(
             self.reader.gather(self.reference[index]),
-            self.words.encode(self.texts[index].tolist()),
+            words,
             self.reader.gather(self.target[index]),
             torch.from_numpy(self.alike[index]),
         )

@@ -39,6 +39,8 @@ from cqr.typed import built, parsed
 FORMAT, VERSION = "cqr-run", 1
 RUNS = Path("artifacts/runs")
 EVALUATION = "evaluation"
+RETIRED = ("orderless",)
+"""Options of models that runs of before name, and that no trained model knew of."""
 
 
 @dataclass(frozen=True)
@@ -270,7 +272,8 @@ def _is(content: dict[str, Any], name: str, kind: type) -> Any:
 
 def _settings(content: Any) -> Settings:
     try:
-        settings = built(Settings, content)
+        options = {k: v for k, v in content["options"].items() if k not in RETIRED}
+        settings = built(Settings, content | {"options": options})
         built(ALL[settings.model].config, settings.options)
         return settings
     except UserError as error:  # they say what is wrong in words of the command line

@@ -68,6 +68,11 @@ class Settings:
         "none",
     )
     max_words: int = _setting(32, "Words of a text that are read, or an encoder's word pieces.")
+    reorder: float = _setting(
+        0.0,
+        "Share of the texts of an epoch in which two neighbouring runs of words change places, so"
+        " that what is worded in another order is understood.",
+    )
     reference_weight: float = _setting(
         0.0,
         "What is sought keeps so much of its reference's own vector: for targets that are their"
@@ -129,6 +134,8 @@ class Settings:
             raise UserError(f"--seed {self.seed} is not in [0, 2^31)")
         if not self.lr > 0:
             raise UserError(f"--lr {self.lr} is not greater than 0")
+        if not 0 <= self.reorder <= 1:
+            raise UserError(f"--reorder {self.reorder} is not in [0, 1]")
         if not 0 <= self.validation < 1:
             raise UserError(f"--validation {self.validation} is not in [0, 1)")
         for name, kind in get_type_hints(type(self)).items():

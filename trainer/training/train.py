@@ -74,9 +74,11 @@ class _Training:
 
     def pairs(self, epoch: int) -> Pairs:
         """The pairs of an epoch, a function of the seed and its number."""
-        rng = np.random.default_rng([self.run.settings.seed, epoch])
-        drawn, reader = self.source.draw(rng), self.material.reader
-        return Pairs.of(drawn, reader, self.words, captions(self.material.dataset))
+        settings, reader = self.run.settings, self.material.reader
+        rng = np.random.default_rng([settings.seed, epoch])
+        drawn = self.source.draw(rng)
+        pairs = Pairs.of(drawn, reader, self.words, captions(self.material.dataset))
+        return pairs.reordered(settings.reorder, rng) if settings.reorder else pairs
 
 
 def train(

@@ -76,12 +76,13 @@ GENERATED = {
 
 CROWDED = {
     **GENERATED,
-    "fusion_depth": 3,
+    "fusion_depth": 5,
     "locate": 0.2,
     "where": 0.3,
     "waves": True,
     "word_reach": 4,
-    "orderless": 0.3,
+    "tep_depth": 2,
+    "reorder": 0.5,
     "reference_weight": 0.4,
     "muon_lr": 0.006,
 }
