@@ -18,7 +18,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 place=${1:-artifacts/worlds}
 [ $# -gt 0 ] && shift
 tuning=artifacts/comparisons/tuning/runs.parquet
-[ -e "$place/$tuning" ] || sh "$here/tune.sh" "$place" "$@"
+muon=artifacts/comparisons/tuning-muon/runs.parquet
+[ -e "$place/$muon" ] || sh "$here/tune.sh" "$place" "$@"
 cd "$place"
 cqr scenes --out test-b --seed 707 --held-out 2 --references "${REFERENCES:-1000}" \
   --no-pictures --no-drawings
@@ -32,7 +33,6 @@ compare() {
 compare test-b --seeds 1 --models "$(python "$here/trials.py" best "$tuning")" "$@"
 compare test-b-seeds --seeds "${SEEDS:-5}" --models "$(python "$here/trials.py" few "$tuning")" "$@"
 compare test-b-muon --seeds "${SEEDS:-5}" --models "lbf that locates by muon=lbf:muon_lr=0.012" "$@"
-compare test-b-muon-peers --seeds 1 --models "\
-tirg by muon=tirg:input=regions,encoder=lbf,lr=0.002,encoder_dropout=0,together=4,muon_lr=0.012,\
-lbf by muon=lbf:lr=0.004,dropout=0,together=4,locate=0,muon_lr=0.012" "$@"
+compare test-b-muon-few --seeds "${SEEDS:-5}" \
+  --models "$(python "$here/trials.py" few-by-muon "$tuning" "$muon")" "$@"
 compare test-b-plain --seeds 1 --models "$(python "$here/trials.py" plain "$tuning")" "$@"

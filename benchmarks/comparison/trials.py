@@ -7,6 +7,10 @@
         rows on test B, on LBF's encoders and on plain ones, each with what did best there
     python benchmarks/comparison/trials.py few RUNS.parquet
         the rows that more seeds are for
+    python benchmarks/comparison/trials.py muon RUNS.parquet
+        their composers, each with what did best there, by two rates of Muon
+    python benchmarks/comparison/trials.py few-by-muon RUNS.parquet MUON.parquet
+        the rows that more seeds are for, each by the better of the two
     python benchmarks/comparison/trials.py table RUNS.parquet
         what was tried, and what did best
 
@@ -49,6 +53,8 @@ FEW = (
 )
 """Rows for more seeds: LBF, with what is ours and without its fusion, the usual peer, the best on
 development."""
+MUON = ("0.006", "0.012")
+"""Rates of Muon, of which the second was found with LBF (defaults.sh)."""
 CHOICES = {
     "lr": ("0.0005", "0.001", "0.002", "0.004"),
     "loss": ("batch-classification", "soft-triplet", "soft-triplet-sampled"),
@@ -143,6 +149,39 @@ def few(file):
     return ",".join(tuned_rows(file)[label] for label in FEW)
 
 
+def by_muon(file):
+    """Muon's rates with the best trial of each composer of `FEW`, whose losses are the papers'."""
+    numbers, settings, known = best(file)[0], trials(), rows()
+    return ",".join(
+        typed(
+            f"{label} / {rate}",
+            known[label],
+            settings[numbers[label]],
+            f"muon_lr={rate}" + (f",{PAPERS}" if label == "lbf" else ""),
+        )
+        for rate in MUON
+        for label in known
+        if label in FEW
+    )
+
+
+def few_by_muon(file, tried_by_muon):
+    import pandas as pd
+
+    runs = pd.read_parquet(tried_by_muon)
+    runs = runs[runs["error"].isna()]
+    parts = runs["row"].str.rsplit(" / ", n=1)
+    runs = runs.assign(label=parts.str[0], rate=parts.str[1]).reset_index(drop=True)
+    rate = runs.loc[runs.groupby("label")["R@1"].idxmax()].set_index("label")["rate"]
+    typed_rows = tuned_rows(file)
+    return ",".join(
+        f"{label} by muon={typed_rows[label].partition('=')[2]},muon_lr={rate[composer]}"
+        for label in FEW
+        if "locates" not in label  # by Muon as `cqr train` has it: comparison.sh
+        for composer in [label if label in rate else "lbf"]
+    )
+
+
 def table(file):
     numbers, runs = best(file)
     settings = trials()
@@ -157,6 +196,7 @@ def table(file):
 def main():
     what, *rest = sys.argv[1:]
     told = {"tried": tried, "best": chosen, "plain": plain, "few": few, "table": table}
+    told |= {"muon": by_muon, "few-by-muon": few_by_muon}
     print(told[what](*rest))
 
 
