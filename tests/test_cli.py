@@ -156,7 +156,7 @@ def test_an_unknown_option_is_a_usage_error():
 def test_train_and_evaluate_as_typed(drawn_scenes):
     features = drawn_scenes()
     options = ["--epochs", 2, "--set", "width=32", "--set", "embed_dim=32", "--device", "cpu"]
-    options += ["--max-words", 4]
+    options += ["--max-words", 4, "--reorder", 0.25]
     done = process("train", "--features", features, *options)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "Wrote artifacts/runs/css-lbf-001\nNext: cqr evaluate\n"
@@ -172,6 +172,9 @@ def test_train_and_evaluate_as_typed(drawn_scenes):
     done = cqr("evaluate", "--device", "cpu", "-v")  # by a process: tests/test_report.py
     assert done.returncode == 0, done.stderr
     assert "the reference is removed from it" in done.stderr
+    assert "Texts     25% of an epoch's with two runs of words exchanged\n" in done.stderr
+    rates = "Rates     0.002 by AdamW, of linear maps 0.012 by Muon; weight decay 0.01\n"
+    assert rates in done.stderr
     assert re.search(r"│ 95 % interval +│ +│ +\d+\.\d to \d+\.\d │", done.stdout)
     assert re.search(r"│ lbf +│ +72 │", done.stdout)
     assert re.search(r"│ chance ", done.stdout)

@@ -136,6 +136,10 @@ def _settled(run: Run, material: Material, ranked: str) -> None:
     if settings.untrained:
         _say(f"Run       {run.path}, not trained")
         return
+    if settings.reorder:
+        _say(f"Texts     {settings.reorder:.0%} of an epoch's with two runs of words exchanged")
+    muon = f", of linear maps {settings.muon_lr} by Muon" if settings.muon_lr else ""
+    _say(f"Rates     {settings.lr} by AdamW{muon}; weight decay {settings.weight_decay}")
     told = ", told from wrong targets alone" if settings.negatives == "wrong" else ""
     start = ", from zero-shot" if settings.start == "joint" else ""
     together = f" ({settings.together} of a reference together)" if settings.together > 1 else ""
