@@ -25,8 +25,8 @@ PANELS = {
     MODEL: ("input", "k", "text_encoder", "max_words", "reference_weight"),
     AROUND: ("learners", "divergence", "divergence_margin", "snr", "causality",
              "causality_distance"),
-    LEARNING: ("loss", "kappa", "negatives", "batch", "together", "lr", "muon_lr", "warmup",
-               "weight_decay", "clip", "validation", "select"),
+    LEARNING: ("loss", "kappa", "negatives", "batch", "together", "reorder", "lr", "muon_lr",
+               "warmup", "weight_decay", "clip", "validation", "select"),
 }  # fmt: skip
 """Where the help of `cqr train` shows the other settings."""
 

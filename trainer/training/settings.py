@@ -68,11 +68,6 @@ class Settings:
         "none",
     )
     max_words: int = _setting(32, "Words of a text that are read, or an encoder's word pieces.")
-    reorder: float = _setting(
-        0.0,
-        "Share of the texts of an epoch in which two neighbouring runs of words change places, so"
-        " that what is worded in another order is understood.",
-    )
     reference_weight: float = _setting(
         0.0,
         "What is sought keeps so much of its reference's own vector: for targets that are their"
@@ -93,6 +88,11 @@ class Settings:
         1,
         "Queries of one reference that meet in a batch, so that the model must tell which"
         " object a text means.",
+    )
+    reorder: float = _setting(
+        0.0,
+        "Share of the texts of an epoch in which two neighbouring runs of words change places, so"
+        " that what is worded in another order is understood.",
     )
     lr: float = _setting(1e-3, "Peak learning rate.")
     muon_lr: float = _setting(
