@@ -270,7 +270,8 @@ def test_the_data_set_tells_what_is_meant(folder, tables):
     pictures = Pictures(Path(folder), paths)
     dataset = read(find(pictures, folder), pictures)
     assert dataset.breakdown == ("kind", "attribute", "by", "wording")
-    assert (dataset.recommended["locate"], dataset.recommended["fusion_depth"]) == (0.2, 3)
+    taken = [dataset.recommended[name] for name in ("locate", "fusion_depth", "reorder")]
+    assert taken == [0.2, 5, 0.5]
     asked = [query for split in ("train", "test") for query in tables[split]["queries"]]
     for row, query in zip(dataset.queries.to_dict("records"), asked, strict=True):
         split = tables[row["split"]]
