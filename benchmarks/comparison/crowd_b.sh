@@ -5,14 +5,14 @@
 #       what follows FOLDER goes to `cqr compare`
 #
 # 4,000 references to learn from (64,000 queries), 1,000 of the test (16,000); true regions, 36 of a
-# picture.  First LBF and TIRG as `cqr train` has them of crowds, five epochs each; then, by AdamW and
+# picture.  First LBF and TIRG as `cqr train` has them of crowds, seven epochs each; then, by AdamW and
 # with all texts in their order, eight epochs each, LBF that learns where, LBF before that, and TIRG;
 # last, one epoch each, LBF without the losses that locate, which no peer has, without its fusion
 # too, and peers on its encoders with what tune.sh found for each on the grid's development world.
 # All know words by distance and keep the last epoch; what each has with and without a share of the
 # reference's own vector is printed at the end.
-# Sized for two cores with 16-bit products (AMX): half an hour to make, an hour and a quarter of a
-# core for the first two, three hours for eight epochs, 40 minutes for the rest.  An interrupted
+# Sized for two cores with 16-bit products (AMX): half an hour to make, two hours of a core for
+# the first two, three hours for eight epochs, 40 minutes for the rest.  An interrupted
 # comparison goes on.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
