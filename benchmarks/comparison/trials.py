@@ -104,17 +104,23 @@ def tried():
     )
 
 
+def finished(file):
+    """The runs that did not fail, with the two parts of a row's name, LABEL / TRIED."""
+    import pandas as pd
+
+    runs = pd.read_parquet(file)
+    runs = runs[runs["error"].isna()].reset_index(drop=True)
+    parts = runs["row"].str.rsplit(" / ", n=1)
+    return runs.assign(label=parts.str[0], tried=parts.str[1])
+
+
 def best(file):
     """For each row the number of its best trial, by R@1 of development, and the trials that ran.
 
     Only as many trials count as every row has finished, so that all have had the same budget.
     """
-    import pandas as pd
-
-    runs = pd.read_parquet(file)
-    runs = runs[runs["error"].isna()]
-    parts = runs["row"].str.rsplit(" / ", n=1)
-    runs = runs.assign(label=parts.str[0], number=parts.str[1].astype(int))
+    runs = finished(file)
+    runs = runs.assign(number=runs["tried"].astype(int))
     done = runs.groupby("number")["label"].nunique()
     whole = [n for n in sorted(done.index) if done[n] == len({*map(tuned, rows())})]
     if not whole:
@@ -166,13 +172,8 @@ def by_muon(file):
 
 
 def few_by_muon(file, tried_by_muon):
-    import pandas as pd
-
-    runs = pd.read_parquet(tried_by_muon)
-    runs = runs[runs["error"].isna()]
-    parts = runs["row"].str.rsplit(" / ", n=1)
-    runs = runs.assign(label=parts.str[0], rate=parts.str[1]).reset_index(drop=True)
-    rate = runs.loc[runs.groupby("label")["R@1"].idxmax()].set_index("label")["rate"]
+    runs = finished(tried_by_muon)
+    rate = runs.loc[runs.groupby("label")["R@1"].idxmax()].set_index("label")["tried"]
     typed_rows = tuned_rows(file)
     return ",".join(
         f"{label} by muon={typed_rows[label].partition('=')[2]},muon_lr={rate[composer]}"

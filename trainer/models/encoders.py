@@ -56,10 +56,18 @@ def waves(boxes: Tensor) -> Tensor:
     return torch.cat([turns.sin(), turns.cos()], -1)
 
 
-def block(config: LBFConfig, reach: int = 0) -> SelfBlock:
-    """A layer of VEP or of TEP."""
+def vep(config: LBFConfig) -> nn.ModuleList:
+    """Self-attention over regions."""
     c = config
-    return SelfBlock(c.width, c.heads, c.hidden * c.width, c.dropout, reach)
+    size = (c.width, c.heads, c.hidden * c.width, c.dropout)
+    return nn.ModuleList(SelfBlock(*size) for _ in range(c.vep_depth))
+
+
+def tep(config: LBFConfig) -> nn.ModuleList:
+    """Self-attention over words."""
+    c = config
+    size = (c.width, c.heads, c.hidden * c.width, c.dropout, c.word_reach)
+    return nn.ModuleList(SelfBlock(*size) for _ in range(c.tep_depth))
 
 
 def _embedding(dim: int, config: LBFConfig) -> nn.Sequential:
@@ -112,7 +120,7 @@ class LBFImageEncoder(nn.Module):
         super().__init__()
         self.pool, self.drops = config.pool, config.dropout > 0
         self.embed = RegionEmbedding(region_dim, config)
-        self.layers = nn.ModuleList(block(config) for _ in range(config.vep_depth))
+        self.layers = vep(config)
         self.out = output_map(config)
 
     def forward(self, regions: RegionBatch) -> Tensor:
@@ -140,9 +148,8 @@ class LBFTextEncoder(nn.Module):
     def __init__(self, text: TextSpec, config: LBFConfig) -> None:
         super().__init__()
         self.pool = config.pool
-        reach = config.word_reach
-        self.embed = WordEmbedding(text, config.width, config.dropout, not reach)
-        self.layers = nn.ModuleList(block(config, reach) for _ in range(config.tep_depth))
+        self.embed = WordEmbedding(text, config.width, config.dropout, not config.word_reach)
+        self.layers = tep(config)
         self.out = output_map(config)
 
     def forward(self, words: WordBatch) -> Tensor:

@@ -15,11 +15,12 @@ from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.attention import CrossBlock, Places
 from cqr.trainer.models.encoders import (
     RegionEmbedding,
-    block,
     output_map,
     pooled_kept,
+    tep,
     through,
     vector,
+    vep,
 )
 from cqr.trainer.models.interface import Extra, Output, RetrievalModel, divided
 from cqr.trainer.models.lbf_config import LBFConfig
@@ -44,8 +45,8 @@ class LBF(RetrievalModel):
         self.embed_regions = RegionEmbedding(region_dim, c)
         self.embed_reference = RegionEmbedding(region_dim, c) if c.separate_reference else None
         self.embed_words = WordEmbedding(text, c.width, c.dropout, not c.word_reach)
-        self.vep = nn.ModuleList(block(c) for _ in range(c.vep_depth))
-        self.tep = nn.ModuleList(block(c, c.word_reach) for _ in range(c.tep_depth))
+        self.vep = vep(c)
+        self.tep = tep(c)
         size = (c.width, c.heads, c.hidden * c.width, c.dropout)
         depth = range(c.fusion_depth)
         self.see = nn.ModuleList(CrossBlock(*size) for _ in depth if c.directions != "language")
