@@ -63,6 +63,14 @@ def test_it_is_the_two_of_pytorch_side_by_side():
         assert not torch.equal(one, dict(model().named_parameters())[name]), name
 
 
+def test_a_map_that_is_wide_both_ways_is_left_to_adamw():
+    wide = nn.ModuleList(nn.Linear(*size, bias=False) for size in ((2049, 2049), (2048, 2049)))
+    first, second = wide
+    adamw, muon = optimizer_of(wide, SETTINGS, fused=False).param_groups
+    assert [id(p) for p in adamw["params"]] == [id(first.weight)]
+    assert [id(p) for p in muon["params"]] == [id(second.weight)]
+
+
 def test_each_group_has_a_peak_of_its_own():
     groups = optimizer_of(model(), SETTINGS, fused=False).param_groups
     assert [group["initial_lr"] for group in groups] == [0.01, 0.03]

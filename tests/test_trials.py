@@ -78,9 +78,9 @@ def test_the_best_trial_of_each_goes_to_the_test(trials, tmp_path):
 
 def test_the_better_of_two_rates_of_muon_goes_to_the_test(trials, tmp_path):
     file = runs(trials, tmp_path / "r", {("combiner on lbf encoder", 2): 50.0})
-    tried = typed.specs([trials.by_muon(file)])
+    tried = typed.specs([trials.tried_by_muon(file)])
     labels = [spec.label for spec in tried]
-    composers = ["lbf", "tirg on lbf encoder", "combiner on lbf encoder"]
+    composers = ["lbf", *(f"{composer} on lbf encoder" for composer in trials.COMPOSERS)]
     assert sorted(labels) == sorted(f"{c} / {rate}" for rate in trials.MUON for c in composers)
     combiner = next(spec for spec in tried if spec.label == "combiner on lbf encoder / 0.006")
     assert {"muon_lr=0.006", f"lr={trials.trials()[2]['lr']}"} <= set(combiner.given)
@@ -88,14 +88,17 @@ def test_the_better_of_two_rates_of_muon_goes_to_the_test(trials, tmp_path):
     scores[labels.index("tirg on lbf encoder / 0.012")]["R@1"] = 90.0
     scores.append({"row": "lbf / 0.012", "R@1": None, "error": "killed"})
     pd.DataFrame(scores).to_parquet(tmp_path / "muon")
-    few = {s.label: s.given for s in typed.specs([trials.few_by_muon(file, tmp_path / "muon")])}
-    labels = [label for label in trials.FEW if label != "lbf that locates"]
-    assert list(few) == [f"{label} by muon" for label in labels]
-    taken = {label: next(g for g in given if "muon" in g) for label, given in few.items()}
+    every = {s.label: s.given for s in typed.specs([trials.rows_by_muon(file, tmp_path / "muon")])}
+    taken = {label: next(g for g in given if "muon" in g) for label, given in every.items()}
+    assert len(every) == len(composers) + 4  # LBF of more layers and of less
     assert {label for label, rate in taken.items() if rate == "muon_lr=0.012"} == {
         "tirg on lbf encoder by muon"
     }
-    assert "fusion_depth=0" in few["lbf without fusion by muon"]
+    assert "fusion_depth=0" in every["lbf without fusion by muon"]
+    few = {s.label: s.given for s in typed.specs([trials.few_by_muon(file, tmp_path / "muon")])}
+    labels = [label for label in trials.FEW if label != "lbf that locates"]
+    assert list(few) == [f"{label} by muon" for label in labels]
+    assert all(every[label] == given for label, given in few.items())
 
 
 def test_a_trial_that_not_every_row_has_finished_counts_for_none(trials, tmp_path):

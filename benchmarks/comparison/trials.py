@@ -8,9 +8,11 @@
     python benchmarks/comparison/trials.py few RUNS.parquet
         the rows that more seeds are for
     python benchmarks/comparison/trials.py muon RUNS.parquet
-        their composers, each with what did best there, by two rates of Muon
+        every composer with what did best there, by two rates of Muon
+    python benchmarks/comparison/trials.py by-muon RUNS.parquet MUON.parquet
+        rows on test B, on LBF's encoders, each by the better of the two
     python benchmarks/comparison/trials.py few-by-muon RUNS.parquet MUON.parquet
-        the rows that more seeds are for, each by the better of the two
+        of them the rows that more seeds are for
     python benchmarks/comparison/trials.py table RUNS.parquet
         what was tried, and what did best
 
@@ -155,8 +157,8 @@ def few(file):
     return ",".join(tuned_rows(file)[label] for label in FEW)
 
 
-def by_muon(file):
-    """Muon's rates with the best trial of each composer of `FEW`, whose losses are the papers'."""
+def tried_by_muon(file):
+    """Muon's rates with the best trial of each composer, whose losses are the papers'."""
     numbers, settings, known = best(file)[0], trials(), rows()
     return ",".join(
         typed(
@@ -167,20 +169,27 @@ def by_muon(file):
         )
         for rate in MUON
         for label in known
-        if label in FEW
+        if label == tuned(label)
     )
 
 
-def few_by_muon(file, tried_by_muon):
-    runs = finished(tried_by_muon)
+def rows_by_muon(file, of_muon, only=None):
+    """The better of both rates by R@1 of development; LBF's own rows have LBF's.
+
+    But for LBF that locates, which test B has by Muon as `cqr train` does (comparison.sh).
+    """
+    runs = finished(of_muon)
     rate = runs.loc[runs.groupby("label")["R@1"].idxmax()].set_index("label")["tried"]
-    typed_rows = tuned_rows(file)
     return ",".join(
-        f"{label} by muon={typed_rows[label].partition('=')[2]},muon_lr={rate[composer]}"
-        for label in FEW
-        if "locates" not in label  # by Muon as `cqr train` has it: comparison.sh
+        f"{label} by muon={typed.partition('=')[2]},muon_lr={rate[composer]}"
+        for label, typed in tuned_rows(file).items()
         for composer in [label if label in rate else "lbf"]
+        if label == tuned(label) and "locates" not in label and (not only or label in only)
     )
+
+
+def few_by_muon(file, of_muon):
+    return rows_by_muon(file, of_muon, FEW)
 
 
 def table(file):
@@ -197,7 +206,7 @@ def table(file):
 def main():
     what, *rest = sys.argv[1:]
     told = {"tried": tried, "best": chosen, "plain": plain, "few": few, "table": table}
-    told |= {"muon": by_muon, "few-by-muon": few_by_muon}
+    told |= {"muon": tried_by_muon, "by-muon": rows_by_muon, "few-by-muon": few_by_muon}
     print(told[what](*rest))
 
 

@@ -22,7 +22,7 @@ cqr scenes --out development --seed 101 --held-out 1 --references "${REFERENCES:
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/tuning --seeds 1 --examples 0 \
   --set muon_lr=0 --set "epochs=${EPOCHS:-12}" --models "$(python "$here/trials.py" tried)" "$@"
-# What did best, by two rates of Muon: of the rows that more seeds are for.
+# What did best, by two rates of Muon.
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/tuning-muon --seeds 1 --examples 0 --set "epochs=${EPOCHS:-12}" \
   --models "$(python "$here/trials.py" muon artifacts/comparisons/tuning/runs.parquet)" "$@"

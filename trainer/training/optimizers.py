@@ -9,6 +9,14 @@ from torch.optim import Optimizer
 from cqr.trainer.training.settings import Settings
 
 
+WIDEST = 2048
+"""The narrower side of the widest map that Muon moves.
+
+A step of Muon takes some 15 products of a map with itself, whose work grows with the square of
+that side and not with the batch: of a map of 4,096 by 4,096 hundreds of times what the batch is.
+"""
+
+
 def optimizer_of(module: nn.Module, settings: Settings, fused: bool) -> Optimizer:
     """An optimizer of all weights of a model; each group's peak rate is its `initial_lr`.
 
@@ -35,9 +43,13 @@ def optimizer_of(module: nn.Module, settings: Settings, fused: bool) -> Optimize
 
 
 def _matrices(module: nn.Module) -> list[nn.Parameter]:
-    """Weights of linear maps to more than one number, each once."""
+    """Weights of linear maps to more than one number and of `WIDEST` at most, each once."""
     linear = {id(part.weight) for part in module.modules() if isinstance(part, nn.Linear)}
-    return [weight for weight in module.parameters() if id(weight) in linear and len(weight) > 1]
+    return [
+        weight
+        for weight in module.parameters()
+        if id(weight) in linear and 1 < len(weight) and min(weight.shape) <= WIDEST
+    ]
 
 
 class _Together(Optimizer):

@@ -98,7 +98,7 @@ class Settings:
     muon_lr: float = _setting(
         0.0,
         "Peak learning rate of the linear maps by Muon, which learns more of an epoch where there"
-        " is much to learn; 0: AdamW has them, too.",
+        " is much to learn; 0: AdamW has them, too, as those of more than 2,048 both ways.",
     )
     warmup: int = _setting(200, "Steps until the peak, at most a tenth of all.")
     weight_decay: float = _setting(0.01, "Of AdamW, and of Muon.")
