@@ -88,17 +88,20 @@ def test_the_better_of_two_rates_of_muon_goes_to_the_test(trials, tmp_path):
     scores[labels.index("tirg on lbf encoder / 0.012")]["R@1"] = 90.0
     scores.append({"row": "lbf / 0.012", "R@1": None, "error": "killed"})
     pd.DataFrame(scores).to_parquet(tmp_path / "muon")
-    every = {s.label: s.given for s in typed.specs([trials.rows_by_muon(file, tmp_path / "muon")])}
-    taken = {label: next(g for g in given if "muon" in g) for label, given in every.items()}
-    assert len(every) == len(composers) + 4  # LBF of more layers and of less
-    assert {label for label, rate in taken.items() if rate == "muon_lr=0.012"} == {
-        "tirg on lbf encoder by muon"
-    }
-    assert "fusion_depth=0" in every["lbf without fusion by muon"]
-    few = {s.label: s.given for s in typed.specs([trials.few_by_muon(file, tmp_path / "muon")])}
+    few, rest = (
+        {s.label: s.given for s in typed.specs([trials.by_muon(file, tmp_path / "muon", few=few)])}
+        for few in (True, False)
+    )
     labels = [label for label in trials.FEW if label != "lbf that locates"]
     assert list(few) == [f"{label} by muon" for label in labels]
-    assert all(every[label] == given for label, given in few.items())
+    assert len(rest) == len(composers) + 4 - len(few)  # LBF of more layers and of less
+    assert "lbf of 3 layers by muon" in rest
+    assert "fusion_depth=0" in few["lbf without fusion by muon"]
+    by_muon = few | rest
+    assert len(by_muon) == len(few) + len(rest)
+    faster = {label for label, given in by_muon.items() if "muon_lr=0.012" in given}
+    assert faster == {"tirg on lbf encoder by muon"}
+    assert all("muon_lr=0.006" in by_muon[label] for label in by_muon.keys() - faster)
 
 
 def test_a_trial_that_not_every_row_has_finished_counts_for_none(trials, tmp_path):

@@ -33,8 +33,8 @@ compare() {
 compare test-b --seeds 1 --models "$(python "$here/trials.py" best "$tuning")" "$@"
 compare test-b-seeds --seeds "${SEEDS:-5}" --models "$(python "$here/trials.py" few "$tuning")" "$@"
 compare test-b-muon --seeds "${SEEDS:-5}" --models "lbf that locates by muon=lbf:muon_lr=0.012" "$@"
-compare test-b-by-muon --seeds 1 \
-  --models "$(python "$here/trials.py" by-muon "$tuning" "$muon")" "$@"
 compare test-b-by-muon-seeds --seeds "${SEEDS:-5}" \
   --models "$(python "$here/trials.py" few-by-muon "$tuning" "$muon")" "$@"
+compare test-b-by-muon --seeds 1 \
+  --models "$(python "$here/trials.py" rest-by-muon "$tuning" "$muon")" "$@"
 compare test-b-plain --seeds 1 --models "$(python "$here/trials.py" plain "$tuning")" "$@"

@@ -9,10 +9,10 @@
         the rows that more seeds are for
     python benchmarks/comparison/trials.py muon RUNS.parquet
         every composer with what did best there, by two rates of Muon
-    python benchmarks/comparison/trials.py by-muon RUNS.parquet MUON.parquet
-        rows on test B, on LBF's encoders, each by the better of the two
     python benchmarks/comparison/trials.py few-by-muon RUNS.parquet MUON.parquet
-        of them the rows that more seeds are for
+    python benchmarks/comparison/trials.py rest-by-muon RUNS.parquet MUON.parquet
+        rows on test B, on LBF's encoders, each by the better of the two: those that more seeds
+        are for, and all others
     python benchmarks/comparison/trials.py table RUNS.parquet
         what was tried, and what did best
 
@@ -25,6 +25,7 @@ own.  What is tried is tried on LBF's, and on plain ones a composer has what did
 import json
 import random
 import sys
+from functools import partial
 
 COMPOSERS = (
     *("maaf", "tirg", "combiner", "clvc-net", "concatenation", "mrn", "film", "relationship"),
@@ -173,7 +174,7 @@ def tried_by_muon(file):
     )
 
 
-def rows_by_muon(file, of_muon, only=None):
+def by_muon(file, of_muon, few):
     """The better of both rates by R@1 of development; LBF's own rows have LBF's.
 
     But for LBF that locates, which test B has by Muon as `cqr train` does (comparison.sh).
@@ -184,12 +185,8 @@ def rows_by_muon(file, of_muon, only=None):
         f"{label} by muon={typed.partition('=')[2]},muon_lr={rate[composer]}"
         for label, typed in tuned_rows(file).items()
         for composer in [label if label in rate else "lbf"]
-        if label == tuned(label) and "locates" not in label and (not only or label in only)
+        if label == tuned(label) and "locates" not in label and (label in FEW) == few
     )
-
-
-def few_by_muon(file, of_muon):
-    return rows_by_muon(file, of_muon, FEW)
 
 
 def table(file):
@@ -206,7 +203,8 @@ def table(file):
 def main():
     what, *rest = sys.argv[1:]
     told = {"tried": tried, "best": chosen, "plain": plain, "few": few, "table": table}
-    told |= {"muon": tried_by_muon, "by-muon": rows_by_muon, "few-by-muon": few_by_muon}
+    told["muon"] = tried_by_muon
+    told |= {"few-by-muon": partial(by_muon, few=True), "rest-by-muon": partial(by_muon, few=False)}
     print(told[what](*rest))
 
 

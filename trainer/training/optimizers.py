@@ -8,7 +8,6 @@ from torch.optim import Optimizer
 
 from cqr.trainer.training.settings import Settings
 
-
 WIDEST = 2048
 """The narrower side of the widest map that Muon moves.
 
@@ -48,7 +47,7 @@ def _matrices(module: nn.Module) -> list[nn.Parameter]:
     return [
         weight
         for weight in module.parameters()
-        if id(weight) in linear and 1 < len(weight) and min(weight.shape) <= WIDEST
+        if id(weight) in linear and len(weight) > 1 and min(weight.shape) <= WIDEST
     ]
 
 
