@@ -22,6 +22,7 @@ from cqr.scenes import protocol
 from cqr.trainer import console
 from cqr.trainer.evaluation import evaluate
 from cqr.trainer.evaluation.stored import Stored
+from cqr.trainer.models import encoders
 from cqr.trainer.text import encoder as text_encoders
 from cqr.trainer.text.vocabulary import TextSpec
 from cqr.trainer.training import checkpoint, runs
@@ -271,11 +272,23 @@ def test_both_losses_and_a_smaller_k_train(drawn_scenes):
 
 
 @pytest.mark.parametrize("muon_lr", [0.0, 0.01])
-def test_mixed_precision_trains(drawn_scenes, muon_lr):
-    """What a GPU trains in by default."""
+def test_mixed_precision_trains(drawn_scenes, muon_lr, monkeypatch):
+    """What a GPU trains in by default.  Corners, which 8 bits would move by pixels, stay."""
     material = collect(drawn_scenes())
     run = start(material, small(muon_lr=muon_lr))
-    train(run, material, device="cpu", precision="bf16-mixed")
+    corners, forward = [], encoders.RegionEmbedding.forward
+
+    def seen(self, regions):
+        corners.append(regions.boxes[regions.mask])
+        return forward(self, regions)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoders.RegionEmbedding, "forward", seen)
+        train(run, material, device="cpu", precision="bf16-mixed")
+    reader = material.reader
+    batch = reader.gather(np.arange(len(reader)))
+    known = {tuple(box) for box in batch.boxes[batch.mask].tolist()}
+    assert {tuple(box) for part in corners for box in part.tolist()} <= known
     loss = [line["loss"] for line in run.history()]
     assert loss[-1] < loss[0]
     assert {value.dtype for value in load_file(run.weights).values()} == {torch.float32}

@@ -27,7 +27,7 @@ from cqr.trainer.choices import Input
 Rows = NDArray[np.int64]
 
 
-@dataclass  # not frozen: Fabric's mixed precision takes its inputs apart, field by field
+@dataclass
 class RegionBatch:
     """The regions of B images.
 

@@ -14,7 +14,7 @@ from cqr.trainer.text.words import SPLIT, Splitter, places_of, splitter_for
 PAD, UNKNOWN = 0, 1
 
 
-@dataclass  # not frozen: Fabric's mixed precision takes its inputs apart, field by field
+@dataclass
 class WordBatch:
     """The words of B texts.
 

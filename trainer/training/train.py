@@ -241,6 +241,9 @@ def _fabric(device: str, precision: str | None) -> lightning_fabric.Fabric:
         strategy="ddp" if world > 1 else "auto",
         precision=cast(Any, precision or ("bf16-mixed" if named.type == "cuda" else "32-true")),
     )
+    # It would round all that is given, the corners of boxes too, to 8 bits; autocast does what is
+    # to be done in 16.
+    fabric.strategy.precision.convert_input = lambda data: data  # type: ignore[method-assign]
     fabric.launch()
     return fabric
 
