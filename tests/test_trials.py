@@ -102,6 +102,9 @@ def test_the_better_of_two_rates_of_muon_goes_to_the_test(trials, tmp_path):
     faster = {label for label, given in by_muon.items() if "muon_lr=0.012" in given}
     assert faster == {"tirg on lbf encoder by muon"}
     assert all("muon_lr=0.006" in by_muon[label] for label in by_muon.keys() - faster)
+    pd.DataFrame(scores[:1]).to_parquet(tmp_path / "cut short")
+    with pytest.raises(SystemExit, match="was not tried by Muon"):
+        trials.by_muon(file, tmp_path / "cut short", few=True)
 
 
 def test_a_trial_that_not_every_row_has_finished_counts_for_none(trials, tmp_path):

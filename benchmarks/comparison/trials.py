@@ -181,12 +181,14 @@ def by_muon(file, of_muon, few):
     """
     runs = finished(of_muon)
     rate = runs.loc[runs.groupby("label")["R@1"].idxmax()].set_index("label")["tried"]
-    return ",".join(
-        f"{label} by muon={typed.partition('=')[2]},muon_lr={rate[composer]}"
-        for label, typed in tuned_rows(file).items()
-        for composer in [label if label in rate else "lbf"]
-        if label == tuned(label) and "locates" not in label and (label in FEW) == few
-    )
+    found = []
+    for label, row in tuned_rows(file).items():
+        composer = "lbf" if label.startswith("lbf") else label
+        if label == tuned(label) and "locates" not in label and (label in FEW) == few:
+            if composer not in rate:
+                sys.exit(f"{composer} was not tried by Muon: run tune.sh to its end")
+            found.append(f"{label} by muon={row.partition('=')[2]},muon_lr={rate[composer]}")
+    return ",".join(found)
 
 
 def table(file):
