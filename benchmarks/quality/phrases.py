@@ -37,7 +37,7 @@ def way_of(phrase):
     return next((way for way, words in WAYS.items() if re.search(words, phrase)), "plain")
 
 
-def pointed(run, model, words, reader, queries):
+def pointed(model, words, reader, queries):
     """Of each query whether what the text changes most is the object meant."""
     asked, rows, meant = known(queries, reader)
     right = []
@@ -66,7 +66,7 @@ def main():
         queries = material.dataset.split(split)
         queries = queries[queries["meant_x1"].notna()]
         queries = queries.sample(min(o.queries, len(queries)), random_state=0)
-        asked = pointed(run, model, words, reader, queries)
+        asked = pointed(model, words, reader, queries)
         asked["first"] = asked["query_id"].map(ranks) == 1
         groups = asked.groupby([asked["phrase"].map(way_of), "wording"])
         for (way, wording), some in groups:
