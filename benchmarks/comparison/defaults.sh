@@ -78,7 +78,7 @@ tirg by adamw=tirg:$on,$older,muon_lr=0,tirg by muon=tirg:$on,$older"
 moved defaults-reorder "$@" --set epochs=4 --models "one layer=lbf:$three,\
 ordered=lbf:fusion_depth=3,reorder=0,half=lbf:fusion_depth=3,\
 eight in ten=lbf:fusion_depth=3,reorder=0.8,five fusions=lbf:"
-moved defaults-points "$@" --set epochs=4 --models "as it is=lbf:,points more=lbf:where=1,\
+moved defaults-points "$@" --set epochs=4 --models "points more=lbf:where=1,\
 eight together=lbf:together=8"
 moved defaults-reorder-longer "$@" --set epochs=8 --models "one layer=lbf:$three,half=lbf:fusion_depth=3"
 cqr compare --features artifacts/development.h5 --data development \

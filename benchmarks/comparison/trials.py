@@ -117,6 +117,11 @@ def finished(file):
     return runs.assign(label=parts.str[0], tried=parts.str[1])
 
 
+def top(runs):
+    """The run of each label that has the highest R@1, by label."""
+    return runs.loc[runs.groupby("label")["R@1"].idxmax()].set_index("label")
+
+
 def best(file):
     """For each row the number of its best trial, by R@1 of development, and the trials that ran.
 
@@ -129,8 +134,7 @@ def best(file):
     if not whole:
         return {}, runs
     runs = runs[runs["number"].isin(whole)].reset_index(drop=True)
-    top = runs.loc[runs.groupby("label")["R@1"].idxmax()].set_index("label")
-    return top["number"].to_dict(), runs
+    return top(runs)["number"].to_dict(), runs
 
 
 def tuned_rows(file):
@@ -179,8 +183,7 @@ def by_muon(file, of_muon, few):
 
     But for LBF that locates, which test B has by Muon as `cqr train` does (comparison.sh).
     """
-    runs = finished(of_muon)
-    rate = runs.loc[runs.groupby("label")["R@1"].idxmax()].set_index("label")["tried"]
+    rate = top(finished(of_muon))["tried"]
     found = []
     for label, row in tuned_rows(file).items():
         composer = "lbf" if label.startswith("lbf") else label

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cqr.trainer.evaluation.pointing import OVERLAP, known, overlaps, weights
+from cqr.trainer.evaluation.pointing import hits, known
 from cqr.trainer.evaluation.stored import Stored
 from cqr.trainer.training.material import Wanted, collect_for
 from cqr.trainer.training.runs import Run
@@ -30,24 +30,20 @@ WAYS = {
     "not": r"\bnot\b",
 }
 """What a phrase goes by, the first that fits; else it is plain."""
-BATCH = 256
 
 
 def way_of(phrase):
     return next((way for way, words in WAYS.items() if re.search(words, phrase)), "plain")
 
 
-def pointed(model, words, reader, queries):
-    """Of each query whether what the text changes most is the object meant."""
+def pointed(model, words, reader, queries, number):
+    """So many queries whose object is known, and whether what the text changes most is that."""
     asked, rows, meant = known(queries, reader)
-    right = []
-    for first in range(0, len(asked), BATCH):
-        part = slice(first, first + BATCH)
-        regions = reader.gather(rows[part])
-        fits = overlaps(regions, meant[part], np.asarray(reader.file.sizes)[rows[part]]) >= OVERLAP
-        by = weights(model, words, regions, asked.iloc[part], "change", torch.device("cpu"))
-        right += fits[torch.arange(len(fits)), by.argmax(1)].tolist()
-    return asked.assign(right=right)
+    some = pd.Series(range(len(asked))).sample(min(number, len(asked)), random_state=0).to_numpy()
+    asked, rows, meant = asked.iloc[some], rows[some], meant[some]
+    cpu = torch.device("cpu")
+    _, right = hits(model, words, reader, asked, rows, meant, ["change"], cpu)
+    return asked.assign(right=right["change"])
 
 
 def main():
@@ -63,10 +59,7 @@ def main():
     ranks = pd.read_parquet(Stored(run.evaluation()).queries).set_index("query_id")["rank"]
     cells = defaultdict(dict)
     for split in ("train", "test"):
-        queries = material.dataset.split(split)
-        queries = queries[queries["meant_x1"].notna()]
-        queries = queries.sample(min(o.queries, len(queries)), random_state=0)
-        asked = pointed(model, words, reader, queries)
+        asked = pointed(model, words, reader, material.dataset.split(split), o.queries)
         asked["first"] = asked["query_id"].map(ranks) == 1
         groups = asked.groupby([asked["phrase"].map(way_of), "wording"])
         for (way, wording), some in groups:

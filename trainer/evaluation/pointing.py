@@ -52,8 +52,30 @@ def measure(
     asked, rows, meant = known(queries, reader)
     if not len(asked):
         return None
+    chance, right = hits(model, words, reader, asked, rows, meant, ways, device)
+    if not sum(chance):
+        return None
+    percent = {way: 100 * float(np.mean(each)) for way, each in right.items()}
+    return {"queries": len(asked), "chance": 100 * float(np.mean(chance)), **percent}
+
+
+def hits(
+    model: RetrievalModel,
+    words: TextReader,
+    reader: RegionReader,
+    asked: pd.DataFrame,
+    rows: NDArray[np.int64],
+    meant: NDArray[np.float32],
+    ways: list[str],
+    device: torch.device,
+) -> tuple[list[float], dict[str, list[bool]]]:
+    """Of each query the share of its regions that are right, and by way whether it points at one.
+
+    Args:
+        asked, rows, meant: as `known` has them.
+    """
     chance: list[float] = []
-    hits: dict[str, list[bool]] = {way: [] for way in ways}
+    found: dict[str, list[bool]] = {way: [] for way in ways}
     for part in _batches(len(asked)):
         some, regions = asked.iloc[part], reader.gather(rows[part])
         sizes = np.asarray(reader.file.sizes)[rows[part]]
@@ -61,11 +83,8 @@ def measure(
         chance += (right.sum(1) / regions.mask.sum(1)).tolist()
         for way in ways:
             pointed = weights(model, words, regions, some, way, device).argmax(1)
-            hits[way] += right[torch.arange(len(right)), pointed].tolist()
-    if not sum(chance):
-        return None
-    percent = {way: 100 * float(np.mean(each)) for way, each in hits.items()}
-    return {"queries": len(asked), "chance": 100 * float(np.mean(chance)), **percent}
+            found[way] += right[torch.arange(len(right)), pointed].tolist()
+    return chance, found
 
 
 def known(
