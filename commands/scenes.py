@@ -26,8 +26,16 @@ def scenes(
         ),
     ] = None,
     modifications: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Queries for each reference.")
+        int, typer.Option(metavar="N", min=1, help="Targets for each reference.")
     ] = 16,
+    texts: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Queries for each target of training, of a text each; of the test one.",
+        ),
+    ] = 1,
     seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same bytes.")] = 0,
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Processes.", show_default="one a core")
@@ -99,6 +107,7 @@ def scenes(
                 pictures,
                 layout,
                 test_references,
+                texts,
             ),
             workers=workers or machine.cores(),
             overwrite=overwrite,

@@ -65,19 +65,28 @@ class CrowdQuery:
 
 
 @dataclass(frozen=True)
-class Edit:
-    """`old` gives way to `new`, as a text says."""
+class Change:
+    """`old` gives way to `new`; `beside` is the thing that an added one is put to a `side` of."""
 
     old: Thing | None
     new: Thing | None
-    text: str
     kind: str
-    attribute: str | None
-    phrase: Phrase
+    attribute: str | None = None
+    beside: Thing | None = None
+    side: str | None = None
 
     def apply(self, scene: Crowd) -> Crowd:
         kept = [one for one in scene if one != self.old]
         return tuple(sorted(kept + ([self.new] if self.new else [])))
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change and one way to ask for it; `phrase` is of its thing of the reference."""
+
+    change: Change
+    phrase: Phrase
+    text: str
 
 
 Q = TypeVar("Q")
@@ -92,10 +101,21 @@ class CrowdSplit(Generic[Q]):
 
 
 def make_split(
-    split: str, references: int, modifications_each: int, seed: int, held_out: int = 0
+    split: str,
+    references: int,
+    modifications_each: int,
+    seed: int,
+    held_out: int = 0,
+    texts: int = 1,
 ) -> CrowdSplit[CrowdQuery]:
-    """The scenes and queries of "train" or "test"; the same for the same arguments."""
+    """The scenes and queries of "train" or "test"; the same for the same arguments.
+
+    Args:
+        texts: queries of each pair of training, which differ in their text; one text may come
+            again.  What there is with fewer is there with more.
+    """
     rng = random.Random(f"crowd/{seed}/{split}")
+    rng_of_more = random.Random(f"crowd/{seed}/{split}/texts")
     allowed = crowd.pairs(split, held_out)
     scenes = [crowd.reference(allowed, rng) for _ in range(references)]
     queries = []
@@ -111,15 +131,19 @@ def make_split(
             edits = draw(seen, allowed, wording, rng)
             target = scenes[source]
             for edit in edits:
-                target = edit.apply(target)
-            wanted = {edit.new for edit in edits if edit.new}
+                target = edit.change.apply(target)
+            wanted = {edit.change.new for edit in edits if edit.change.new}
             if not edits or target in results:
                 continue
             shown = {s.thing for s in look(target, len(scenes)) if s.visible >= SHOWN}
             if not wanted <= shown:
                 continue
             results.add(target)
-            queries.append(_query(source, len(scenes), edits, wording, scenes[source]))
+            told = [edits]
+            while split == "train" and len(told) < texts:
+                told.append(_again(edits, seen, wording, rng_of_more))
+            for one in told:
+                queries.append(_query(source, len(scenes), one, wording, scenes[source]))
             scenes.append(target)
     return CrowdSplit(tuple(scenes), tuple(queries))
 
@@ -127,21 +151,20 @@ def make_split(
 def _query(
     source: int, target: int, edits: Sequence[Edit], wording: Wording, scene: Crowd
 ) -> CrowdQuery:
-    first = edits[0]
+    first, change = edits[0], edits[0].change
     if len(edits) > 1:
         text = " and ".join(edit.text for edit in edits)
         return CrowdQuery(source, target, text, "two", None, "two", wording, None, None)
-    changed = first.old is not None
     return CrowdQuery(
         source,
         target,
         first.text,
-        first.kind,
-        first.attribute,
+        change.kind,
+        change.attribute,
         first.phrase.by,
         wording,
-        first.phrase.words if changed else None,
-        scene.index(first.old) if first.old else None,
+        first.phrase.words if change.old else None,
+        scene.index(change.old) if change.old else None,
     )
 
 
@@ -154,55 +177,86 @@ def draw(
         kinds = rng.choices(("make", "remove"), k=2) if kind == "two" else [kind]
         drawn = [_EDITS[one](seen, allowed, wording, rng) for one in kinds]
         edits = [edit for edit in drawn if edit]
-        if len(edits) == len(kinds) and len({edit.old for edit in edits}) == len(edits):
+        if len(edits) == len(kinds) and len({edit.change.old for edit in edits}) == len(edits):
             return edits
     return []
+
+
+def _again(
+    edits: Sequence[Edit], seen: list[Sight], wording: Wording, rng: random.Random
+) -> list[Edit]:
+    """The same changes in other words, two of them in either order."""
+    told = []
+    for edit in rng.sample(edits, len(edits)):
+        again = None
+        while again is None:  # what was found a phrase for once has one
+            again = _told(edit.change, seen, wording, rng)
+        told.append(again)
+    return told
 
 
 def _remove(
     seen: list[Sight], allowed: tuple[Pair, ...], wording: Wording, rng: random.Random
 ) -> Edit | None:
-    target = _seen_one(seen, rng)
-    phrase = refer(target, seen, wording, rng)
-    if phrase is None:
-        return None
-    text = rng.choice(TEXTS["remove"][wording]).format(the=phrase.words)
-    return Edit(target.thing, None, text, "remove", None, phrase)
+    return _told(Change(_seen_one(seen, rng).thing, None, "remove"), seen, wording, rng)
 
 
 def _make(
     seen: list[Sight], allowed: tuple[Pair, ...], wording: Wording, rng: random.Random
 ) -> Edit | None:
-    target, name = _seen_one(seen, rng), rng.choice(ATTRIBUTES)
+    old, name = _seen_one(seen, rng).thing, rng.choice(ATTRIBUTES)
     changed: dict[str, Any] = {name: rng.choice(VALUES[name])}
-    new = replace(target.thing, **changed)
-    others = (s.thing for s in seen if s != target)
+    new = replace(old, **changed)
+    others = (s.thing for s in seen if s.thing != old)
     allowed_so = (new.color, new.shape) in allowed and crowd.free(new, others)
-    if new == target.thing or not allowed_so:
+    if new == old or not allowed_so:
         return None
-    phrase = refer(target, seen, wording, rng)
-    if phrase is None:
-        return None
-    value = f"a {changed[name]}" if name == "shape" else changed[name]
-    text = rng.choice(TEXTS["make"][wording]).format(the=phrase.words, new=value)
-    return Edit(target.thing, new, text, "make", name, phrase)
+    return _told(Change(old, new, "make", name), seen, wording, rng)
 
 
 def _add(
     seen: list[Sight], allowed: tuple[Pair, ...], wording: Wording, rng: random.Random
 ) -> Edit | None:
-    anchor, side = _seen_one(seen, rng), rng.choice(list(STEP))
+    anchor, side = _seen_one(seen, rng).thing, rng.choice(list(STEP))
     size = rng.choice(SIZES)
-    away = math.ceil(crowd.spacing(size, anchor.thing.size)) + 1
+    away = math.ceil(crowd.spacing(size, anchor.size)) + 1
     beside = STEP[side]
-    x, y = anchor.thing.x + beside[0] * away, anchor.thing.y + beside[1] * away
+    x, y = anchor.x + beside[0] * away, anchor.y + beside[1] * away
     new = Thing(x, y, size, *rng.choice(allowed))
-    named = plain(anchor, seen, wording, rng)
-    if named is None or not crowd.free(new, (s.thing for s in seen)):
+    change = Change(None, new, "add", beside=anchor, side=side)
+    phrase = _phrase(change, seen, wording, rng)
+    if phrase is None or not crowd.free(new, (s.thing for s in seen)):
         return None
-    where = f"{RELATIONS[side][wording]} {named}"
-    text = rng.choice(TEXTS["add"][wording]).format(new=f"a {new.name}", where=where)
-    return Edit(None, new, text, "add", None, Phrase(named, anchor.thing, "plain"))
+    return Edit(change, phrase, _text(change, phrase, wording, rng))
+
+
+def _told(change: Change, seen: list[Sight], wording: Wording, rng: random.Random) -> Edit | None:
+    """A change in words drawn for it; None where no phrase was found."""
+    phrase = _phrase(change, seen, wording, rng)
+    return Edit(change, phrase, _text(change, phrase, wording, rng)) if phrase else None
+
+
+def _phrase(
+    change: Change, seen: list[Sight], wording: Wording, rng: random.Random
+) -> Phrase | None:
+    """What is changed, in any way that picks it; what is added to, plainly."""
+    meant = change.old or change.beside
+    [sight] = (s for s in seen if s.thing == meant)
+    if change.old:
+        return refer(sight, seen, wording, rng)
+    named = plain(sight, seen, wording, rng)
+    return Phrase(named, sight.thing, "plain") if named else None
+
+
+def _text(change: Change, phrase: Phrase, wording: Wording, rng: random.Random) -> str:
+    parts = {"the": phrase.words}
+    if change.new and change.side:
+        parts["where"] = f"{RELATIONS[change.side][wording]} {phrase.words}"
+        parts["new"] = f"a {change.new.name}"
+    elif change.new and change.attribute:
+        value = getattr(change.new, change.attribute)
+        parts["new"] = f"a {value}" if change.attribute == "shape" else value
+    return rng.choice(TEXTS[change.kind][wording]).format(**parts)
 
 
 def _seen_one(seen: list[Sight], rng: random.Random) -> Sight:

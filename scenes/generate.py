@@ -52,6 +52,7 @@ class Settings:
     pictures: bool = True
     layout: str = "grid"
     test_references: int | None = None
+    texts: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.held_out < protocol.HELD_OUT:
@@ -78,7 +79,7 @@ class Settings:
         return {n: v for n, v in asdict(self).items() if n not in later or v != later[n]}
 
 
-LATER = ("held_out", "pictures", "layout", "test_references")
+LATER = ("held_out", "pictures", "layout", "test_references", "texts")
 """Settings that manifests were written without before there were such: the default."""
 
 
@@ -131,6 +132,7 @@ def _fill(out: Path, settings: Settings, workers: int, progress: Progress) -> di
             settings.modifications,
             settings.seed,
             settings.held_out,
+            settings.texts,
         )
         for name in SPLITS
     }

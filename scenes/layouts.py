@@ -19,7 +19,8 @@ class Layout:
     Attributes:
         size: of a picture, width and height in pixels.
         pairs: colour-shape pairs of a split, by the choice of what is held out.
-        make_split: scenes and queries, by split, references, queries of each, seed and choice.
+        make_split: scenes and queries, by split, references, pairs of each, seed, choice, and
+            texts of each pair of training.
         caption: all that a scene is.
         arrange: one of a scene's many pictures, by the picture's own random generator.
         look: what is seen of each object, by the geometry alone.
@@ -29,7 +30,7 @@ class Layout:
 
     size: tuple[int, int]
     pairs: Callable[[str, int], tuple[Pair, ...]]
-    make_split: Callable[[str, int, int, int, int], Any]
+    make_split: Callable[[str, int, int, int, int, int], Any]
     caption: Callable[[Any], str]
     arrange: Callable[[Any, random.Random], View[Any]]
     look: Callable[[View[Any]], list[Seen]]

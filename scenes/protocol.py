@@ -216,13 +216,23 @@ def picture_rng(seed: int, split: str, number: int) -> random.Random:
 
 
 def make_split(
-    split: str, references: int, modifications_each: int, seed: int, held_out: int = 0
+    split: str,
+    references: int,
+    modifications_each: int,
+    seed: int,
+    held_out: int = 0,
+    texts: int = 1,
 ) -> Split:
     """The scenes and queries of "train" or "test"; the same for the same arguments.
 
     No two references are the same scene.
+
+    Args:
+        texts: queries of each pair of training, which differ in their text; one text may come
+            again.  What there is with fewer is there with more.
     """
     rng = random.Random(f"{seed}/{split}")
+    rng_of_more = random.Random(f"{seed}/{split}/texts")
     allowed = pairs(split, held_out)
     distinct: dict[Scene, None] = {}
     while len(distinct) < references:
@@ -231,6 +241,10 @@ def make_split(
     queries = []
     for source in range(references):
         for change, text in modifications(scenes[source], allowed, modifications_each, rng):
-            queries.append(Query(source, len(scenes), text, change.kind, change.attribute))
+            told = [text]
+            if split == "train" and texts > 1:
+                told += rng_of_more.choices(change.texts(scenes[source]), k=texts - 1)
+            for one in told:
+                queries.append(Query(source, len(scenes), one, change.kind, change.attribute))
             scenes.append(change.apply(scenes[source]))
     return Split(tuple(scenes), tuple(queries))

@@ -130,7 +130,13 @@ def named(one):
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("crowd") / "crowd"
     settings = Settings(
-        seed=3, references=5, modifications=10, drawings=False, pictures=False, layout="crowd"
+        seed=3,
+        references=5,
+        modifications=10,
+        drawings=False,
+        pictures=False,
+        layout="crowd",
+        texts=2,
     )
     assert generate(out, settings).fresh
     return out

@@ -133,6 +133,32 @@ def test_a_smaller_test_split_leaves_training_as_it_is(tmp_path, folder):
         generate(out, Settings(4, 3, 4, drawings=False, pictures=False))
 
 
+@pytest.mark.parametrize("layout", ["grid", "crowd"])
+def test_more_texts_of_training_come_beside_what_there_was(tmp_path, layout):
+    tables = {}
+    for texts in (1, 4):
+        out = tmp_path / str(texts)
+        settings = Settings(
+            4, 3, 5, drawings=False, pictures=False, layout=layout, test_references=1, texts=texts
+        )
+        assert generate(out, settings).manifest.get("texts", 1) == texts
+        tables[texts] = json.loads((out / "train.json").read_text())
+    one, four = (tables[texts]["queries"] for texts in (1, 4))
+    assert one == four[::4]
+    assert tables[1]["images"] == tables[4]["images"]
+    assert (tmp_path / "1" / "test.json").read_bytes() == (
+        tmp_path / "4" / "test.json"
+    ).read_bytes()
+    said = ("text", "by", "phrase")
+    for i, query in enumerate(four):
+        assert {k: v for k, v in query.items() if k not in said} == {
+            k: v for k, v in one[i // 4].items() if k not in said
+        }
+    assert len({query["text"] for query in four}) > 2 * len(one)
+    with pytest.raises(UserError, match=r"texts 4.*--overwrite"):
+        generate(tmp_path / "4", Settings(4, 3, 5, drawings=False, pictures=False, layout=layout))
+
+
 def test_tables_without_pictures_say_the_same(tmp_path, folder):
     out = tmp_path / "tables"
     generate(out, Settings(4, 3, 4, drawings=False, pictures=False))

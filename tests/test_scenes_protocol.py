@@ -100,6 +100,14 @@ def test_following_a_sentence_leads_to_the_target(scene, split, count, seed):
     assert len(drawn) == min(count, sentences)
 
 
+def test_each_text_of_a_pair_asks_for_the_same():
+    made = protocol.make_split("train", 5, 6, seed=3, texts=3)
+    assert len(made.queries) == 3 * 5 * 6
+    for query in made.queries:
+        source, target = made.scenes[query.source], made.scenes[query.target]
+        assert follow(protocol.caption(source), query.text) == protocol.caption(target)
+
+
 @pytest.mark.parametrize("split", protocol.SPLITS)
 def test_a_split_holds_what_was_asked_for(split):
     made = protocol.make_split(split, 60, 16, seed=3)
