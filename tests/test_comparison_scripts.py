@@ -71,11 +71,14 @@ def test_rows_can_be_trained(script, tmp_path):
         assert settled(call)
 
 
+AS_NOW = ("crowd-b-texts", "crowd-b-muon")
+
+
 @pytest.mark.parametrize("script", ["crowd.sh", "crowd_b.sh"])
 def test_what_was_measured_before_is_not_trained_as_crowds_are_now(script, tmp_path):
     [path] = [path for path in SCRIPTS if path.name == script]
     for call in calls(path, tmp_path):
-        if call[0] != "compare" or given(call, "--out") == ["artifacts/comparisons/crowd-b-muon"]:
+        if call[0] != "compare" or Path(*given(call, "--out")).name in AS_NOW:
             continue
         for settings in settled(call).values():
             options = settings.options

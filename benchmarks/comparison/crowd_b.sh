@@ -4,41 +4,46 @@
 #   sh benchmarks/comparison/crowd_b.sh [FOLDER] [--jobs 1 ...]
 #       what follows FOLDER goes to `cqr compare`
 #
-# 4,000 references to learn from (64,000 queries), 1,000 of the test (16,000); true regions, 36 of a
-# picture.  First LBF and TIRG as `cqr train` has them of crowds, seven epochs each; then, by AdamW and
+# 4,000 references to learn from (64,000 pairs), 1,000 of the test (16,000); true regions, 36 of a
+# picture.  First LBF and TIRG as `cqr train` has them of crowds, one epoch of eight texts for each pair;
+# then the same of one text each, seven epochs; then, by AdamW and
 # with all texts in their order, eight epochs each, LBF that learns where, LBF before that, and TIRG;
 # last, one epoch each, LBF without the losses that locate, which no peer has, without its fusion
 # too, and peers on its encoders with what tune.sh found for each on the grid's development world.
 # All know words by distance and keep the last epoch; what each has with and without a share of the
 # reference's own vector is printed at the end.
-# Sized for two cores with 16-bit products (AMX): half an hour to make, two hours of a core for
-# the first two, three hours for eight epochs, 40 minutes for the rest.  An interrupted
-# comparison goes on.
+# Sized for two cores with 16-bit products (AMX): an hour to make, two and a half hours of a core for
+# the first two, two hours for the next, three hours for eight epochs, 40 minutes for the rest.  An
+# interrupted comparison goes on.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 place=${1:-artifacts/crowd-b}
 [ $# -gt 0 ] && shift
 mkdir -p "$place"
 cd "$place"
-cqr scenes --layout crowd --out crowd-b --seed 808 --held-out 2 --references 4000 \
-  --test-references 1000 --no-pictures
-[ -e artifacts/crowd-b.h5 ] || python "$here/true_regions.py" crowd-b artifacts/crowd-b.h5
+for texts in 1 8; do
+  cqr scenes --layout crowd --out "crowd-b-$texts" --seed 808 --held-out 2 --references 4000 \
+    --test-references 1000 --no-pictures --texts "$texts"
+done
+[ -e artifacts/crowd-b.h5 ] || python "$here/true_regions.py" crowd-b-1 artifacts/crowd-b.h5
 compare() {
   out=artifacts/comparisons/$1
-  shift
-  cqr compare --features artifacts/crowd-b.h5 --data crowd-b --out "$out" --examples 0 \
+  data=crowd-b-$2
+  shift 2
+  cqr compare --features artifacts/crowd-b.h5 --data "$data" --out "$out" --examples 0 \
     --set k=36 --set select=last --precision bf16-mixed --seeds "${SEEDS:-1}" "$@"
 }
 on=input=regions,encoder=lbf,encoder_dropout=0,lr=0.002,together=4
-compare crowd-b-muon --set epochs=7 --models "lbf=lbf:,tirg on lbf encoder=tirg:$on" "$@"
+compare crowd-b-texts 8 --set epochs=1 --models "lbf=lbf:,tirg on lbf encoder=tirg:$on" "$@"
+compare crowd-b-muon 1 --set epochs=7 --models "lbf=lbf:,tirg on lbf encoder=tirg:$on" "$@"
 adamw=muon_lr=0,tep_depth=1,reorder=0
 three=fusion_depth=3,$adamw
 before=where=0,waves=false,$three
 on=$on,$adamw
-compare crowd-b --set "epochs=${EPOCHS:-8}" --models "lbf that learns where=lbf:$three,\
+compare crowd-b 1 --set "epochs=${EPOCHS:-8}" --models "lbf that learns where=lbf:$three,\
 lbf that locates by distance=lbf:$before,tirg on lbf encoder=tirg:$on" "$@"
 on=$on,waves=false
-compare crowd-b-peers --set epochs=1 --models "lbf=lbf:locate=0,$before,\
+compare crowd-b-peers 1 --set epochs=1 --models "lbf=lbf:locate=0,$before,\
 lbf without fusion=lbf:locate=0,$before,fusion_depth=0,\
 maaf on lbf encoder=maaf:$on,tirg on lbf encoder=tirg:$on,combiner on lbf encoder=combiner:$on" "$@"
 python "$here/reference_weight.py" --weights 0,0.4 artifacts/comparisons/crowd-b*/runs/*

@@ -8,7 +8,7 @@
 #       what follows FOLDER goes to `cqr compare`
 #
 # On development worlds, which nothing is reported of, made here: the grid's of 200 references, and
-# of crowds one of 300 and one of 1,000 (three hours of a core).
+# of crowds one of 300 and one of 1,000, that in four texts too (four hours of a core).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 place=${1:-artifacts/defaults}
@@ -18,6 +18,7 @@ cd "$place"
 cqr scenes --out development --seed 101 --held-out 1 --references 200 --no-pictures --no-drawings
 cqr scenes --out crowded --layout crowd --seed 909 --held-out 1 --references 300 --no-pictures
 cqr scenes --out more --layout crowd --seed 909 --held-out 1 --references 1000 --no-pictures
+cqr scenes --out texts --layout crowd --seed 909 --held-out 1 --references 1000 --no-pictures --texts 4
 for world in development crowded more; do
   [ -e "artifacts/$world.h5" ] || python "$here/true_regions.py" "$world" "artifacts/$world.h5"
 done
@@ -67,20 +68,23 @@ map=lbf:$three,where=1,waves=false" "$@"
 on=input=regions,encoder=lbf,encoder_dropout=0,lr=0.002,together=4
 moved() {
   out=artifacts/comparisons/$1
-  shift
-  cqr compare --features artifacts/more.h5 --data more --out "$out" --seeds 1 --examples 0 \
+  data=$2
+  shift 2
+  cqr compare --features artifacts/more.h5 --data "$data" --out "$out" --seeds 1 --examples 0 \
     --set k=36 --precision bf16-mixed "$@"
 }
-moved defaults-muon "$@" --set epochs=4 --models "adamw=lbf:$three,muon_lr=0,muon=lbf:$three,\
+moved defaults-muon more "$@" --set epochs=4 --models "adamw=lbf:$three,muon_lr=0,muon=lbf:$three,\
 muon without where and waves=lbf:$three,where=0,waves=false,all else faster=lbf:$three,lr=0.004,\
 more decay=lbf:$three,weight_decay=0.1,\
 tirg by adamw=tirg:$on,$older,muon_lr=0,tirg by muon=tirg:$on,$older"
-moved defaults-reorder "$@" --set epochs=4 --models "one layer=lbf:$three,\
+moved defaults-reorder more "$@" --set epochs=4 --models "one layer=lbf:$three,\
 ordered=lbf:fusion_depth=3,reorder=0,half=lbf:fusion_depth=3,\
 eight in ten=lbf:fusion_depth=3,reorder=0.8,five fusions=lbf:"
-moved defaults-points "$@" --set epochs=4 --models "points more=lbf:where=1,\
+moved defaults-points more "$@" --set epochs=4 --models "points more=lbf:where=1,\
 eight together=lbf:together=8"
-moved defaults-reorder-longer "$@" --set epochs=8 --models "one layer=lbf:$three,half=lbf:fusion_depth=3"
+# The same number of queries, each pair in four texts.
+moved defaults-texts texts "$@" --set epochs=1 --models "four texts=lbf:,points more=lbf:where=1"
+moved defaults-reorder-longer more "$@" --set epochs=8 --models "one layer=lbf:$three,half=lbf:fusion_depth=3"
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/defaults-grid-muon --seeds 2 --examples 0 --set epochs=6 \
   --models "adamw=lbf:muon_lr=0,muon by 0.003=lbf:muon_lr=0.003,muon by 0.006=lbf:muon_lr=0.006,\
