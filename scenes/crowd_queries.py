@@ -112,7 +112,7 @@ def make_split(
 
     Args:
         texts: queries of each pair of training, which differ in their text; one text may come
-            again.  What there is with fewer is there with more.
+            again.  The first is the one that there is without others.
     """
     rng = random.Random(f"crowd/{seed}/{split}")
     rng_of_more = random.Random(f"crowd/{seed}/{split}/texts")
