@@ -33,7 +33,7 @@ def scenes(
         typer.Option(
             metavar="N",
             min=1,
-            help="Queries for each target of training, of a text each; of the test one.",
+            help="Texts for each target of training, a query each; a target of the test has one.",
         ),
     ] = 1,
     seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same bytes.")] = 0,
