@@ -111,8 +111,8 @@ def make_split(
     """The scenes and queries of "train" or "test"; the same for the same arguments.
 
     Args:
-        texts: queries of each pair of training, which differ in their text; one text may come
-            again.  The first is the one that there is without others.
+        texts: queries of each pair, which differ in their text; one text may come again.  The
+            first is the one that there is without others.
     """
     rng = random.Random(f"crowd/{seed}/{split}")
     rng_of_more = random.Random(f"crowd/{seed}/{split}/texts")
@@ -139,10 +139,8 @@ def make_split(
             if not wanted <= shown:
                 continue
             results.add(target)
-            told = [edits]
-            while split == "train" and len(told) < texts:
-                told.append(_again(edits, seen, wording, rng_of_more))
-            for one in told:
+            more = (_again(edits, seen, wording, rng_of_more) for _ in range(texts - 1))
+            for one in (edits, *more):
                 queries.append(_query(source, len(scenes), one, wording, scenes[source]))
             scenes.append(target)
     return CrowdSplit(tuple(scenes), tuple(queries))
@@ -224,7 +222,7 @@ def _add(
     x, y = anchor.x + beside[0] * away, anchor.y + beside[1] * away
     new = Thing(x, y, size, *rng.choice(allowed))
     change = Change(None, new, "add", beside=anchor, side=side)
-    phrase = _phrase(change, seen, wording, rng)
+    phrase = _phrase(change, seen, wording, rng)  # before the place: the order decides the bytes
     if phrase is None or not crowd.free(new, (s.thing for s in seen)):
         return None
     return Edit(change, phrase, _text(change, phrase, wording, rng))

@@ -73,6 +73,10 @@ class Settings:
             return self.test_references
         return self.references
 
+    def texts_each(self, split: str) -> int:
+        """How many texts a pair of a split has."""
+        return self.texts if split == "train" else 1
+
     def told(self) -> dict[str, Any]:
         """What a manifest holds: of choices that came later, those that are not the default."""
         later = {f.name: f.default for f in fields(self) if f.name in LATER}
@@ -132,7 +136,7 @@ def _fill(out: Path, settings: Settings, workers: int, progress: Progress) -> di
             settings.modifications,
             settings.seed,
             settings.held_out,
-            settings.texts,
+            settings.texts_each(name),
         )
         for name in SPLITS
     }

@@ -20,7 +20,7 @@ class Layout:
         size: of a picture, width and height in pixels.
         pairs: colour-shape pairs of a split, by the choice of what is held out.
         make_split: scenes and queries, by split, references, pairs of each, seed, choice, and
-            texts of each pair of training.
+            texts of each pair.
         caption: all that a scene is.
         arrange: one of a scene's many pictures, by the picture's own random generator.
         look: what is seen of each object, by the geometry alone.

@@ -228,8 +228,8 @@ def make_split(
     No two references are the same scene.
 
     Args:
-        texts: queries of each pair of training, which differ in their text; one text may come
-            again.  The first is the one that there is without others.
+        texts: queries of each pair, which differ in their text; one text may come again.  The
+            first is the one that there is without others.
     """
     rng = random.Random(f"{seed}/{split}")
     rng_of_more = random.Random(f"{seed}/{split}/texts")
@@ -242,7 +242,7 @@ def make_split(
     for source in range(references):
         for change, text in modifications(scenes[source], allowed, modifications_each, rng):
             told = [text]
-            if split == "train" and texts > 1:
+            if texts > 1:
                 told += rng_of_more.choices(change.texts(scenes[source]), k=texts - 1)
             for one in told:
                 queries.append(Query(source, len(scenes), one, change.kind, change.attribute))
