@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cqr.trainer.models.attention import Attention, CrossBlock, Places, SelfBlock
+from cqr.trainer.models.attention import Attention, CrossBlock, Places, SelfBlock, steps
 
 
 def twin(ours, width, heads):
@@ -41,25 +41,34 @@ def test_attention_is_torchs(inputs, heads):
     torch.testing.assert_close(ours_weights, weights)
 
 
-def test_relative_positions_are_those_of_the_paper(inputs):
-    """Shaw et al. 2018, equations 1 to 4, state by state."""
+def test_relative_keys_and_values_are_those_of_the_paper(inputs):
+    """Shaw et al. 2018, equations 1 to 4, state by state, with what each pair knows of its own."""
     _, x, mask = inputs
-    ours, heads, reach = Attention(12, 3, dropout=0.1, reach=2).eval(), 3, 2
+    ours, heads = Attention(12, 3, dropout=0.1, known=5).eval(), 3
+    apart = torch.randn(3, 7, 7, 5)
     q, k, v = (part(x).unflatten(-1, (heads, -1)) for part in (ours.query, ours.key, ours.value))
-    far = [[max(-reach, min(reach, j - i)) + reach for j in range(7)] for i in range(7)]
     keys, values = ours.relative.keys.weight, ours.relative.values.weight
     for b, n in ((b, int(mask[b].sum())) for b in range(3)):
         for i in range(n):
             mixed = []
             for h in range(heads):
-                scores = [q[b, i, h] @ (k[b, j, h] + keys[far[i][j]]) / 2 for j in range(n)]
+                scores = [q[b, i, h] @ (k[b, j, h] + apart[b, i, j] @ keys) / 2 for j in range(n)]
                 weights = torch.stack(scores).softmax(0)
-                mixed.append(sum(weights[j] * (v[b, j, h] + values[far[i][j]]) for j in range(n)))
+                mixed.append(
+                    sum(weights[j] * (v[b, j, h] + apart[b, i, j] @ values) for j in range(n))
+                )
             expected = ours.norm(x[b, i] + ours.output(torch.cat(mixed)))
-            torch.testing.assert_close(ours.explain(x, x, mask)[0][b, i], expected)
+            torch.testing.assert_close(ours.explain(x, x, mask, apart)[0][b, i], expected)
     places = Places.of(mask)
-    found = ours(x[mask], places, x[mask], places)
-    torch.testing.assert_close(found, ours.explain(x, x, mask)[0][mask])
+    found = ours(x[mask], places, x[mask], places, apart)
+    torch.testing.assert_close(found, ours.explain(x, x, mask, apart)[0][mask])
+
+
+def test_words_know_how_far_apart_they_stand():
+    apart = steps(4, 2)
+    assert apart.shape == (1, 4, 4, 5)
+    assert (apart.sum(-1) == 1).all()
+    assert apart[0].argmax(-1).tolist() == [[2, 3, 4, 4], [1, 2, 3, 4], [0, 1, 2, 3], [0, 0, 1, 2]]
 
 
 def test_what_the_mask_hides_has_no_effect(inputs):
@@ -106,16 +115,17 @@ def test_heads_must_divide_the_width():
         Attention(10, 4, 0.0)
 
 
-@pytest.mark.parametrize("reach", [0, 2])
-def test_in_16_bits_on_a_cpu_it_gives_nearly_what_it_gives_in_32(reach):
+@pytest.mark.parametrize("known", [0, 4])
+def test_in_16_bits_on_a_cpu_it_gives_nearly_what_it_gives_in_32(known):
     torch.manual_seed(0)
-    attention = Attention(16, 4, 0.0, reach)
-    x, context = torch.randn(2, 5 if reach else 3, 16), torch.randn(2, 5, 16)
+    attention = Attention(16, 4, 0.0, known)
+    x, context = torch.randn(2, 5 if known else 3, 16), torch.randn(2, 5, 16)
+    apart = torch.randn(2, 5, 5, known) if known else None
     mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
     places = Places.of(torch.ones(x.shape[:2], dtype=torch.bool)), Places.of(mask)
 
     def run():
-        out = attention(places[0].kept(x), places[0], places[1].kept(context), places[1])
+        out = attention(places[0].kept(x), places[0], places[1].kept(context), places[1], apart)
         return out, torch.autograd.grad(out.float().square().sum(), attention.parameters())
 
     exact, slopes = run()

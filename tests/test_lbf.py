@@ -10,9 +10,10 @@ from cqr.errors import UserError
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models import build, options_of
 from cqr.trainer.models.attention import Places
-from cqr.trainer.models.encoders import RegionEmbedding, waves
+from cqr.trainer.models.encoders import RegionEmbedding, between, waves
 from cqr.trainer.models.lbf import LBF
 from cqr.trainer.models.lbf_config import LBFConfig
+from cqr.trainer.models.locating import pointing, vanished
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 from cqr.trainer.training.losses import batch_classification
 
@@ -117,6 +118,19 @@ def test_the_order_of_words_matters(regions, reach):
     )
 
 
+def test_what_is_known_between_two_boxes_is_how_far_their_middles_are(regions):
+    x1, y1, x2, y2 = regions.boxes[0].numpy().T
+    middles = np.stack([x1 + x2, y1 + y2], 1) / 2
+    found = between(regions.boxes)
+    for i in range(6):
+        for j in range(6):
+            across, down = middles[j] - middles[i]
+            far = math.hypot(across, down)
+            near = [math.exp(-((far * 8 - step) ** 2)) for step in range(9)]
+            expected = [across, down, far, math.log(4 * far + 0.2), *near]
+            np.testing.assert_allclose(found[0, i, j], expected, atol=1e-5)
+
+
 def test_visual_and_positional_embeddings_are_normed_and_averaged(regions):
     torch.manual_seed(0)
     embedding = RegionEmbedding(10, SMALL).eval()
@@ -186,6 +200,7 @@ CHOICES = [
     {"joint": "language"}, {"pool": "max"}, {"embed_dim": 0}, {"vep_depth": 0}, {"tep_depth": 0},
     {"fusion_depth": 1}, {"hidden": 1}, {"heads": 2}, {"separate_reference": True},
     {"nothing": True}, {"word_reach": 2}, {"joint": "union"}, {"waves": True},
+    {"relations": True},
 ]  # fmt: skip
 
 
@@ -212,8 +227,8 @@ def test_a_union_is_one_pool_of_regions_and_words(regions, pool, nothing):
     lbf = model(joint="union", pool=pool, nothing=nothing)
     if nothing:
         torch.nn.init.normal_(lbf.nothing)
-    visual, language = lbf.fuse(
-        lbf.image_states(regions), regions.mask, lbf.word_states(WORDS), WORDS.mask
+    *_, (visual, language) = lbf.fuse(
+        lbf.image_states(regions), regions, lbf.word_states(WORDS), WORDS
     )
     found = lbf.encode_query(regions, WORDS)
     for row in range(len(found)):
@@ -302,11 +317,23 @@ def test_it_learns_which_region_the_target_has_not(regions, loss):
     lbf.eval()
     says = lbf.changed(regions, WORDS)
     if loss == "where":
-        fused, _ = lbf.fuse(
-            lbf.image_states(regions), regions.mask, lbf.word_states(WORDS), WORDS.mask
-        )
+        *_, (fused, _) = lbf.fuse(lbf.image_states(regions), regions, lbf.word_states(WORDS), WORDS)
         says = lbf.where(fused)[..., 0].masked_fill(~regions.mask, -torch.inf)
     assert says[[0, 1, 3]].argmax(1).tolist() == [4, 2, 1]
+
+
+def test_every_layer_is_taught_where_and_each_counts_alike(regions):
+    lbf = model(where=1.0, where_layers="all", fusion_depth=3)
+    target = replace(regions, features=regions.features.flip(0))
+    gone = vanished(regions, target)
+    states = lbf.fuse(lbf.image_states(regions), regions, lbf.word_states(WORDS), WORDS)
+    each = []
+    for fused, _ in states[1:]:
+        says = lbf.where(fused)[..., 0].masked_fill(~regions.mask, -torch.inf)
+        each.append(pointing(says, gone))
+    assert len(each) == 3
+    found = lbf(regions, WORDS, target).extra["where"].value
+    torch.testing.assert_close(found, torch.stack(each).mean())
 
 
 def test_without_it_nothing_is_added_and_with_it_vectors_are_the_same(regions):

@@ -242,7 +242,7 @@ def test_what_a_text_changes_is_shown_as_a_row_of_shares():
 def test_change_is_the_distance_between_mapped_states():
     one, batch, read = model("lbf"), regions(), words()
     before = one.image_states(batch)
-    after, _ = one.fuse(before, batch.mask, one.word_states(read), read.mask)
+    *_, (after, _) = one.fuse(before, batch, one.word_states(read), read)
     expected = np.linalg.norm(
         array(one.out_regions(after)) - array(one.out_regions(before)), axis=-1
     )

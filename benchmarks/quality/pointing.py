@@ -39,39 +39,39 @@ class Ways:
         self.model, self.words, self.others = model, words, others
 
     def of(self, regions, texts):
-        model, mask = self.model, regions.mask
+        model = self.model
         read = self.words.encode(texts)
         with torch.no_grad():
             before = model.reference_states(regions)
             states = model.word_states(read)
-        after = self._after(before, mask, states, read.mask)
+        after = self._after(before, regions, states, read)
         mapped = model.out_regions(before).detach()
         change = (after - mapped).norm(dim=-1)
         by_word = {
             "attention": model.attention(regions, read),
-            "left out": self._left_out(before, mask, states, read.mask),
-            "reads": self._read(before, mask, states, read.mask),
-            **self._gradients(before, mask, states, read.mask, mapped),
+            "left out": self._left_out(before, regions, states, read),
+            "reads": self._read(before, regions, states, read),
+            **self._gradients(before, regions, states, read, mapped),
         }
         found = dict(by_word)
         for name in ("attention", "left out", "gradient", "reads"):
             found[f"{name} x change"] = by_word[name] * change[:, None]
-        for name, way in self._of_sentence(before, mask, after, mapped, change).items():
+        for name, way in self._of_sentence(before, regions, after, mapped, change).items():
             found[name] = way[:, None].expand_as(by_word["attention"])
         return read, found
 
-    def _after(self, before, mask, states, word_mask):
+    def _after(self, before, regions, states, read):
         with torch.no_grad():
-            after, _ = self.model.fuse(before, mask, states, word_mask)
+            *_, (after, _) = self.model.fuse(before, regions, states, read)
             return self.model.out_regions(after)
 
-    def _of_sentence(self, before, mask, after, mapped, change):
+    def _of_sentence(self, before, regions, after, mapped, change):
         others = []
         for text in self.others:
-            read = self.words.encode([text] * len(mask))
+            read = self.words.encode([text] * len(regions))
             with torch.no_grad():
                 states = self.model.word_states(read)
-            others.append(self._after(before, mask, states, read.mask))
+            others.append(self._after(before, regions, states, read))
         others = torch.stack(others)
         usual = (others - mapped).norm(dim=-1)
         return {
@@ -81,9 +81,9 @@ class Ways:
             "change, in their spread": (change - usual.mean(0)) / usual.std(0),
         }
 
-    def _gradients(self, before, mask, states, word_mask, mapped):
+    def _gradients(self, before, regions, states, read, mapped):
         states = states.clone().requires_grad_()
-        after, _ = self.model.fuse(before, mask, states, word_mask)
+        *_, (after, _) = self.model.fuse(before, regions, states, read)
         change = (self.model.out_regions(after) - mapped).norm(dim=-1)
         each = [
             torch.autograd.grad(change[:, k].sum(), states, retain_graph=True)[0]
@@ -95,25 +95,22 @@ class Ways:
             "gradient x state": (gradient * states.detach()[:, :, None]).sum(-1),
         }
 
-    def _left_out(self, before, mask, states, word_mask):
-        whole = self._after(before, mask, states, word_mask)
-        mean = states[word_mask].mean(0)
+    def _left_out(self, before, regions, states, read):
+        whole = self._after(before, regions, states, read)
+        mean = states[read.mask].mean(0)
         moved = []
         for word in range(states.shape[1]):
             without = states.clone()
             without[:, word] = mean
-            moved.append((self._after(before, mask, without, word_mask) - whole).norm(dim=-1))
+            moved.append((self._after(before, regions, without, read) - whole).norm(dim=-1))
         return torch.stack(moved, 1)
 
-    def _read(self, visual, mask, language, word_mask):
+    def _read(self, before, regions, states, read):
         """B x N x K: what a region's attention gives to a word, in the last layer."""
         with torch.no_grad():
-            for see, read in zip(self.model.see, self.model.read, strict=True):
-                _, weights = see.cross_attention.explain(visual, language, word_mask)
-                visual, language = (
-                    see(visual, mask, language, word_mask),
-                    read(language, word_mask, visual, mask),
-                )
+            *_, (visual, language), _ = self.model.fuse(before, regions, states, read)
+            attention = self.model.see[-1].cross_attention
+            _, weights = attention.explain(visual, language, read.mask)
         return weights.mean(1).transpose(1, 2)
 
 

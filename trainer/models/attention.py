@@ -57,37 +57,43 @@ class Places:
         return states * self.kept(kept).div_(1 - drop.p)
 
 
-class RelativePositions(nn.Module):
-    """Keys and values of how far a state stands behind or before the one that attends to it.
+class Relative(nn.Module):
+    """Keys and values of how one state stands to another.
 
     Shaw, Uszkoreit and Vaswani, "Self-Attention with Relative Position Representations", NAACL
-    2018, equations 3 and 4: k_ij = W_k x_j + a^K(j - i), v_ij = W_v x_j + a^V(j - i), the same for
-    all heads, and beyond `reach` as at it.
+    2018, equations 3 and 4: k_ij = W_k x_j + A^K r_ij, v_ij = W_v x_j + A^V r_ij, the same for all
+    heads.  There r_ij has a 1 for how far j stands behind or before i, as of words (`steps`); it
+    may be any numbers, as of boxes (`encoders.between`).
 
     Args:
         width: D/H.
-        reach: in states, to either side.
+        known: R, the numbers of r_ij.
     """
 
-    def __init__(self, width: int, reach: int) -> None:
+    def __init__(self, width: int, known: int) -> None:
         super().__init__()
-        self.reach = reach
-        self.keys = nn.Embedding(2 * reach + 1, width)
-        self.values = nn.Embedding(2 * reach + 1, width)
+        self.keys = nn.Embedding(known, width)
+        self.values = nn.Embedding(known, width)
         for table in (self.keys, self.values):
             nn.init.xavier_uniform_(table.weight)
 
-    def scores(self, q: Tensor) -> Tensor:
+    def scores(self, q: Tensor, apart: Tensor) -> Tensor:
         """B x H x N x D/H to B x H x N x N: the products with these keys."""
-        return torch.einsum("bhnd,nmd->bhnm", q, self.keys(self._apart(q)))
+        return torch.einsum("bhnr,bnmr->bhnm", q @ self.keys.weight.T, apart)
 
-    def mixed(self, weights: Tensor) -> Tensor:
+    def mixed(self, weights: Tensor, apart: Tensor) -> Tensor:
         """B x H x N x N to B x H x N x D/H: these values, mixed."""
-        return torch.einsum("bhnm,nmd->bhnd", weights, self.values(self._apart(weights)))
+        return torch.einsum("bhnm,bnmr->bhnr", weights, apart) @ self.values.weight
 
-    def _apart(self, states: Tensor) -> Tensor:
-        at = torch.arange(states.shape[2], device=states.device)
-        return (at - at[:, None]).clamp(-self.reach, self.reach) + self.reach
+
+def steps(size: int, reach: int, device: torch.device | None = None) -> Tensor:
+    """1 x N x N x (2 reach + 1) of N words: 1 at how far the second is behind the first, 0 else.
+
+    Beyond `reach`, to either side, as at it.
+    """
+    at = torch.arange(size, device=device)
+    apart = (at - at[:, None]).clamp(-reach, reach) + reach
+    return F.one_hot(apart, 2 * reach + 1).float()[None]
 
 
 class Attention(nn.Module):
@@ -99,13 +105,13 @@ class Attention(nn.Module):
         width: D.
         heads: H.
         dropout: of the weights, and of what is added to x.
-        reach: of `RelativePositions`, which only attention of states to themselves has; 0: none.
+        known: of `Relative`, which only attention of states to themselves has; 0: none.
 
     Raises:
         ValueError: D is not a multiple of H.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float, reach: int = 0) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, known: int = 0) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of heads {heads}")
@@ -116,52 +122,66 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
-        self.relative = RelativePositions(width // heads, reach) if reach else None
+        self.relative = Relative(width // heads, known) if known else None
 
-    def forward(self, x: Tensor, places: Places, context: Tensor, others: Places) -> Tensor:
-        """x: P x D of B x N places; context: Q x D of B x M places; to P x D."""
+    def forward(
+        self,
+        x: Tensor,
+        places: Places,
+        context: Tensor,
+        others: Places,
+        apart: Tensor | None = None,
+    ) -> Tensor:
+        """x: P x D of B x N places; context: Q x D of B x M places; apart: B x N x M x R of
+        `Relative`, or 1 x ... for all; to P x D.
+        """
         q = self._split(places.padded(self.query(x)))
         k = self._split(others.padded(self.key(context)))
         v = self._split(others.padded(self.value(context)))
         drop = self.dropout.p if self.training else 0.0
-        mixed = self._mixed(q, k, v, others.mask[:, None, None, :], drop)
+        mixed = self._mixed(q, k, v, others.mask[:, None, None, :], apart, drop)
         out = self.output(places.kept(_joined(mixed)))
         normed: Tensor = self.norm(x + places.dropout(out, self.dropout))
         return normed
 
-    def explain(self, x: Tensor, context: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def explain(
+        self, x: Tensor, context: Tensor, mask: Tensor, apart: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """What `forward` gives without dropout, and the weights B x H x N x M it mixed by.
 
-        x: B x N x D; context: B x M x D; mask: B x M bool, True where real.
+        x: B x N x D; context: B x M x D; mask: B x M bool, True where real; apart: as there.
         """
         q, k, v = map(self._split, (self.query(x), self.key(context), self.value(context)))
-        mixed, weights = self._weighed(q, k, v, mask[:, None, None, :], 0.0)
+        mixed, weights = self._weighed(q, k, v, mask[:, None, None, :], apart, 0.0)
         out: Tensor = self.norm(x + self.output(_joined(mixed)))
         return out, weights
 
-    def _mixed(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, drop: float) -> Tensor:
+    def _mixed(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, apart: Tensor | None, drop: float
+    ) -> Tensor:
         """The values, B x H x N x D/H; on a CPU in 32 bits, since PyTorch's way back is ten times
         as slow in 16.
         """
         if q.device.type == "cpu" and q.dtype.itemsize == 2:
             with torch.autocast("cpu", enabled=False):
-                return self._mixed(q.float(), k.float(), v.float(), mask, drop).to(q.dtype)
+                mixed = self._mixed(q.float(), k.float(), v.float(), mask, apart, drop)
+                return mixed.to(q.dtype)
         if self.relative is not None:
-            return self._weighed(q, k, v, mask, drop)[0]
+            return self._weighed(q, k, v, mask, apart, drop)[0]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop)
 
     def _weighed(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, drop: float
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, apart: Tensor | None, drop: float
     ) -> tuple[Tensor, Tensor]:
         """The same, with the weights B x H x N x M before dropout."""
         scores = q @ k.transpose(-2, -1)
-        if self.relative is not None:
-            scores = scores + self.relative.scores(q)
+        if self.relative is not None and apart is not None:
+            scores = scores + self.relative.scores(q, apart)
         weights = (scores / q.shape[-1] ** 0.5).masked_fill(~mask, -torch.inf).softmax(-1)
         dropped = F.dropout(weights, drop)
         mixed = dropped @ v
-        if self.relative is not None:
-            mixed = mixed + self.relative.mixed(dropped)
+        if self.relative is not None and apart is not None:
+            mixed = mixed + self.relative.mixed(dropped, apart)
         return mixed, weights
 
     def _split(self, t: Tensor) -> Tensor:
@@ -196,30 +216,37 @@ class FeedForward(nn.Module):
 class SelfBlock(nn.Module):
     """Self-attention, then a feed-forward map: a layer of VEP and of TEP."""
 
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float, reach: int = 0) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float, known: int = 0) -> None:
         super().__init__()
-        self.attention = Attention(width, heads, dropout, reach)
+        self.attention = Attention(width, heads, dropout, known)
         self.feed_forward = FeedForward(width, hidden, dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, apart: Tensor | None = None) -> Tensor:
         """B x N x D to B x N x D; what is not real has no meaning."""
         places = Places.of(mask)
         kept = places.kept(x)
-        kept = self.attention(kept, places, kept, places)
+        kept = self.attention(kept, places, kept, places, apart)
         return places.padded(self.feed_forward(kept, places))
 
 
 class CrossBlock(nn.Module):
     """One direction of the fusion: cross-attend, self-attend, linear."""
 
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float, known: int = 0) -> None:
         super().__init__()
         self.cross_attention = Attention(width, heads, dropout)
-        self.self_attention = Attention(width, heads, dropout)
+        self.self_attention = Attention(width, heads, dropout, known)
         self.linear = FeedForward(width, hidden, dropout)
 
-    def forward(self, x: Tensor, mask: Tensor, other: Tensor, other_mask: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        other: Tensor,
+        other_mask: Tensor,
+        apart: Tensor | None = None,
+    ) -> Tensor:
         places, others = Places.of(mask), Places.of(other_mask)
         kept = self.cross_attention(places.kept(x), places, others.kept(other), others)
-        kept = self.self_attention(kept, places, kept, places)
+        kept = self.self_attention(kept, places, kept, places, apart)
         return places.padded(self.linear(kept, places))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cqr.trainer.features import RegionBatch
-from cqr.trainer.models.attention import Places, SelfBlock
+from cqr.trainer.models.attention import Places, SelfBlock, steps
 from cqr.trainer.models.lbf_config import LBFConfig, Pool
 from cqr.trainer.models.words import WordEmbedding
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
@@ -56,6 +56,23 @@ def waves(boxes: Tensor) -> Tensor:
     return torch.cat([turns.sin(), turns.cos()], -1)
 
 
+DISTANCES = 9
+BETWEEN = 4 + DISTANCES
+
+
+def between(boxes: Tensor) -> Tensor:
+    """B x K x 4 corners to B x K x K x `BETWEEN`: how far the middle of the second is from that of
+    the first, across, down and straight; of that the logarithm, and how near it is to each of
+    `DISTANCES` from 0 to 1, by Gaussians (as SchNet has them, Schuett et al., NeurIPS 2017).
+    """
+    middles = (boxes[..., :2] + boxes[..., 2:]) / 2
+    apart = middles[:, None] - middles[:, :, None]
+    far = apart.norm(dim=-1, keepdim=True)
+    known = torch.linspace(0, 1, DISTANCES, device=boxes.device)
+    near = (-((far - known) * (DISTANCES - 1)).square()).exp()
+    return torch.cat([apart, far, (4 * far + 0.2).log(), near], -1)
+
+
 def vep(config: LBFConfig) -> nn.ModuleList:
     """Self-attention over regions."""
     c = config
@@ -66,7 +83,8 @@ def vep(config: LBFConfig) -> nn.ModuleList:
 def tep(config: LBFConfig) -> nn.ModuleList:
     """Self-attention over words."""
     c = config
-    size = (c.width, c.heads, c.hidden * c.width, c.dropout, c.word_reach)
+    known = 2 * c.word_reach + 1 if c.word_reach else 0
+    size = (c.width, c.heads, c.hidden * c.width, c.dropout, known)
     return nn.ModuleList(SelfBlock(*size) for _ in range(c.tep_depth))
 
 
@@ -75,10 +93,11 @@ def _embedding(dim: int, config: LBFConfig) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, config.width), norm)
 
 
-def through(layers: nn.ModuleList, states: Tensor, mask: Tensor) -> Tensor:
-    """B x K x D by the layers of VEP or of TEP, one after another."""
+def through(layers: nn.ModuleList, states: Tensor, mask: Tensor, reach: int = 0) -> Tensor:
+    """B x K x D by the layers of VEP or of TEP, one after another; reach: `word_reach` of TEP."""
+    apart = steps(mask.shape[1], reach, mask.device) if reach else None
     for layer in layers:
-        states = layer(states, mask)
+        states = layer(states, mask, apart)
     return states
 
 
@@ -148,7 +167,8 @@ class LBFTextEncoder(nn.Module):
     def __init__(self, text: TextSpec, config: LBFConfig) -> None:
         super().__init__()
         self.pool = config.pool
-        self.embed = WordEmbedding(text, config.width, config.dropout, not config.word_reach)
+        self.reach = config.word_reach
+        self.embed = WordEmbedding(text, config.width, config.dropout, not self.reach)
         self.layers = tep(config)
         self.out = output_map(config)
 
@@ -162,4 +182,4 @@ class LBFTextEncoder(nn.Module):
         return out
 
     def _states(self, words: WordBatch) -> Tensor:
-        return through(self.layers, self.embed(words), words.mask)
+        return through(self.layers, self.embed(words), words.mask, self.reach)

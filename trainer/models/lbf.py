@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models.attention import CrossBlock, Places
 from cqr.trainer.models.encoders import (
+    BETWEEN,
     RegionEmbedding,
+    between,
     output_map,
     pooled_kept,
     tep,
@@ -49,7 +51,10 @@ class LBF(RetrievalModel):
         self.tep = tep(c)
         size = (c.width, c.heads, c.hidden * c.width, c.dropout)
         depth = range(c.fusion_depth)
-        self.see = nn.ModuleList(CrossBlock(*size) for _ in depth if c.directions != "language")
+        known = BETWEEN if c.relations else 0
+        self.see = nn.ModuleList(
+            CrossBlock(*size, known) for _ in depth if c.directions != "language"
+        )
         self.read = nn.ModuleList(CrossBlock(*size) for _ in depth if c.directions != "visual")
         self.out_regions = output_map(c)
         self.out_words = output_map(c)
@@ -62,7 +67,7 @@ class LBF(RetrievalModel):
 
     def encode_query(self, regions: RegionBatch, words: WordBatch) -> Tensor:
         """B x E unit vectors of reference images with texts."""
-        *_, visual, language = self._fused(self._told(regions), words)
+        visual, language = self._fused(self._told(regions), words)[-1][-1]
         seen = self._seen(visual, regions.mask)
         return self._joined(seen, regions.mask, language, words.mask)
 
@@ -72,15 +77,16 @@ class LBF(RetrievalModel):
         if not ((c.locate or c.where) and self.see):
             return super().forward(reference, words, target)
         places = Places.of(reference.mask)
-        moved, after, visual, language = self._moved(reference, words, places)
+        moved, after, fused = self._moved(reference, words, places)
         seen = self._beside_nothing(pooled_kept(after, places, self.config.pool), reference.mask)
-        query = self._joined(seen, reference.mask, language, words.mask)
+        query = self._joined(seen, reference.mask, fused[-1][1], words.mask)
         gone, extra = vanished(reference, target), {}
         if c.locate:
             extra["locate"] = Extra(c.locate, locating(moved, gone))
         if self.where is not None:
-            scores = self.where(visual)[..., 0].masked_fill(~reference.mask, -torch.inf)
-            extra["where"] = Extra(c.where, pointing(scores.float(), gone))
+            layers = fused[1:] if c.where_layers == "all" else fused[-1:]
+            said = [self._pointed(visual, reference.mask, gone) for visual, _ in layers]
+            extra["where"] = Extra(c.where, torch.stack(said).mean())
         return Output(query * self.scale, self.encode_image(target) * self.scale, extra)
 
     def image_states(self, regions: RegionBatch) -> Tensor:
@@ -93,24 +99,24 @@ class LBF(RetrievalModel):
 
     def word_states(self, words: WordBatch) -> Tensor:
         """TEP: B x N x D."""
-        return through(self.tep, self.embed_words(words), words.mask)
+        return through(self.tep, self.embed_words(words), words.mask, self.config.word_reach)
 
     def fuse(
-        self,
-        visual: Tensor,
-        visual_mask: Tensor,
-        language: Tensor,
-        language_mask: Tensor,
-        depth: int | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Linguistically attended regions and visually attended words after `depth` layers."""
-        for layer in range(self.config.fusion_depth if depth is None else depth):
+        self, visual: Tensor, regions: RegionBatch, language: Tensor, words: WordBatch
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Both streams as they are given, then after each layer: the linguistically attended
+        regions, B x K x D, and the visually attended words, B x N x D.
+        """
+        apart = between(regions.boxes) if self.config.relations else None
+        states = [(visual, language)]
+        for layer in range(self.config.fusion_depth):
             seen, read = visual, language
             if self.see:
-                visual = self.see[layer](seen, visual_mask, read, language_mask)
+                visual = self.see[layer](seen, regions.mask, read, words.mask, apart)
             if self.read:
-                language = self.read[layer](read, language_mask, seen, visual_mask)
-        return visual, language
+                language = self.read[layer](read, words.mask, seen, regions.mask)
+            states.append((visual, language))
+        return states
 
     @property
     def attends(self) -> bool:
@@ -128,12 +134,8 @@ class LBF(RetrievalModel):
         """
         if not self.read:
             raise ValueError("this model's words do not attend to regions")
-        visual, language = self.fuse(
-            self.reference_states(regions),
-            regions.mask,
-            self.word_states(words),
-            words.mask,
-            depth=self.config.fusion_depth - 1,
+        *_, (visual, language), _ = self.fuse(
+            self.reference_states(regions), regions, self.word_states(words), words
         )
         last = self.read[-1]
         assert isinstance(last, CrossBlock)
@@ -178,28 +180,35 @@ class LBF(RetrievalModel):
 
     def _fused(
         self, regions: RegionBatch, words: WordBatch
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
         """Each image once, since the text is nothing to it: its mask and regions before the
-        fusion; and for each query regions and words after it.
+        fusion; and for each query what `fuse` gives.
         """
         once = regions.once
         before = self.reference_states(once)
-        fused = self.fuse(regions.again(before), regions.mask, self.word_states(words), words.mask)
-        return once.mask, before, *fused
+        fused = self.fuse(regions.again(before), regions, self.word_states(words), words)
+        return once.mask, before, fused
 
     def _moved(
         self, regions: RegionBatch, words: WordBatch, places: Places
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
         """B x K squared distances of mapped regions by the fusion, 0 where none is real; P x E of
-        those after it; and the fused regions and words.
+        those after it; and what `fuse` gives.
         """
         regions = self._told(regions)
-        mask, visual, fused, language = self._fused(regions, words)
+        mask, visual, fused = self._fused(regions, words)
         once = Places.of(mask)
         mapped = once.padded(self.out_regions(once.kept(visual)))
-        before, after = places.kept(regions.again(mapped)), self.out_regions(places.kept(fused))
+        before = places.kept(regions.again(mapped))
+        after = self.out_regions(places.kept(fused[-1][0]))
         moved = places.padded((before - after).square().sum(-1, keepdim=True), 0)[..., 0]
-        return moved, after, fused, language
+        return moved, after, fused
+
+    def _pointed(self, visual: Tensor, mask: Tensor, gone: Tensor) -> Tensor:
+        """How well the map of fused regions tells what the text is about: `pointing`."""
+        assert self.where is not None
+        scores = self.where(visual)[..., 0].masked_fill(~mask, -torch.inf)
+        return pointing(scores.float(), gone)
 
     def _joined(
         self, seen: Tensor, mask: Tensor, language: Tensor, language_mask: Tensor

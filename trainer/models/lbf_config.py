@@ -25,13 +25,15 @@ class LBFConfig:
         hidden: width of the feed-forward maps, as a multiple of D.  Ours.
         dropout: LXMERT's value.  Ours.
         word_reach: how far TEP's attention tells apart where one word stands from another, to
-            either side (`RelativePositions`); 0, the paper's: a word has its place in the text
+            either side (`Relative`); 0, the paper's: a word has its place in the text
             instead.  What is worded in another order than any text of the training is
             understood so much better; without `tep_depth` a text has no order.  Ours.
         position: what is known of a box: its corners, or corners and area.  That
             it is normalised is the paper's; the corners are LXMERT's.
         waves: know of a box also sines and cosines of its corners, by which a product can compare
             two places.  Ours.
+        relations: let the fusion's attention of regions to one another know where each stands from
+            the other (`between`, `Relative`).  Ours.
         combine: how a region's visual and positional embeddings meet.
             "average" is the paper's.
         input_norm: LayerNorm on both embeddings before they are averaged.
@@ -59,6 +61,8 @@ class LBFConfig:
         where: weight of a loss by which one map of a fused region is to tell whether the text is
             about it (`pointing`), for the same targets.  Nothing else reads the map: what it is
             for are the states, of which more is then known.  Ours.
+        where_layers: of which layers of the fusion `where` is: the last, or all, whose mean
+            counts, as DETR's auxiliary losses (Carion et al., ECCV 2020).  Ours.
     """
 
     width: int = 512
@@ -71,6 +75,7 @@ class LBFConfig:
     word_reach: int = 0
     position: Literal["corners", "corners+area", "none"] = "corners"
     waves: bool = False
+    relations: bool = False
     combine: Literal["average", "sum"] = "average"
     input_norm: bool = True
     separate_reference: bool = False
@@ -82,3 +87,4 @@ class LBFConfig:
     scale: float = 4.0
     locate: float = 0.0
     where: float = 0.0
+    where_layers: Literal["last", "all"] = "last"
