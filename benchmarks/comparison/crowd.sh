@@ -24,7 +24,7 @@ cd "$place"
 cqr scenes --layout crowd --out crowd --seed 303 --references "${REFERENCES:-300}" --no-pictures
 [ -e artifacts/crowd.h5 ] || python "$here/true_regions.py" crowd artifacts/crowd.h5
 before=waves=false,tep_depth=1,reorder=0,reference_weight=0,muon_lr=0
-paper=locate=0,where=0,word_reach=0,$before
+paper=locate=0,where=0,word_reach=0,relations=false,$before
 slow=$paper,fusion_depth=2,dropout=0.1,lr=0.001,together=2
 fast=$paper,dropout=0,lr=0.004,together=4
 now=lr=0.002,together=4
@@ -47,8 +47,8 @@ cqr compare --features artifacts/crowd-large.h5 --data crowd-large \
   --out artifacts/comparisons/crowd-large --seeds 1 --set k=36 --models "lbf=lbf:$paper,fusion_depth=2" "$@"
 cqr compare --features artifacts/crowd-large.h5 --data crowd-large \
   --out artifacts/comparisons/crowd-locating --seeds 1 "$@" --set k=36 --set epochs=20 \
-  --models "lbf of 3 fusions that locates=lbf:fusion_depth=3,where=0,word_reach=0,$before"
+  --models "lbf of 3 fusions that locates=lbf:fusion_depth=3,where=0,relations=false,word_reach=0,$before"
 cqr compare --features artifacts/crowd-large.h5 --data crowd-large \
   --out artifacts/comparisons/crowd-union --seeds 1 "$@" --set k=36 --set epochs=24 \
   --precision bf16-mixed \
-  --models "lbf with distances and union=lbf:fusion_depth=3,joint=union,where=0,$before"
+  --models "lbf with distances and union=lbf:fusion_depth=3,joint=union,where=0,relations=false,$before"

@@ -5,8 +5,9 @@
 #       what follows FOLDER goes to `cqr compare`
 #
 # 4,000 references to learn from (64,000 pairs), 1,000 of the test (16,000); true regions, 36 of a
-# picture.  First LBF and TIRG as `cqr train` has them of crowds, one epoch of eight texts for each pair;
-# then the same of one text each, seven epochs; then, by AdamW and
+# picture.  First LBF as `cqr train` has it of crowds, one epoch of eight texts for each pair; then LBF
+# before its regions knew where others stand, and TIRG, the same, and with one text each, seven epochs;
+# then, by AdamW and
 # with all texts in their order, eight epochs each, LBF that learns where, LBF before that, and TIRG;
 # last, one epoch each, LBF without the losses that locate, which no peer has, without its fusion
 # too, and peers on its encoders with what tune.sh found for each on the grid's development world.
@@ -34,13 +35,17 @@ compare() {
     --set k=36 --set select=last --precision bf16-mixed --seeds "${SEEDS:-1}" "$@"
 }
 on=input=regions,encoder=lbf,encoder_dropout=0,lr=0.002,together=4
-compare crowd-b-texts 8 --set epochs=1 --models "lbf=lbf:,tirg on lbf encoder=tirg:$on" "$@"
-compare crowd-b-muon 1 --set epochs=7 --models "lbf=lbf:,tirg on lbf encoder=tirg:$on" "$@"
+last=relations=false,where_layers=last
+compare crowd-b-relations 8 --set epochs=1 --models "lbf=lbf:" "$@"
+compare crowd-b-texts 8 --set epochs=1 \
+  --models "lbf=lbf:where=0.3,$last,tirg on lbf encoder=tirg:$on" "$@"
+compare crowd-b-muon 1 --set epochs=7 \
+  --models "lbf=lbf:where=0.3,$last,tirg on lbf encoder=tirg:$on" "$@"
 adamw=muon_lr=0,tep_depth=1,reorder=0
-three=fusion_depth=3,$adamw
+three=fusion_depth=3,$last,$adamw
 before=where=0,waves=false,$three
 on=$on,$adamw
-compare crowd-b 1 --set "epochs=${EPOCHS:-8}" --models "lbf that learns where=lbf:$three,\
+compare crowd-b 1 --set "epochs=${EPOCHS:-8}" --models "lbf that learns where=lbf:where=0.3,$three,\
 lbf that locates by distance=lbf:$before,tirg on lbf encoder=tirg:$on" "$@"
 on=$on,waves=false
 compare crowd-b-peers 1 --set epochs=1 --models "lbf=lbf:locate=0,$before,\

@@ -8,7 +8,7 @@
 #       what follows FOLDER goes to `cqr compare`
 #
 # On development worlds, which nothing is reported of, made here: the grid's of 200 references, and
-# of crowds one of 300 and one of 1,000, that in four texts too (four hours of a core).
+# of crowds one of 300 and one of 1,000, that in four texts and in eight too (five hours of a core).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 place=${1:-artifacts/defaults}
@@ -18,15 +18,20 @@ cd "$place"
 cqr scenes --out development --seed 101 --held-out 1 --references 200 --no-pictures --no-drawings
 cqr scenes --out crowded --layout crowd --seed 909 --held-out 1 --references 300 --no-pictures
 cqr scenes --out more --layout crowd --seed 909 --held-out 1 --references 1000 --no-pictures
-cqr scenes --out texts --layout crowd --seed 909 --held-out 1 --references 1000 --no-pictures --texts 4
+for texts in 4 8; do
+  cqr scenes --out "more-$texts" --layout crowd --seed 909 --held-out 1 --references 1000 \
+    --no-pictures --texts "$texts"
+done
 for world in development crowded more; do
   [ -e "artifacts/$world.h5" ] || python "$here/true_regions.py" "$world" "artifacts/$world.h5"
 done
 chosen=lr=0.002,dropout=0,together=4
 places=word_reach=0,joint=both
 older=tep_depth=1,reorder=0
-three=fusion_depth=3,$older
-before=where=0,waves=false,$older,reference_weight=0,muon_lr=0
+last=relations=false,where_layers=last
+where=where=0.3,$last
+three=fusion_depth=3,$last,$older
+before=where=0,waves=false,$last,$older,reference_weight=0,muon_lr=0
 many=locate=0.2,fusion_depth=3,$before,$chosen
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/defaults --seeds 1 --examples 0 --set epochs=12 --set muon_lr=0 \
@@ -73,18 +78,23 @@ moved() {
   cqr compare --features artifacts/more.h5 --data "$data" --out "$out" --seeds 1 --examples 0 \
     --set k=36 --precision bf16-mixed "$@"
 }
-moved defaults-muon more "$@" --set epochs=4 --models "adamw=lbf:$three,muon_lr=0,muon=lbf:$three,\
-muon without where and waves=lbf:$three,where=0,waves=false,all else faster=lbf:$three,lr=0.004,\
-more decay=lbf:$three,weight_decay=0.1,\
+moved defaults-muon more "$@" --set epochs=4 --models "adamw=lbf:where=0.3,$three,muon_lr=0,\
+muon=lbf:where=0.3,$three,muon without where and waves=lbf:$three,where=0,waves=false,\
+all else faster=lbf:where=0.3,$three,lr=0.004,more decay=lbf:where=0.3,$three,weight_decay=0.1,\
 tirg by adamw=tirg:$on,$older,muon_lr=0,tirg by muon=tirg:$on,$older"
-moved defaults-reorder more "$@" --set epochs=4 --models "one layer=lbf:$three,\
-ordered=lbf:fusion_depth=3,reorder=0,half=lbf:fusion_depth=3,\
-eight in ten=lbf:fusion_depth=3,reorder=0.8,five fusions=lbf:"
-moved defaults-points more "$@" --set epochs=4 --models "points more=lbf:where=1,\
-eight together=lbf:together=8"
+moved defaults-reorder more "$@" --set epochs=4 --models "one layer=lbf:where=0.3,$three,\
+ordered=lbf:fusion_depth=3,reorder=0,$where,half=lbf:fusion_depth=3,$where,\
+eight in ten=lbf:fusion_depth=3,reorder=0.8,$where,five fusions=lbf:$where"
+moved defaults-points more "$@" --set epochs=4 --models "points more=lbf:where=1,$last,\
+eight together=lbf:together=8,$where"
 # The same number of queries, each pair in four texts.
-moved defaults-texts texts "$@" --set epochs=1 --models "four texts=lbf:,points more=lbf:where=1"
-moved defaults-reorder-longer more "$@" --set epochs=8 --models "one layer=lbf:$three,half=lbf:fusion_depth=3"
+moved defaults-texts more-4 "$@" --set epochs=1 --models "four texts=lbf:$where,points more=lbf:where=1,$last"
+# Eight texts of each pair: regions that know where others stand, and all layers taught where.
+moved defaults-relations more-8 "$@" --set epochs=1 \
+  --models "as before=lbf:$where,relations=lbf:"
+moved defaults-relations-longer more-8 "$@" --set epochs=3 --models "relations=lbf:"
+moved defaults-reorder-longer more "$@" --set epochs=8 --models "one layer=lbf:where=0.3,$three,\
+half=lbf:fusion_depth=3,$where"
 cqr compare --features artifacts/development.h5 --data development \
   --out artifacts/comparisons/defaults-grid-muon --seeds 2 --examples 0 --set epochs=6 \
   --models "adamw=lbf:muon_lr=0,muon by 0.003=lbf:muon_lr=0.003,muon by 0.006=lbf:muon_lr=0.006,\
