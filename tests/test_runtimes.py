@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import random
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,34 @@ def test_a_batch_changes_no_number(runtime):
     for picture, together in zip(batch, detector(batch, K), strict=True):
         (alone,) = detector([picture], K)
         np.testing.assert_array_equal(alone.features, together.features)
+
+
+INTERRUPTED = """
+import gc, signal, sys
+import numpy as np
+from cqr.pipeline.detectors import DetectorSpec
+
+picture = np.zeros((60, 90, 3), np.uint8)
+made = [DetectorSpec("grid", device="cpu", runtime=sys.argv[1]).load() for _ in range(2)]
+for one in made:
+    one([picture], 9)
+del one
+while made:  # the first that was made goes first
+    del made[0]
+gc.collect()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("runtime", INSTALLED)
+def test_a_process_can_be_interrupted_when_its_detectors_are_gone(runtime):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, runtime], capture_output=True, text=True, timeout=200
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "interrupted"), done.stderr[-500:]
 
 
 def without(monkeypatch, *absent):

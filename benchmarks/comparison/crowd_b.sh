@@ -5,17 +5,16 @@
 #       what follows FOLDER goes to `cqr compare`
 #
 # 4,000 references to learn from (64,000 pairs), 1,000 of the test (16,000); true regions, 36 of a
-# picture.  First LBF as `cqr train` has it of crowds, one epoch of eight texts for each pair; then LBF
-# before its regions knew where others stand, and TIRG, the same, and with one text each, seven epochs;
-# then, by AdamW and
-# with all texts in their order, eight epochs each, LBF that learns where, LBF before that, and TIRG;
-# last, one epoch each, LBF without the losses that locate, which no peer has, without its fusion
-# too, and peers on its encoders with what tune.sh found for each on the grid's development world.
-# All know words by distance and keep the last epoch; what each has with and without a share of the
-# reference's own vector is printed at the end.
-# Sized for two cores with 16-bit products (AMX): an hour to make, two and a half hours of a core for
-# the first two, two hours for the next, three hours for eight epochs, 40 minutes for the rest.  An
-# interrupted comparison goes on.
+# picture.  First LBF as `cqr train` has it of crowds, one epoch of eight texts for each pair; then TIRG,
+# and LBF before its regions knew where others stand, the same, and with one text each, seven epochs;
+# then, by AdamW and with all texts in their order, eight epochs each, LBF that learns where, LBF
+# before that, and TIRG; last, one epoch each, LBF without the losses that locate, which no peer has,
+# without its fusion too, and peers on its encoders with what tune.sh found for each on the grid's
+# development world.  All know words by distance and keep the last epoch; what each has with and
+# without a share of the reference's own vector is printed at the end.
+# Sized for two cores with 16-bit products: an hour to make, one to two hours of a core for the first,
+# two and a half for the next two, two for those of one text, three for eight epochs, 40 minutes for the
+# rest.  An interrupted comparison goes on.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 place=${1:-artifacts/crowd-b}

@@ -160,6 +160,18 @@ class _Converted:
         return run
 
 
+@functools.cache
+def _openvino_core() -> Any:
+    """One for the life of the process.
+
+    OpenVINO gives signals a stack of the core's own.  Of two cores, the one that ends last brings
+    back the stack of the other, which may be gone: the next Ctrl-C then kills the process (2026.4).
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def _openvino(module: nn.Module, example: Tensor) -> Callable[[NDArray[np.float32]], Arrays]:
     """By OpenVINO, compiled for each size of picture.
 
@@ -177,7 +189,7 @@ def _openvino(module: nn.Module, example: Tensor) -> Callable[[NDArray[np.float3
     loaded.set_element_type(place, openvino.Type.f32)
     loaded.set_partial_shape(place, openvino.PartialShape([1, example.shape[1], -1, -1]))
     model = front.convert(loaded)
-    core = openvino.Core()
+    core = _openvino_core()
     exact = {
         "INFERENCE_NUM_THREADS": 1,  # cores are shared out by workers
         "INFERENCE_PRECISION_HINT": "f32",  # else 16 bits, where the core has them
