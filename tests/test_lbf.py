@@ -326,9 +326,9 @@ def test_every_layer_is_taught_where_and_each_counts_alike(regions):
     lbf = model(where=1.0, where_layers="all", fusion_depth=3)
     target = replace(regions, features=regions.features.flip(0))
     gone = vanished(regions, target)
-    states = lbf.fuse(lbf.image_states(regions), regions, lbf.word_states(WORDS), WORDS)
+    _, *states = lbf.fuse(lbf.image_states(regions), regions, lbf.word_states(WORDS), WORDS)
     each = []
-    for fused, _ in states[1:]:
+    for fused, _ in states:
         says = lbf.where(fused)[..., 0].masked_fill(~regions.mask, -torch.inf)
         each.append(pointing(says, gone))
     assert len(each) == 3

@@ -57,7 +57,9 @@ def waves(boxes: Tensor) -> Tensor:
 
 
 DISTANCES = 9
+"""How many distances, from 0 to 1, a pair of boxes is held against."""
 BETWEEN = 4 + DISTANCES
+"""The numbers that `between` tells of a pair."""
 
 
 def between(boxes: Tensor) -> Tensor:

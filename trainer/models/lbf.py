@@ -7,6 +7,9 @@ Features", CVPR 2020.  The paper's figure, read from left to right, is
 Letters for shapes: B batch, K regions, N words, D width, E embedding.
 """
 
+from collections.abc import Iterator
+from itertools import islice
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -103,20 +106,19 @@ class LBF(RetrievalModel):
 
     def fuse(
         self, visual: Tensor, regions: RegionBatch, language: Tensor, words: WordBatch
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Both streams as they are given, then after each layer: the linguistically attended
-        regions, B x K x D, and the visually attended words, B x N x D.
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Both streams as they are given, then after each layer, as it is asked for: the
+        linguistically attended regions, B x K x D, and the visually attended words, B x N x D.
         """
         apart = between(regions.boxes) if self.config.relations else None
-        states = [(visual, language)]
+        yield visual, language
         for layer in range(self.config.fusion_depth):
             seen, read = visual, language
             if self.see:
                 visual = self.see[layer](seen, regions.mask, read, words.mask, apart)
             if self.read:
                 language = self.read[layer](read, words.mask, seen, regions.mask)
-            states.append((visual, language))
-        return states
+            yield visual, language
 
     @property
     def attends(self) -> bool:
@@ -134,9 +136,8 @@ class LBF(RetrievalModel):
         """
         if not self.read:
             raise ValueError("this model's words do not attend to regions")
-        *_, (visual, language), _ = self.fuse(
-            self.reference_states(regions), regions, self.word_states(words), words
-        )
+        states = self.fuse(self.reference_states(regions), regions, self.word_states(words), words)
+        *_, (visual, language) = islice(states, self.config.fusion_depth)  # all but the last layer
         last = self.read[-1]
         assert isinstance(last, CrossBlock)
         _, weights = last.cross_attention.explain(language, visual, regions.mask)
@@ -187,7 +188,7 @@ class LBF(RetrievalModel):
         once = regions.once
         before = self.reference_states(once)
         fused = self.fuse(regions.again(before), regions, self.word_states(words), words)
-        return once.mask, before, fused
+        return once.mask, before, list(fused)
 
     def _moved(
         self, regions: RegionBatch, words: WordBatch, places: Places
