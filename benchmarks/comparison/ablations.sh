@@ -5,7 +5,7 @@
 #       what follows FOLDER goes to `cqr compare`
 #
 # At full size (1,000 references, 40 epochs, 5 seeds) this is a hundred trainings of ten minutes on
-# a core; an interrupted one goes on.  docs/results.md has REFERENCES=200 with `--seeds 2`
+# a core; an interrupted one goes on.  docs/history.md has REFERENCES=200 with `--seeds 2`
 # and the settings of a plain `cqr train`; REFERENCES=40 with `--set epochs=2 --seeds 2` shows in
 # minutes that it works.
 #

@@ -6,7 +6,7 @@
 #
 # Three worlds, each with a seed and eight held-out pairs of colour and shape of its own:
 #   development  --seed 101 --held-out 1   settings are chosen on it, by tune.sh, first
-#   test A       --seed 0   --held-out 0   what docs/results.md had before: test_a.sh
+#   test A       --seed 0   --held-out 0   docs/history.md: test_a.sh
 #   test B       --seed 707 --held-out 2   made here, and run once
 # A region is an object's true box, colour, shape and size (true_regions.py), so that composers are
 # compared and no detector, and no detector has seen the pairs that are held out.

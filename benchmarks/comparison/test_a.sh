@@ -1,5 +1,5 @@
 #!/bin/sh
-# LBF beside its peers on the whole generated CSS, 3D to 3D and 2D to 3D: test A of docs/results.md.
+# LBF beside its peers on the whole generated CSS, 3D to 3D and 2D to 3D: test A of docs/history.md.
 # Its test was looked at while LBF's settings were found; comparison.sh is the comparison on a world
 # that was not.
 #

@@ -2,7 +2,7 @@
 
 A share of n queries is known within 98 / sqrt(n) points, 95 times of 100, where it is near 50 %:
 within 10 points by 96 queries, within 5 by 384.  How many a training needs was measured on
-generated scenes; see docs/results.md.
+generated scenes; see docs/history.md.
 """
 
 import math

@@ -62,7 +62,7 @@ PAIRS = {
 
 
 RECOMMENDED = {**LIGHT, "pool": "max"}
-"""The maximum, since a scene is told by which objects are in it: see docs/results.md."""
+"""The maximum, since a scene is told by which objects are in it: see docs/history.md."""
 
 GENERATED = {
     **RECOMMENDED,
@@ -72,7 +72,7 @@ GENERATED = {
     "encoder_dropout": 0.0,
     "locate": 1.0,
 }
-"""Chosen on generated scenes that are for that alone: see docs/results.md."""
+"""Chosen on generated scenes that are for that alone: see docs/choices.md."""
 
 CROWDED = {
     **GENERATED,
