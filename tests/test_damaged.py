@@ -25,6 +25,7 @@ from cqr.trainer.models import ALL
 from cqr.trainer.text.vocabulary import Vocabulary
 from cqr.trainer.training import checkpoint, train
 from cqr.trainer.training.checkpoint import Progress, save_tensors
+from cqr.trainer.training.fabric import fabric_of
 from cqr.trainer.training.runs import Run
 from cqr.trainer.training.settings import Settings, settle
 
@@ -216,7 +217,7 @@ def test_a_shard_whose_failures_are_damaged(tmp_path):
 def test_a_precision_that_no_model_takes():
     for precision in ("bf16-true", "16-true", "64-true"):
         with pytest.raises(UserError, match=f"--precision {precision} .*: choose 32-true"):
-            train._fabric("cpu", precision)
+            fabric_of("cpu", precision)
 
 
 def test_two_trainings_are_not_at_one_run(run, monkeypatch):

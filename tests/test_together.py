@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import cqr
 from cqr.errors import UserError
 from cqr.trainer.training import runs
-from cqr.trainer.training import train as training
+from cqr.trainer.training.fabric import check_divisible
 
 HERE = Path(__file__).parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
@@ -110,7 +110,7 @@ def test_norms_and_gradients_of_rows_divided_unevenly(tmp_path):
 
 def test_what_cannot_be_divided_is_refused(drawn_scenes, monkeypatch):
     with pytest.raises(UserError, match=r"a batch of 15 queries .* give --batch 14 or"):
-        training._check_divisible(15, 2)
+        check_divisible(15, 2)
     features = drawn_scenes()
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="likeness is not trained: run it once, without torchrun"):

@@ -77,6 +77,11 @@ def take_turns(features: Path, steps: int, precision: str, data: Path | None = N
     from cqr.trainer.training.settings import settle
     from cqr.trainer.training.start import start
 
+    try:
+        from cqr.trainer.training.step import take_step
+    except ModuleNotFoundError:  # an earlier version had it in train.py
+        take_step = None
+
     torch.set_num_threads(1)
     material = collect(features, Wanted(data))
     settings = settle(material.dataset.recommended, {"select": "last"}, [])
@@ -85,14 +90,15 @@ def take_turns(features: Path, steps: int, precision: str, data: Path | None = N
         t, _ = training._set_up(run, material, "cpu", precision)
     t.model.train()
     pairs, at, stop = t.pairs(0), 0, threading.Event()
-    takes = len(signature(training._step).parameters)  # an earlier version took two
+    step = take_step or training._step
+    takes = len(signature(step).parameters)  # an earlier version took two
     for _ in sys.stdin:
         losses, began = [], time.process_time()
         for _ in range(steps):
             first = at % t.steps * t.batch
             torch.manual_seed(at)
             batch = pairs.batch(np.arange(first, first + t.batch))
-            losses.append(training._step(*[t, batch, at, stop][:takes])[0])
+            losses.append(step(*[t, batch, at, stop][:takes])[0])
             at += 1
         speed = steps * t.batch / (time.process_time() - began)
         print(json.dumps({"speed": speed, "losses": losses}), flush=True)

@@ -13,36 +13,31 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import lightning_fabric
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cqr.atomic import alone, replacing
 from cqr.errors import UserError
-from cqr.machine import device_name, find_device, leads, processes, processes_here
-from cqr.trainer.datasets.pairs import PairSource
-from cqr.trainer.datasets.queries import Task, captions
+from cqr.machine import device_name, find_device, leads
 from cqr.trainer.models import sharing
 from cqr.trainer.models.from_joint import FromJoint
-from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.ranking.encode import encode
 from cqr.trainer.ranking.metrics import recall_at
 from cqr.trainer.text.tower import JointReader
-from cqr.trainer.text.vocabulary import TextReader
 from cqr.trainer.training import checkpoint
-from cqr.trainer.training.batches import Batch, Pairs, ahead
+from cqr.trainer.training.batches import Pairs, ahead
 from cqr.trainer.training.checkpoint import Progress
+from cqr.trainer.training.fabric import check_divisible, check_together, fabric_of
 from cqr.trainer.training.holdout import divide
-from cqr.trainer.training.losses import LOSSES
 from cqr.trainer.training.material import Material
 from cqr.trainer.training.optimizers import optimizer_of
 from cqr.trainer.training.runs import Run
-from cqr.trainer.training.settings import Settings
+from cqr.trainer.training.step import Training, seed_with, set_lr, take_step
 from cqr.trainer.training.untrained import begin, fit
 
 OnStep = Callable[[int, int, int, float], None]
@@ -50,35 +45,6 @@ OnStep = Callable[[int, int, int, float], None]
 
 OnEpoch = Callable[[dict[str, Any]], None]
 """Told after each epoch, and of a start that was scored, which is epoch 0: its line in the log."""
-
-
-@dataclass(frozen=True)
-class _Training:
-    """What every step of a training needs."""
-
-    run: Run
-    material: Material
-    source: PairSource
-    choice: list[Task]
-    words: TextReader
-    batch: int
-    fabric: lightning_fabric.Fabric
-    module: RetrievalModel
-    model: Any  # the module as Fabric wraps it
-    optimizer: Any
-
-    @property
-    def steps(self) -> int:
-        """Of an epoch; what does not fill a batch is left to a later epoch's order."""
-        return len(self.source) // self.batch
-
-    def pairs(self, epoch: int) -> Pairs:
-        """The pairs of an epoch, a function of the seed and its number."""
-        settings, reader = self.run.settings, self.material.reader
-        rng = np.random.default_rng([settings.seed, epoch])
-        drawn = self.source.draw(rng)
-        pairs = Pairs.of(drawn, reader, self.words, captions(self.material.dataset))
-        return pairs.reordered(settings.reorder, rng) if settings.reorder else pairs
 
 
 def train(
@@ -141,15 +107,15 @@ def _train(
 
 def _set_up(
     run: Run, material: Material, device: str, precision: str | None
-) -> tuple[_Training, Progress]:
+) -> tuple[Training, Progress]:
     settings = run.settings
     material = material.seen_by(settings)
     source, choice = divide(material.dataset, settings)
     batch = min(settings.batch, len(source))
     if batch < 2:
         raise UserError(f"there are {len(source)} training queries: at least 2 are needed")
-    fabric = _fabric(device, precision)
-    _check_divisible(batch, fabric.world_size)
+    fabric = fabric_of(device, precision)
+    check_divisible(batch, fabric.world_size)
     words = run.words(fabric.device)
     torch.manual_seed(settings.seed)
     module = run.model().to(fabric.device)  # before its optimizer, whose state is loaded there
@@ -161,8 +127,8 @@ def _set_up(
     if fabric.world_size > 1:
         sharing.with_shared_norms(module)
     model, optimizer = fabric.setup(module, optimizer)
-    _check_together(run, progress, fabric)
-    training = _Training(
+    check_together(run, progress, fabric)
+    training = Training(
         run, material, source, choice, words, batch, fabric, module, model, optimizer
     )
     if progress.epoch > settings.epochs or progress.step > training.steps:
@@ -177,7 +143,7 @@ def _set_up(
     return training, progress
 
 
-def _begun(t: _Training, progress: Progress, on_epoch: OnEpoch) -> Progress:
+def _begun(t: Training, progress: Progress, on_epoch: OnEpoch) -> Progress:
     """Score what a training starts from, where that is worth something; it may be chosen."""
     if t.run.settings.start != "joint" or not t.choice or progress != Progress():
         return progress
@@ -188,7 +154,7 @@ def _begun(t: _Training, progress: Progress, on_epoch: OnEpoch) -> Progress:
 
 
 def _epoch(
-    t: _Training,
+    t: Training,
     progress: Progress,
     loader: ThreadPoolExecutor,
     stop: threading.Event,
@@ -203,9 +169,9 @@ def _epoch(
     for step, batch, wait in ahead(loader, pairs, whole[:, rank::world], first):
         waited += wait
         at = epoch * t.steps + step
-        _seed(settings, at * world + rank)
-        _set_lr(t.optimizer, settings, at, settings.epochs * t.steps)
-        loss, extra, stopped = _step(t, batch, at, stop)
+        seed_with(settings, at * world + rank)
+        set_lr(t.optimizer, settings, at, settings.epochs * t.steps)
+        loss, extra, stopped = take_step(t, batch, at, stop)
         if not math.isfinite(loss):
             raise UserError(_not_finite(t, pairs, whole[step], epoch, step))
         extra = {name: progress.extra.get(name, 0.0) + value for name, value in extra.items()}
@@ -226,106 +192,7 @@ def _epoch(
     }
 
 
-def _fabric(device: str, precision: str | None) -> lightning_fabric.Fabric:
-    if precision and precision.endswith("-true") and precision != "32-true":
-        raise UserError(
-            f"--precision {precision} keeps all numbers in {precision.split('-')[0]}, which these "
-            "models are not made for: choose 32-true, bf16-mixed or 16-mixed"
-        )
-    named = find_device(device)
-    local, world = processes_here(), processes()  # one a device
-    fabric = lightning_fabric.Fabric(
-        accelerator=named.type,
-        devices=local if world > 1 or named.index is None else [named.index],
-        num_nodes=max(1, world // local),
-        strategy="ddp" if world > 1 else "auto",
-        precision=cast(Any, precision or ("bf16-mixed" if named.type == "cuda" else "32-true")),
-    )
-    # It would round all that is given, the corners of boxes too, to 8 bits; autocast does what is
-    # to be done in 16.
-    fabric.strategy.precision.convert_input = lambda data: data  # type: ignore[method-assign]
-    fabric.launch()
-    return fabric
-
-
-def _check_divisible(batch: int, processes: int) -> None:
-    if batch % processes:
-        raise UserError(
-            f"a batch of {batch} queries cannot be divided evenly among {processes} processes: "
-            f"give --batch {max(2, batch // processes) * processes} or start another number of them"
-        )
-
-
-def _check_together(run: Run, progress: Progress, fabric: lightning_fabric.Fabric) -> None:
-    here = torch.tensor([progress.epoch, progress.step], device=fabric.device).float()
-    if not torch.equal(sharing.mean(here), here):
-        raise UserError(
-            f"not all processes see the checkpoint {run.checkpoint}: keep it on storage that is"
-            " shared by all machines, or start anew with --fresh"
-        )
-
-
-def _set_lr(optimizer: Any, settings: Settings, at: int, total: int) -> None:
-    """Linear warm-up, then a cosine to 0, as a function of the step alone."""
-    warm = min(1.0, (at + 1) / max(1, min(settings.warmup, total // 10)))
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * warm * 0.5 * (1 + math.cos(math.pi * at / total))
-
-
-def _seed(settings: Settings, number: int) -> None:
-    torch.manual_seed((settings.seed << 32) + number)
-
-
-def _step(
-    t: _Training, batch: Batch, at: int, stop: threading.Event
-) -> tuple[float, dict[str, float], bool]:
-    """Train on a batch; its loss, by name what in it is the model's own, and whether to stop.
-
-    All three are the same in all processes that train together: none of them goes on alone.
-    """
-    fabric = t.fabric
-    device = fabric.device
-    out = t.model(batch.reference.to(device), batch.words.to(device), batch.target.to(device))
-    alike = None
-    if t.run.settings.negatives == "wrong":
-        alike = sharing.gathered(batch.alike.to(device))
-    if fabric.world_size > 1:  # what a loss draws must be drawn alike by all
-        _seed(t.run.settings, at)
-    loss = _loss(t, out.query, out.target, alike)
-    extra = {}
-    for name, (weight, value) in out.extra.items():
-        extra[name] = weight * (
-            _loss(t, value[0], value[1], alike) if isinstance(value, tuple) else value
-        )
-        loss = loss + extra[name]
-    t.optimizer.zero_grad()
-    fabric.backward(loss)
-    fabric.clip_gradients(
-        t.model, t.optimizer, max_norm=t.run.settings.clip, error_if_nonfinite=False
-    )
-    t.optimizer.step()
-    asked = torch.tensor(float(stop.is_set()), device=device)
-    numbers = sharing.mean(torch.stack([loss, *extra.values(), asked])).tolist()
-    return numbers[0], dict(zip(extra, numbers[1:-1], strict=True)), numbers[-1] > 0
-
-
-def _loss(
-    t: _Training, query: torch.Tensor, target: torch.Tensor, alike: torch.Tensor | None
-) -> torch.Tensor:
-    """Of B x E vectors; of B x M x E, the mean of the M learners' losses."""
-    settings = t.run.settings
-    # every query against the targets of all processes
-    query, target = sharing.gathered(query), sharing.gathered(target)
-    if query.dim() == 2:
-        query, target = query[:, None], target[:, None]
-    losses = [
-        LOSSES[settings.loss](*learner, settings.kappa, alike)
-        for learner in zip(query.float().unbind(1), target.float().unbind(1), strict=True)
-    ]
-    return torch.stack(losses).mean()
-
-
-def _validate(t: _Training) -> dict[str, Any]:
+def _validate(t: Training) -> dict[str, Any]:
     """Recall on the queries that choose the epoch; its mean over k is the score."""
     reader, words = t.material.reader, t.words
     ranks = [
@@ -336,7 +203,7 @@ def _validate(t: _Training) -> dict[str, Any]:
     return {"recall": recall, "score": float(np.mean(list(recall.values())))}
 
 
-def _keep(t: _Training, progress: Progress, line: dict[str, Any]) -> Progress:
+def _keep(t: Training, progress: Progress, line: dict[str, Any]) -> Progress:
     """Keep the weights if none before were better, then the log line, then the checkpoint.
 
     The checkpoint comes last: a kill before it is mended by resuming, since the
@@ -355,7 +222,7 @@ def _keep(t: _Training, progress: Progress, line: dict[str, Any]) -> Progress:
     return progress
 
 
-def _save(t: _Training, progress: Progress) -> None:
+def _save(t: Training, progress: Progress) -> None:
     if leads():
         checkpoint.save(t.run.checkpoint, progress, t.module, t.optimizer)
     t.fabric.barrier()
@@ -366,7 +233,7 @@ def _write_log(path: Path, lines: list[dict[str, Any]]) -> None:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def _not_finite(t: _Training, pairs: Pairs, index: NDArray[np.int64], epoch: int, step: int) -> str:
+def _not_finite(t: Training, pairs: Pairs, index: NDArray[np.int64], epoch: int, step: int) -> str:
     """Why a loss is not finite: the features' fault or the learning rate's."""
     where = f"the loss is not finite in epoch {epoch + 1}, step {step + 1}"
     run = t.run

@@ -1,0 +1,51 @@
+"""What the steps run on: a device, a precision, and the processes that train together."""
+
+from typing import Any, cast
+
+import lightning_fabric
+import torch
+
+from cqr.errors import UserError
+from cqr.machine import find_device, processes, processes_here
+from cqr.trainer.models import sharing
+from cqr.trainer.training.checkpoint import Progress
+from cqr.trainer.training.runs import Run
+
+
+def fabric_of(device: str, precision: str | None) -> lightning_fabric.Fabric:
+    if precision and precision.endswith("-true") and precision != "32-true":
+        raise UserError(
+            f"--precision {precision} keeps all numbers in {precision.split('-')[0]}, which these "
+            "models are not made for: choose 32-true, bf16-mixed or 16-mixed"
+        )
+    named = find_device(device)
+    local, world = processes_here(), processes()  # one a device
+    fabric = lightning_fabric.Fabric(
+        accelerator=named.type,
+        devices=local if world > 1 or named.index is None else [named.index],
+        num_nodes=max(1, world // local),
+        strategy="ddp" if world > 1 else "auto",
+        precision=cast(Any, precision or ("bf16-mixed" if named.type == "cuda" else "32-true")),
+    )
+    # It would round all that is given, the corners of boxes too, to 8 bits; autocast does what is
+    # to be done in 16.
+    fabric.strategy.precision.convert_input = lambda data: data  # type: ignore[method-assign]
+    fabric.launch()
+    return fabric
+
+
+def check_divisible(batch: int, processes: int) -> None:
+    if batch % processes:
+        raise UserError(
+            f"a batch of {batch} queries cannot be divided evenly among {processes} processes: "
+            f"give --batch {max(2, batch // processes) * processes} or start another number of them"
+        )
+
+
+def check_together(run: Run, progress: Progress, fabric: lightning_fabric.Fabric) -> None:
+    here = torch.tensor([progress.epoch, progress.step], device=fabric.device).float()
+    if not torch.equal(sharing.mean(here), here):
+        raise UserError(
+            f"not all processes see the checkpoint {run.checkpoint}: keep it on storage that is"
+            " shared by all machines, or start anew with --fresh"
+        )
