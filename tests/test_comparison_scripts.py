@@ -71,7 +71,8 @@ def test_rows_can_be_trained(script, tmp_path):
         assert settled(call)
 
 
-AS_NOW = ("crowd-b-relations", "crowd-b-texts", "crowd-b-muon")
+RELATED = ("crowd-b-relations", "crowd-b-unlocated")
+AS_NOW = (*RELATED, "crowd-b-texts", "crowd-b-muon")
 
 
 @pytest.mark.parametrize("script", ["crowd.sh", "crowd_b.sh"])
@@ -83,7 +84,7 @@ def test_what_was_measured_before_is_not_trained_as_crowds_are_now(script, tmp_p
         name = Path(*given(call, "--out")).name
         for settings in settled(call).values():
             options = settings.options
-            now = name == "crowd-b-relations" or settings.model != "lbf"
+            now = name in RELATED or settings.model != "lbf"
             assert now or not options["relations"]
             if name in AS_NOW:
                 continue
