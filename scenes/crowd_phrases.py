@@ -177,7 +177,10 @@ def _descriptions(thing: Thing) -> list[Said]:
 
 def _of(said: Said, sights: Sequence[Sight]) -> list[Sight]:
     """All things of which it is true, hidden ones too."""
-    return [s for s in sights if all(getattr(s.thing, n) == v for n, v in said.items())]
+    found = list(sights)
+    for name, value in said.items():
+        found = [s for s in found if getattr(s.thing, name) == value]
+    return found
 
 
 def _words(said: Said) -> str:
