@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -152,7 +151,6 @@ def drawn_run(tmp_path_factory):
 
     It is shared: tests leave it as it is.
     """
-    sys.path.insert(0, str(Path(__file__).parent))
     import drawn_gallery
 
     return drawn_gallery.make(tmp_path_factory.mktemp("drawn"))

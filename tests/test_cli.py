@@ -7,19 +7,16 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
 
+import command_line
 from cqr.commands import choices, trainer
 from cqr.pipeline import detectors, exports
 from cqr.trainer.datasets import recognise
 from cqr.trainer.training.settings import Settings
-
-sys.path.insert(0, str(Path(__file__).parent))
-import command_line
 
 COMMANDS = (
     "scenes", "extract", "import", "export", "inspect", "data", "train", "evaluate",
@@ -169,7 +166,7 @@ def test_train_and_evaluate_as_typed(drawn_scenes):
     done = cqr("evaluate", "--text-encoder", "x")
     why = "artifacts/runs/css-lbf-001 was trained without one; leave it out"
     assert done.stderr == f"Error: --text-encoder x: {why}\n"
-    done = cqr("evaluate", "--device", "cpu", "-v")  # by a process: tests/test_report.py
+    done = cqr("evaluate", "--device", "cpu", "-v")  # by a process: tests/report/test_report.py
     assert done.returncode == 0, done.stderr
     assert "the reference is removed from it" in done.stderr
     assert "Texts     25% of an epoch's with two runs of words exchanged\n" in done.stderr

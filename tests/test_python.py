@@ -11,12 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import command_line
 import cqr
 from cqr import api
 from cqr.trainer.training.runs import Run
-
-sys.path.insert(0, str(Path(__file__).parent))
-import command_line
 from drawn_gallery import make
 
 TINY = {"width": 16, "heads": 2, "vep_depth": 1, "tep_depth": 1, "fusion_depth": 1, "embed_dim": 16}

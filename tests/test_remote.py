@@ -10,17 +10,16 @@ from urllib.request import Request, urlopen
 import pytest
 
 import cqr
+import ray_extraction
 from cqr.errors import UserError
 from cqr.pipeline import inspection
 from cqr.pipeline.extract import Job, extract
 from cqr.pipeline.feature_file import open_features, shards_folder
 from cqr.pipeline.plan import Plan
 from cqr.remote import is_remote, located
+from fake_detector import FakeSpec, picture_files
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-import ray_extraction  # noqa: E402
-from fake_detector import FakeSpec, picture_files  # noqa: E402
+SHARED = Path(__file__).parent / "shared"
 
 
 def have(*names):
@@ -185,7 +184,7 @@ def test_a_kind_of_url_that_there_is_not():
 
 @needs_s3
 def test_workers_put_their_shards_into_a_bucket(tmp_path, bucket, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(HERE))  # for the workers
+    monkeypatch.setenv("PYTHONPATH", str(SHARED))  # for the workers
     url = "s3://bucket/some/x.h5"
     expected = plainly(tmp_path, url, 12)
     assert extract(job(tmp_path, url, workers=2)).rows == 11

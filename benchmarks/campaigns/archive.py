@@ -2,7 +2,8 @@
 
     python benchmarks/campaigns/archive.py tests/data/vN
 
-It is made once for a version of the formats, and never again: `tests/test_archive.py` reads it.
+It is made once for a version of the formats, and never again:
+`tests/project/test_archive.py` reads it.
 """
 
 import csv

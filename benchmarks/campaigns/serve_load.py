@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def drawn(folder: Path) -> Path:
-    sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+    sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "shared"))
     from drawn_gallery import make
 
     return make(folder)

@@ -123,7 +123,7 @@ STAGES = {
 
 def prepared(folder: Path) -> Path:
     """What all stages begin with: pictures, a table of queries, features, a run, an export."""
-    sys.path.insert(0, str(HERE.parents[1] / "tests"))
+    sys.path.insert(0, str(HERE.parents[1] / "tests" / "shared"))
     from drawn_gallery import make
 
     make(folder, references=4, modifications=3)

@@ -25,7 +25,8 @@ SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 NUMBERS = "0.1.0"
 """The "version" of its identity, which says whose numbers these are: those of
 efficientnet-lite-pytorch 0.1.0, which computed them at first.  timm's network gives the same to
-1e-5 (tests/test_efficientnet.py), so files that were made with the one go on with the other."""
+1e-5 (tests/pipeline/detectors/test_efficientnet.py), so files made with the one go on with
+the other."""
 
 MARGIN = 3
 """A JPEG may be decoded at a fraction of its size that is so many times what the network sees.
