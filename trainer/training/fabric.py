@@ -13,6 +13,11 @@ from cqr.trainer.training.runs import Run
 
 
 def fabric_of(device: str, precision: str | None) -> lightning_fabric.Fabric:
+    """What a training runs on, launched; device and precision as `train` takes them.
+
+    Raises:
+        UserError: no such device, or a precision that no model is made for.
+    """
     if precision and precision.endswith("-true") and precision != "32-true":
         raise UserError(
             f"--precision {precision} keeps all numbers in {precision.split('-')[0]}, which these "
@@ -35,6 +40,7 @@ def fabric_of(device: str, precision: str | None) -> lightning_fabric.Fabric:
 
 
 def check_divisible(batch: int, processes: int) -> None:
+    """Raises UserError where processes would have parts of a batch that differ in size."""
     if batch % processes:
         raise UserError(
             f"a batch of {batch} queries cannot be divided evenly among {processes} processes: "
@@ -43,6 +49,7 @@ def check_divisible(batch: int, processes: int) -> None:
 
 
 def check_together(run: Run, progress: Progress, fabric: lightning_fabric.Fabric) -> None:
+    """Raises UserError where not all processes begin at the same step."""
     here = torch.tensor([progress.epoch, progress.step], device=fabric.device).float()
     if not torch.equal(sharing.mean(here), here):
         raise UserError(
