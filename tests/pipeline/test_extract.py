@@ -20,6 +20,7 @@ from PIL import Image
 
 import command_line
 import cqr.atomic
+import fake_detector
 from cqr.errors import UserError
 from cqr.pipeline import compute, images
 from cqr.pipeline import extract as module
@@ -30,10 +31,8 @@ from cqr.pipeline.feature_file import open_features, shards_folder
 from cqr.pipeline.plan import Plan, shard_size
 from fake_detector import DIM, FakeDetector, FakeSpec, picture_files
 
-SHARED = Path(__file__).parents[1] / "shared"
-
 K = 18
-FAKE = str(SHARED / "fake_detector.py")
+FAKE = fake_detector.__file__
 
 
 @pytest.fixture
