@@ -1,12 +1,13 @@
 """Steps of a training on one core: this checkout beside another, in alternating rounds.
 
     python benchmarks/speed/training_speed.py FEATURES OTHER_PYTHON [--rounds 15] [--steps 3]
-        [--data DIR] [--precision bf16-mixed]
+        [--data DIR] [--precision bf16-mixed] [--set NAME=VALUE ...]
 
 FEATURES is a feature file with a data set beside it, as `cqr extract` leaves them, or in DIR;
 OTHER_PYTHON the interpreter of an environment in which another version of cqr is installed.  Each
 is a process of its own on one thread; both train the recommended model on the same batches, and
-take turns of STEPS steps.  --precision is of this one's arithmetic; OTHER_PYTHON may be its own.
+take turns of STEPS steps.  --precision is of this one's arithmetic, and --set of its settings, as
+of `cqr compare`, where it would train another model than the other; OTHER_PYTHON may be its own.
 Prints queries a second of CPU time, the median and the best of the rounds, their ratio, and how
 far the losses of all steps are apart.
 """
@@ -25,7 +26,7 @@ from statistics import median
 
 def main() -> None:
     if sys.argv[1] == "--turns":
-        take_turns(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], *map(Path, sys.argv[5:]))
+        take_turns(*sys.argv[2:])
         return
     parser = argparse.ArgumentParser()
     parser.add_argument("features", type=Path)
@@ -34,15 +35,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--set", action="append", default=[])
     o = parser.parse_args()
+    data = str(o.data.resolve()) if o.data else ""
     turns = {}
-    for name, python, precision in (
-        ("this", sys.executable, o.precision),
-        ("other", o.other, "32-true"),
+    for name, python, precision, said in (
+        ("this", sys.executable, o.precision, o.set),
+        ("other", o.other, "32-true", []),
     ):
         command = [python, str(Path(__file__).resolve()), "--turns"]
-        command += [str(o.features.resolve()), str(o.steps), precision]
-        command += [str(o.data.resolve())] if o.data else []
+        command += [str(o.features.resolve()), data, str(o.steps), precision, *said]
         turns[name] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/"
         )
@@ -68,13 +70,13 @@ def main() -> None:
     print(f"losses of {len(apart)} steps: {max(apart):.1e} apart at most, of themselves")
 
 
-def take_turns(features: Path, steps: int, precision: str, data: Path | None = None) -> None:
+def take_turns(features: str, data: str, steps: str, precision: str, *said: str) -> None:
     import numpy as np
     import torch
 
+    from cqr.trainer.comparing import rows
     from cqr.trainer.training import train as training
     from cqr.trainer.training.material import Wanted, collect
-    from cqr.trainer.training.settings import settle
     from cqr.trainer.training.start import start
 
     try:
@@ -83,8 +85,9 @@ def take_turns(features: Path, steps: int, precision: str, data: Path | None = N
         take_step = None
 
     torch.set_num_threads(1)
-    material = collect(features, Wanted(data))
-    settings = settle(material.dataset.recommended, {"select": "last"}, [])
+    material = collect(Path(features), Wanted(Path(data) if data else None))
+    spec, recommended = rows.specs(["lbf"])[0], material.dataset.recommended
+    settings = rows.settled(spec, ["select=last", *said], recommended)
     with tempfile.TemporaryDirectory() as folder:
         run = start(material, settings, folder=Path(folder))
         t, _ = training._set_up(run, material, "cpu", precision)
@@ -94,13 +97,13 @@ def take_turns(features: Path, steps: int, precision: str, data: Path | None = N
     takes = len(signature(step).parameters)  # an earlier version took two
     for _ in sys.stdin:
         losses, began = [], time.process_time()
-        for _ in range(steps):
+        for _ in range(int(steps)):
             first = at % t.steps * t.batch
             torch.manual_seed(at)
             batch = pairs.batch(np.arange(first, first + t.batch))
             losses.append(step(*[t, batch, at, stop][:takes])[0])
             at += 1
-        speed = steps * t.batch / (time.process_time() - began)
+        speed = int(steps) * t.batch / (time.process_time() - began)
         print(json.dumps({"speed": speed, "losses": losses}), flush=True)
 
 
