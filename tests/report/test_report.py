@@ -317,7 +317,7 @@ def test_the_way_that_points_best_is_shown_with_its_score(scenes):
     assert texts == found.texts("q")
     assert set(found.texts("summary")) == {"What the text changes", WHY}
     said = "".join(found.texts("p"))
-    assert "the object that is meant in 95.5 % of 10 queries (a region at random: 30.0 %)" in said
+    assert "95.5 % of the 10 queries that mean one (a region at random: 30.0 %)" in said
     assert {"90.00", "95.50", "30.00"} <= set(found.texts("td"))
 
 

@@ -52,8 +52,8 @@ class Shown:
         if self.right is None:
             return ""
         return (
-            f"It points at the object that is meant in {self.right:.1f} % of {self.queries:,} "
-            f"queries (a region at random: {self.chance:.1f} %)."
+            f"It points at the object that is meant in {self.right:.1f} % of the {self.queries:,} "
+            f"queries that mean one (a region at random: {self.chance:.1f} %)."
         )
 
 

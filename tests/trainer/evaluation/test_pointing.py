@@ -218,7 +218,7 @@ def test_words_that_refer():
 )
 def test_the_best_way_is_shown_unless_it_is_near_chance(measured, expected):
     assert best(measured) == expected
-    assert ("39.0 % of 9 queries" in best(measured).said) == (expected.way is None)
+    assert ("39.0 % of the 9 queries" in best(measured).said) == (expected.way is None)
 
 
 def test_what_a_text_changes_is_shown_as_a_row_of_shares():
