@@ -12,7 +12,7 @@
 # Last LBF of 1,000 references (16,000 queries): half an hour to make and to train on; with a third
 # fusion, 20 epochs, and the loss that locates: an hour; and with words by distance, as `cqr train`
 # takes now, and one pool, 24 epochs in 16 bits: an hour of a core with AMX.
-# The rest is sized for two cores and an hour: REFERENCES=300 (4,800 queries), EPOCHS=8, SEEDS=3 of K.
+# The rest is sized for two cores and an hour: REFERENCES=300 (4,800 queries), EPOCHS=8, SEEDS=5 of K.
 # What is run on a crowd of its own, once, when all was chosen: crowd_b.sh.
 # An interrupted comparison goes on.
 set -eu
@@ -32,7 +32,7 @@ set -- --examples 0 --set "epochs=${EPOCHS:-8}" "$@"
 cqr compare --features artifacts/crowd.h5 --data crowd --out artifacts/comparisons/crowd --seeds 1 \
   --vary k=9,18,36 --models "lbf=lbf:$slow" "$@"
 cqr compare --features artifacts/crowd.h5 --data crowd --out artifacts/comparisons/crowd-k \
-  --seeds "${SEEDS:-3}" \
+  --seeds "${SEEDS:-5}" \
   --models "lbf=lbf:k=36,fusion_depth=2,$fast,lbf of 18=lbf:k=18,fusion_depth=2,$fast" "$@"
 on=k=36,input=regions,encoder=lbf,word_reach=0,encoder_dropout=0,$before
 cqr compare --features artifacts/crowd.h5 --data crowd --out artifacts/comparisons/crowd-tuned \

@@ -5,17 +5,18 @@
 #       what follows FOLDER goes to `cqr compare`
 #
 # 4,000 references to learn from (64,000 pairs), 1,000 of the test (16,000); true regions, 36 of a
-# picture.  First LBF as `cqr train` has it of crowds, one epoch of eight texts for each pair, and the
-# same without the losses that locate, which no peer has (one seed); then TIRG, and LBF before its
-# regions knew where others stand, the same, and with one text each, seven epochs;
-# then, by AdamW and with all texts in their order, eight epochs each, LBF that learns where, LBF
-# before that, and TIRG; last, one epoch each, LBF without the losses that locate,
-# without its fusion too, and peers on its encoders with what tune.sh found for each on the grid's
-# development world.  All know words by distance and keep the last epoch; what each has with and
-# without a share of the reference's own vector is printed at the end.
+# picture.  First LBF as `cqr train` has it of crowds, one epoch of eight texts for each pair, and
+# the same without the losses that locate, which no peer has, and of 18 regions (one seed); the
+# Combiner and TIRG by what defaults.sh found for them on development's crowd (one seed); then TIRG
+# by what it has on the grid, and LBF before its regions knew where others stand, the same, and with
+# one text each, seven epochs; then, by AdamW and with all texts in their order, eight epochs each,
+# LBF that learns where, LBF before that, and TIRG; last, one epoch each, LBF without the losses
+# that locate, without its fusion too, and peers on its encoders with what tune.sh found for each on
+# the grid's development world.  All know words by distance and keep the last epoch; what each has
+# with and without a share of the reference's own vector is printed at the end.
 # Sized for two cores with 16-bit products: an hour to make, one to two hours of a core for each of
-# the first two, two and a half for the next two, two for those of one text, three for eight epochs,
-# 40 minutes for the rest.  An interrupted comparison goes on.
+# the first seven, two for those of one text, three for eight epochs, 40 minutes for the rest.  An
+# interrupted comparison goes on.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 place=${1:-artifacts/crowd-b}
@@ -38,6 +39,9 @@ on=input=regions,encoder=lbf,encoder_dropout=0,lr=0.002,together=4
 last=relations=false,where_layers=last
 compare crowd-b-relations 8 --set epochs=1 --models "lbf=lbf:" "$@"
 (SEEDS=1; compare crowd-b-unlocated 8 --set epochs=1 --models "lbf=lbf:locate=0,where=0" "$@")
+(SEEDS=1; compare crowd-b-18 8 --set epochs=1 --models "lbf of 18=lbf:k=18" "$@")
+(SEEDS=1; compare crowd-b-tuned 8 --set epochs=1 --models "combiner on lbf encoder=combiner:$on,\
+tirg on lbf encoder=tirg:input=regions,encoder=lbf,encoder_dropout=0,lr=0.004,together=4" "$@")
 compare crowd-b-texts 8 --set epochs=1 \
   --models "lbf=lbf:where=0.3,$last,tirg on lbf encoder=tirg:$on" "$@"
 compare crowd-b-muon 1 --set epochs=7 \

@@ -8,7 +8,7 @@
 #       what follows FOLDER goes to `cqr compare`
 #
 # On development worlds, which nothing is reported of, made here: the grid's of 200 references, and
-# of crowds one of 300 and one of 1,000, that in four texts and in eight too (five hours of a core).
+# of crowds one of 300 and one of 1,000, that in four texts and in eight too (six hours of a core).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 place=${1:-artifacts/defaults}
@@ -93,6 +93,16 @@ moved defaults-texts more-4 "$@" --set epochs=1 --models "four texts=lbf:$where,
 moved defaults-relations more-8 "$@" --set epochs=1 \
   --models "as before=lbf:$where,relations=lbf:"
 moved defaults-relations-longer more-8 "$@" --set epochs=3 --models "relations=lbf:"
+# Peers there, by the trials of tune.sh: TIRG by all four, a faster Muon and its own paper's loss; the
+# Combiner and MAAF by the one that was best for them on the grid.
+all=input=regions,encoder=lbf
+moved defaults-peers more-8 "$@" --set epochs=1 --models "tirg / 3=tirg:$on,\
+tirg / 3 by 0.012=tirg:$on,muon_lr=0.012,\
+tirg / 1=tirg:$all,lr=0.004,encoder_dropout=0,together=4,\
+tirg / 0=tirg:$all,lr=0.001,encoder_dropout=0.1,together=2,\
+tirg / sampled=tirg:$on,loss=soft-triplet-sampled,\
+tirg / 2=tirg:$all,lr=0.002,loss=soft-triplet,encoder_dropout=0.1,together=1,\
+combiner / 3=combiner:$on,maaf / 3=maaf:$on"
 moved defaults-reorder-longer more "$@" --set epochs=8 --models "one layer=lbf:where=0.3,$three,\
 half=lbf:fusion_depth=3,$where"
 cqr compare --features artifacts/development.h5 --data development \

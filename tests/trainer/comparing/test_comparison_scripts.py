@@ -71,8 +71,8 @@ def test_rows_can_be_trained(script, tmp_path):
         assert settled(call)
 
 
-RELATED = ("crowd-b-relations", "crowd-b-unlocated")
-AS_NOW = (*RELATED, "crowd-b-texts", "crowd-b-muon")
+RELATED = ("crowd-b-relations", "crowd-b-unlocated", "crowd-b-18")
+AS_NOW = (*RELATED, "crowd-b-tuned", "crowd-b-texts", "crowd-b-muon")
 
 
 @pytest.mark.parametrize("script", ["crowd.sh", "crowd_b.sh"])
