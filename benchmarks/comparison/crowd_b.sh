@@ -38,10 +38,13 @@ compare() {
 on=input=regions,encoder=lbf,encoder_dropout=0,lr=0.002,together=4
 last=relations=false,where_layers=last
 compare crowd-b-relations 8 --set epochs=1 --models "lbf=lbf:" "$@"
-(SEEDS=1; compare crowd-b-unlocated 8 --set epochs=1 --models "lbf=lbf:locate=0,where=0" "$@")
-(SEEDS=1; compare crowd-b-18 8 --set epochs=1 --models "lbf of 18=lbf:k=18" "$@")
-(SEEDS=1; compare crowd-b-tuned 8 --set epochs=1 --models "combiner on lbf encoder=combiner:$on,\
-tirg on lbf encoder=tirg:input=regions,encoder=lbf,encoder_dropout=0,lr=0.004,together=4" "$@")
+(
+  SEEDS=1
+  compare crowd-b-unlocated 8 --set epochs=1 --models "lbf=lbf:locate=0,where=0" "$@"
+  compare crowd-b-18 8 --set epochs=1 --models "lbf of 18=lbf:k=18" "$@"
+  compare crowd-b-tuned 8 --set epochs=1 \
+    --models "combiner on lbf encoder=combiner:$on,tirg on lbf encoder=tirg:$on,lr=0.004" "$@"
+)
 compare crowd-b-texts 8 --set epochs=1 \
   --models "lbf=lbf:where=0.3,$last,tirg on lbf encoder=tirg:$on" "$@"
 compare crowd-b-muon 1 --set epochs=7 \

@@ -70,7 +70,8 @@ waves=lbf:$three,where=0,a third of both=lbf:$three,where=0.3,both=lbf:$three,wh
 map=lbf:$three,where=1,waves=false" "$@"
 # Linear maps by Muon, of LBF and of the best of its peers there; then with two layers of TEP, texts
 # whose words a training reads in another order, and more fusions.
-on=input=regions,encoder=lbf,encoder_dropout=0,lr=0.002,together=4
+all=input=regions,encoder=lbf
+on=$all,encoder_dropout=0,lr=0.002,together=4
 moved() {
   out=artifacts/comparisons/$1
   data=$2
@@ -95,10 +96,9 @@ moved defaults-relations more-8 "$@" --set epochs=1 \
 moved defaults-relations-longer more-8 "$@" --set epochs=3 --models "relations=lbf:"
 # Peers there, by the trials of tune.sh: TIRG by all four, a faster Muon and its own paper's loss; the
 # Combiner and MAAF by the one that was best for them on the grid.
-all=input=regions,encoder=lbf
 moved defaults-peers more-8 "$@" --set epochs=1 --models "tirg / 3=tirg:$on,\
 tirg / 3 by 0.012=tirg:$on,muon_lr=0.012,\
-tirg / 1=tirg:$all,lr=0.004,encoder_dropout=0,together=4,\
+tirg / 1=tirg:$on,lr=0.004,\
 tirg / 0=tirg:$all,lr=0.001,encoder_dropout=0.1,together=2,\
 tirg / sampled=tirg:$on,loss=soft-triplet-sampled,\
 tirg / 2=tirg:$all,lr=0.002,loss=soft-triplet,encoder_dropout=0.1,together=1,\

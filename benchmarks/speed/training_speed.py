@@ -26,7 +26,8 @@ from statistics import median
 
 def main() -> None:
     if sys.argv[1] == "--turns":
-        take_turns(*sys.argv[2:])
+        features, data, steps, precision, *said = sys.argv[2:]
+        take_turns(Path(features), Path(data) if data else None, int(steps), precision, said)
         return
     parser = argparse.ArgumentParser()
     parser.add_argument("features", type=Path)
@@ -70,7 +71,9 @@ def main() -> None:
     print(f"losses of {len(apart)} steps: {max(apart):.1e} apart at most, of themselves")
 
 
-def take_turns(features: str, data: str, steps: str, precision: str, *said: str) -> None:
+def take_turns(
+    features: Path, data: Path | None, steps: int, precision: str, said: list[str]
+) -> None:
     import numpy as np
     import torch
 
@@ -85,7 +88,7 @@ def take_turns(features: str, data: str, steps: str, precision: str, *said: str)
         take_step = None
 
     torch.set_num_threads(1)
-    material = collect(Path(features), Wanted(Path(data) if data else None))
+    material = collect(features, Wanted(data))
     spec, recommended = rows.specs(["lbf"])[0], material.dataset.recommended
     settings = rows.settled(spec, ["select=last", *said], recommended)
     with tempfile.TemporaryDirectory() as folder:
@@ -97,13 +100,13 @@ def take_turns(features: str, data: str, steps: str, precision: str, *said: str)
     takes = len(signature(step).parameters)  # an earlier version took two
     for _ in sys.stdin:
         losses, began = [], time.process_time()
-        for _ in range(int(steps)):
+        for _ in range(steps):
             first = at % t.steps * t.batch
             torch.manual_seed(at)
             batch = pairs.batch(np.arange(first, first + t.batch))
             losses.append(step(*[t, batch, at, stop][:takes])[0])
             at += 1
-        speed = int(steps) * t.batch / (time.process_time() - began)
+        speed = steps * t.batch / (time.process_time() - began)
         print(json.dumps({"speed": speed, "losses": losses}), flush=True)
 
 
