@@ -6,7 +6,7 @@ Input = Literal["regions", "whole"]
 """What a model is given of an image: its regions, or the whole image as the only one."""
 
 Loss = Literal["batch-classification", "soft-triplet", "soft-triplet-sampled"]
-"""See `training.losses`."""
+"""See `training.steps.losses`."""
 
 Kappa = Literal["dot", "squared-l2"]
 """The similarity inside a loss: the dot product, or minus the squared Euclidean distance."""

@@ -82,11 +82,6 @@ def take_turns(
     from cqr.trainer.training.material import Wanted, collect
     from cqr.trainer.training.start import start
 
-    try:
-        from cqr.trainer.training.step import take_step
-    except ModuleNotFoundError:  # an earlier version had it in train.py
-        take_step = None
-
     torch.set_num_threads(1)
     material = collect(features, Wanted(data))
     spec, recommended = rows.specs(["lbf"])[0], material.dataset.recommended
@@ -96,7 +91,7 @@ def take_turns(
         t, _ = training._set_up(run, material, "cpu", precision)
     t.model.train()
     pairs, at, stop = t.pairs(0), 0, threading.Event()
-    step = take_step or training._step
+    step = getattr(training, "take_step", None) or training._step  # as an earlier version named it
     takes = len(signature(step).parameters)  # an earlier version took two
     for _ in sys.stdin:
         losses, began = [], time.process_time()

@@ -25,9 +25,9 @@ from cqr.trainer.models import ALL
 from cqr.trainer.text.vocabulary import Vocabulary
 from cqr.trainer.training import checkpoint, train
 from cqr.trainer.training.checkpoint import Progress, save_tensors
-from cqr.trainer.training.fabric import fabric_of
 from cqr.trainer.training.runs import Run
 from cqr.trainer.training.settings import Settings, settle
+from cqr.trainer.training.steps.fabric import fabric_of
 
 TIMES = 150
 

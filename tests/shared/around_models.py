@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from cqr.trainer.features import RegionBatch
 from cqr.trainer.models import MODELS, build
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
-from cqr.trainer.training.losses import batch_classification
 from cqr.trainer.training.material import collect
 from cqr.trainer.training.runs import Run
 from cqr.trainer.training.settings import settle
 from cqr.trainer.training.start import start
+from cqr.trainer.training.steps.losses import batch_classification
 from cqr.trainer.training.train import train
 
 NAMES = list(MODELS)

@@ -30,14 +30,14 @@ from cqr.trainer.ranking.encode import encode
 from cqr.trainer.ranking.metrics import recall_at
 from cqr.trainer.text.tower import JointReader
 from cqr.trainer.training import checkpoint
-from cqr.trainer.training.batches import Pairs, ahead
 from cqr.trainer.training.checkpoint import Progress
-from cqr.trainer.training.fabric import check_divisible, check_together, fabric_of
 from cqr.trainer.training.holdout import divide
 from cqr.trainer.training.material import Material
-from cqr.trainer.training.optimizers import optimizer_of
 from cqr.trainer.training.runs import Run
-from cqr.trainer.training.step import Training, seed_with, set_lr, take_step
+from cqr.trainer.training.steps.batches import Pairs, ahead
+from cqr.trainer.training.steps.fabric import check_divisible, check_together, fabric_of
+from cqr.trainer.training.steps.optimizers import optimizer_of
+from cqr.trainer.training.steps.step import Training, seed_with, set_lr, take_step
 from cqr.trainer.training.untrained import begin, fit
 
 OnStep = Callable[[int, int, int, float], None]

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from cqr.errors import UserError
 from cqr.trainer.datasets.pairs import Listed, cut
 from cqr.trainer.text.vocabulary import Vocabulary
-from cqr.trainer.training.batches import Pairs
 from cqr.trainer.training.holdout import divide
 from cqr.trainer.training.material import Wanted, collect
 from cqr.trainer.training.settings import Settings
+from cqr.trainer.training.steps.batches import Pairs
 
 
 def listed(references, together):

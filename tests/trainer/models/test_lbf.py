@@ -15,7 +15,7 @@ from cqr.trainer.models.lbf import LBF
 from cqr.trainer.models.lbf_config import LBFConfig
 from cqr.trainer.models.locating import pointing, vanished
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
-from cqr.trainer.training.losses import batch_classification
+from cqr.trainer.training.steps.losses import batch_classification
 
 SMALL = LBFConfig(
     width=16, heads=4, vep_depth=1, tep_depth=1, fusion_depth=2, embed_dim=24, dropout=0.0

@@ -24,9 +24,9 @@ from cqr.trainer.models.maps import on_map
 from cqr.trainer.models.peers.parameter_hashing import hashes
 from cqr.trainer.text.vocabulary import WordBatch
 from cqr.trainer.training import runs
-from cqr.trainer.training.losses import batch_classification
 from cqr.trainer.training.material import collect
 from cqr.trainer.training.settings import Settings, settle
+from cqr.trainer.training.steps.losses import batch_classification
 from peers_in_numpy import (
     FEATURES,
     IDS,

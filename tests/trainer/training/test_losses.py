@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cqr.trainer.training import losses
+from cqr.trainer.training.steps import losses
 
 
 def kappa(kind, a, b):

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from cqr.trainer.training import checkpoint
-from cqr.trainer.training.optimizers import optimizer_of
 from cqr.trainer.training.settings import Settings
+from cqr.trainer.training.steps.optimizers import optimizer_of
 
 SETTINGS = Settings(lr=0.01, muon_lr=0.03, weight_decay=0.1)
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import cqr
 from cqr.errors import UserError
 from cqr.trainer.training import runs
-from cqr.trainer.training.fabric import check_divisible
+from cqr.trainer.training.steps.fabric import check_divisible
 
 SHARED = Path(__file__).parents[2] / "shared"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]

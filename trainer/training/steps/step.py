@@ -14,11 +14,11 @@ from cqr.trainer.datasets.queries import Task, captions
 from cqr.trainer.models import sharing
 from cqr.trainer.models.interface import RetrievalModel
 from cqr.trainer.text.vocabulary import TextReader
-from cqr.trainer.training.batches import Batch, Pairs
-from cqr.trainer.training.losses import LOSSES
 from cqr.trainer.training.material import Material
 from cqr.trainer.training.runs import Run
 from cqr.trainer.training.settings import Settings
+from cqr.trainer.training.steps.batches import Batch, Pairs
+from cqr.trainer.training.steps.losses import LOSSES
 
 
 @dataclass(frozen=True)
