@@ -6,16 +6,14 @@ number of images.
 """
 
 import copy
-import ctypes
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Self, get_args
 
-import h5py
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cqr.errors import UserError
@@ -23,8 +21,9 @@ from cqr.pipeline.feature_file import FeatureFile, open_features
 from cqr.pipeline.shards import layout
 from cqr.remote import is_remote, located
 from cqr.trainer.choices import Input
+from cqr.trainer.rows import Hdf5, Mapped, Resident, Rows, Source
 
-Rows = NDArray[np.int64]
+FEATURES, BOXES, WHOLE = "regions/features", "regions/boxes", "whole/features"
 
 
 @dataclass
@@ -101,8 +100,7 @@ class RegionReader:
 
     Args:
         path: the feature file.
-        mapped: False reads each row through h5py: much slower, and an oracle for
-            the memory map.
+        mapped: False reads each row through h5py.
 
     Raises:
         UserError: the file is not whole (see `open_features`), or not on this machine.
@@ -123,10 +121,10 @@ class RegionReader:
         self.dim = self.file.dim
         self.paths = self.file.paths
         self._row = {name: row for row, name in enumerate(self.paths)}
-        self._first = np.array([shard.first for shard in self.file.shards])
         self._sizes = np.tile(np.asarray(self.file.sizes, dtype=np.float32), 2)  # W, H, W, H
-        self._rows: _Mapped | _Hdf5 = (_Mapped if mapped else _Hdf5)(self.file)
-        self._count = self._rows.counts()
+        source = (Mapped if mapped else Hdf5)(self.file)
+        self._rows: Source = source
+        self._count = source.counts()
 
     def seen_as(self, kind: Input, k: int | None = None, whole: bool = False) -> Self:
         """The same images as a model sees them, which is nowhere else decided.
@@ -160,7 +158,7 @@ class RegionReader:
         return np.array([self._row.get(path, -1) for path in paths], dtype=np.int64)
 
     def gather(self, rows: Rows) -> RegionBatch:
-        """The regions of the images at `rows`, in that order.
+        """The regions of the images at `rows`, in that order; see `on` for where they are.
 
         K is cut to the largest count among them: the rows beyond are zero in
         every one of these images.
@@ -170,78 +168,36 @@ class RegionReader:
         """
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
-        shard = np.searchsorted(self._first, rows, side="right") - 1
-        local = rows - self._first[shard]
+        at, there = self._rows.at(rows), self._rows.there
         if self.kind == "whole":
-            features = self._rows.read("whole/features", shard, local, 1)
-            boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (len(rows), 1, 1))
-            mask = np.ones((len(rows), 1), bool)
-            return RegionBatch(*map(torch.from_numpy, (features, boxes, mask)))
+            features = self._rows.read(WHOLE, at, 1)
+            boxes = there(np.tile(np.array([0, 0, 1, 1], np.float32), (len(rows), 1, 1)))
+            return RegionBatch(features, boxes, there(np.ones((len(rows), 1), bool)))
         count = self._count[rows].clip(max=self.k)
         k = int(count.max())
-        features = self._rows.read("regions/features", shard, local, k)
-        boxes = self._rows.read("regions/boxes", shard, local, k)
-        boxes /= self._sizes[rows][:, None]
-        mask = np.arange(k) < count[:, None]
-        batch = RegionBatch(*map(torch.from_numpy, (features, boxes, mask)))
+        features = self._rows.read(FEATURES, at, k)
+        boxes = self._rows.read(BOXES, at, k).div_(there(self._sizes[rows])[:, None])
+        batch = RegionBatch(features, boxes, there(np.arange(k) < count[:, None]))
         if self.whole:
-            batch.whole = torch.from_numpy(self._rows.read("whole/features", shard, local, 1)[:, 0])
+            batch.whole = self._rows.read(WHOLE, at, 1)[:, 0]
         _, first, which = np.unique(rows, return_index=True, return_inverse=True)
         if len(first) < len(rows):
-            batch.first, batch.which = torch.from_numpy(first), torch.from_numpy(which)
+            batch.first, batch.which = there(first), there(which)
         return batch
 
+    def on(self, device: torch.device) -> Self:
+        """The same, but all images lie in the memory of a device, where `gather` leaves them."""
+        reader = copy.copy(self)
+        reader._rows = Resident.of(self._rows, self._names, len(self), self.k, device)
+        return reader
 
-class _Mapped:
-    """The shards as mapped bytes, and all rows of a batch as one gather out of them.
+    @property
+    def bytes(self) -> int:
+        """What `on` takes of a device's memory."""
+        row = {name: math.prod(s) * d.itemsize for name, (s, d) in layout(self.k, self.dim).items()}
+        return len(self) * sum(row[name] for name in self._names)
 
-    numpy gathers from one array.  So the stretch of memory from the first mapped byte of any
-    shard to the last is taken for one, though what lies between the shards is not ours: only
-    bytes of rows are ever touched.
-    """
-
-    def __init__(self, file: FeatureFile) -> None:
-        self.shards = file.shards
-        self.layout = layout(file.k, file.dim)
-        self.mapped = [np.memmap(s.path, np.uint8, "r") for s in file.shards]  # holds them
-        places = np.array([one.ctypes.data for one in self.mapped])
-        first = int(places.min())
-        self.span = int(max(places + [len(one) for one in self.mapped])) - first
-        self.memory = memoryview((ctypes.c_ubyte * self.span).from_address(first)).cast("B")
-        self.begins = {
-            name: places - first + [s.offsets[name] for s in self.shards] for name in self.layout
-        }
-
-    def counts(self) -> NDArray[np.int32]:
-        name = "regions/count"
-        return np.concatenate(
-            [
-                np.frombuffer(memory.data, self.layout[name][1], shard.rows, shard.offsets[name])
-                for shard, memory in zip(self.shards, self.mapped, strict=True)
-            ]
-        )
-
-    def read(self, name: str, shard: Rows, local: Rows, k: int) -> NDArray[Any]:
-        """The first k regions of each row, n x k x D or n x k x 4; the whole image is n x 1 x D."""
-        shape, dtype = self.layout[name]
-        whole, width = shape if len(shape) == 2 else (1, *shape)
-        region = width * dtype.itemsize
-        row = np.dtype((np.void, k * region))
-        every = np.ndarray((self.span - row.itemsize + 1,), row, self.memory, strides=(1,))
-        begins = self.begins[name][shard] + local * (whole * region)
-        return every[begins].view(dtype).reshape(len(local), k, width)
-
-
-class _Hdf5:
-    """The shards through h5py, row by row."""
-
-    def __init__(self, file: FeatureFile) -> None:
-        self.files = [h5py.File(shard.path) for shard in file.shards]
-
-    def counts(self) -> NDArray[np.int32]:
-        return np.concatenate([file["regions/count"][:] for file in self.files])
-
-    def read(self, name: str, shard: Rows, local: Rows, k: int) -> NDArray[Any]:
-        places = zip(shard, local, strict=True)
-        rows = np.stack([self.files[number][name][row] for number, row in places])
-        return rows[:, :k] if rows.ndim == 3 else rows[:, None]
+    @property
+    def _names(self) -> list[str]:
+        """The arrays that `gather` reads."""
+        return [WHOLE] if self.kind == "whole" else [FEATURES, BOXES] + [WHOLE] * self.whole

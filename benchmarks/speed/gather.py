@@ -66,9 +66,8 @@ def compare(place: Path, o: argparse.Namespace) -> None:
         return [np.stack([parts[s][name][row] for s, row in places]) for name in NAMES]
 
     def by_rows(rows: NDArray[np.int64]) -> list[NDArray[Any]]:
-        shard = np.searchsorted(first, rows, side="right") - 1
-        local, read = rows - first[shard], reader._rows.read
-        arrays = [read(f"regions/{name}", shard, local, o.k) for name in ("features", "boxes")]
+        at, read = reader._rows.at(rows), reader._rows.read
+        arrays = [read(f"regions/{name}", at, o.k) for name in ("features", "boxes")]
         return [*arrays, reader._count[rows]]
 
     ways: dict[str, Callable[[NDArray[np.int64]], Any]] = {

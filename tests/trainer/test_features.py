@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cqr.errors import UserError
+from cqr.trainer import rows
 from cqr.trainer.features import RegionReader
 
 anew = settings(
@@ -42,8 +44,8 @@ def test_gather_gives_the_rows_that_were_written(
     )
     wanted = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=20))
     first = data.draw(st.integers(1, k))
-    for mapped in (True, False):
-        reader = RegionReader(path, mapped=mapped).seen_as("regions", first)
+    ways = [RegionReader(path, mapped=way).seen_as("regions", first) for way in (True, False)]
+    for reader in (*ways, ways[0].on(torch.device("cpu"))):
         rows = reader.rows([paths[i] for i in wanted])
         batch = reader.gather(rows)
         most = max(min(first, count[i]) for i in wanted)
@@ -71,11 +73,35 @@ def test_k_beyond_the_file_is_refused(write_features, tmp_path, k):
         RegionReader(tmp_path / "a.h5").seen_as("regions", k)
 
 
-@pytest.mark.parametrize("mapped", [True, False])
-def test_the_whole_image_is_one_region(write_features, tmp_path, mapped):
+@pytest.mark.parametrize("kind", ["regions", "whole"])
+def test_all_that_is_gathered_lies_where_the_images_were_put(
+    write_features, tmp_path, monkeypatch, kind
+):
+    monkeypatch.setattr(rows, "CHUNK", 1)  # an image at a time
+    random_file(write_features, tmp_path / "a.h5", 0, 5, 3, 4, 2)
+    reader = RegionReader(tmp_path / "a.h5").seen_as(kind, whole=True)
+    numbers = np.array([4, 1, 4, 0])
+    expected, got = (one.gather(numbers) for one in (reader, reader.on(torch.device("cpu"))))
+    placed = reader.on(torch.device("meta")).gather(numbers)
+    names = ["features", "boxes", "mask"]
+    if kind == "regions":
+        names += ["whole", "first", "which"]
+        assert reader.bytes == 5 * (3 * 4 * 2 + 3 * 4 * 4 + 4 * 2)
+    else:
+        assert reader.bytes == 5 * 4 * 2
+    for name in names:
+        torch.testing.assert_close(getattr(got, name), getattr(expected, name), rtol=0, atol=0)
+        assert getattr(placed, name).device.type == "meta"
+    assert len(got.once) == len(expected.once)
+
+
+@pytest.mark.parametrize("way", ["mapped", "hdf5", "resident"])
+def test_the_whole_image_is_one_region(write_features, tmp_path, way):
     paths, features, *_ = random_file(write_features, tmp_path / "a.h5", 0, 5, 3, 4, 2)
-    reader = RegionReader(tmp_path / "a.h5", mapped=mapped)
-    batch = reader.seen_as("whole").gather(reader.rows([paths[4], paths[1]]))
+    reader = RegionReader(tmp_path / "a.h5", mapped=way != "hdf5")
+    whole = reader.seen_as("whole")
+    whole = whole.on(torch.device("cpu")) if way == "resident" else whole
+    batch = whole.gather(reader.rows([paths[4], paths[1]]))
     np.testing.assert_array_equal(
         batch.features, features[[4, 1]].mean(1, keepdims=True).astype("f2")
     )
