@@ -56,3 +56,15 @@ def device_name(device: "torch.device") -> str:
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def moved(part: "torch.Tensor", device: "torch.device | str") -> "torch.Tensor":
+    """A tensor on a device.
+
+    To a GPU it goes from pinned memory, or the copy would wait for all that the GPU has to do.
+    """
+    import torch
+
+    if torch.device(device).type == "cuda" and part.device.type == "cpu":
+        part = part.pin_memory()
+    return part.to(device, non_blocking=True)

@@ -22,10 +22,11 @@ from cqr.trainer.datasets.queries import Dataset
 from cqr.trainer.datasets.survey import Survey
 from cqr.trainer.evaluation.beside_start import beside_start
 from cqr.trainer.evaluation.published import cells, columns
+from cqr.trainer.training.epoch import OnStep
 from cqr.trainer.training.material import Material
 from cqr.trainer.training.runs import Run
 from cqr.trainer.training.settings import Settings
-from cqr.trainer.training.train import OnEpoch, OnStep
+from cqr.trainer.training.train import OnEpoch
 
 MOST_KINDS = 12
 """Values of a column for which recall is printed; a page has room for more."""

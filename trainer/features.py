@@ -14,9 +14,11 @@ from typing import Self, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cqr.errors import UserError
+from cqr.machine import moved
 from cqr.pipeline.feature_file import FeatureFile, open_features
 from cqr.pipeline.shards import layout
 from cqr.remote import is_remote, located
@@ -71,13 +73,20 @@ class RegionBatch:
         return self.features[:, 0]
 
     def to(self, device: torch.device | str) -> Self:
-        def there(part: Tensor) -> Tensor:
-            return part.to(device, non_blocking=True)
-
-        moved = self._each(there)
+        there = self._each(lambda part: moved(part, device))
         if self.first is not None and self.which is not None:
-            moved.first, moved.which = there(self.first), there(self.which)
-        return moved
+            there.first, there.which = moved(self.first, device), moved(self.which, device)
+        return there
+
+    def filled(self, k: int) -> Self:
+        """The same with k places for regions, at least K, each image by itself: a shape that does
+        not depend on which images they are."""
+        more = k - self.mask.shape[1]
+
+        def fill(part: Tensor) -> Tensor:
+            return F.pad(part, (0, 0) * (part.dim() - 2) + (0, more))
+
+        return type(self)(fill(self.features), fill(self.boxes), fill(self.mask), self.whole)
 
     def expand(self, size: int) -> Self:
         """A batch of one, as often as `size` says; nothing is copied."""

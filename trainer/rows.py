@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cqr.machine import moved
 from cqr.pipeline.feature_file import FeatureFile
 from cqr.pipeline.shards import layout
 
@@ -136,10 +137,7 @@ class Resident:
         return self.arrays[name][:, :k].index_select(0, at)
 
     def there(self, array: NDArray[Any]) -> Tensor:
-        """From pinned memory, or the copy would wait for the device's work."""
-        tensor = torch.from_numpy(array)
-        pinned = tensor.pin_memory() if self.device.type == "cuda" else tensor
-        return pinned.to(self.device, non_blocking=True)
+        return moved(torch.from_numpy(array), self.device)
 
 
 def _copied(source: Source, name: str, images: int, k: int, device: torch.device) -> Tensor:

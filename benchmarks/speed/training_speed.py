@@ -19,9 +19,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 
 def main() -> None:
@@ -78,7 +80,6 @@ def take_turns(
     import torch
 
     from cqr.trainer.comparing import rows
-    from cqr.trainer.training import train as training
     from cqr.trainer.training.material import Wanted, collect
     from cqr.trainer.training.start import start
 
@@ -88,21 +89,42 @@ def take_turns(
     settings = rows.settled(spec, ["select=last", *said], recommended)
     with tempfile.TemporaryDirectory() as folder:
         run = start(material, settings, folder=Path(folder))
-        t, _ = training._set_up(run, material, "cpu", precision)
+        t, step = stepping(run, material, precision)
     t.model.train()
-    pairs, at, stop = t.pairs(0), 0, threading.Event()
-    step = getattr(training, "take_step", None) or training._step  # as an earlier version named it
-    takes = len(signature(step).parameters)  # an earlier version took two
+    pairs, at = t.pairs(0), 0
     for _ in sys.stdin:
         losses, began = [], time.process_time()
         for _ in range(steps):
             first = at % t.steps * t.batch
             torch.manual_seed(at)
-            batch = pairs.batch(np.arange(first, first + t.batch))
-            losses.append(step(*[t, batch, at, stop][:takes])[0])
+            losses.append(step(pairs.batch(np.arange(first, first + t.batch)), at))
             at += 1
         speed = steps * t.batch / (time.process_time() - began)
         print(json.dumps({"speed": speed, "losses": losses}), flush=True)
+
+
+def stepping(run: Any, material: Any, precision: str) -> tuple[Any, Callable[[Any, int], float]]:
+    """A training, and a step of it by a batch and its number, which gives the loss."""
+    from cqr.trainer.training import train as training
+
+    stop = threading.Event()
+    try:
+        from cqr.trainer.training.steps.fabric import fabric_of
+        from cqr.trainer.training.steps.step import Alone, take_step
+    except ModuleNotFoundError:  # an earlier version
+        t, _ = training._set_up(run, material, "cpu", precision)
+        step = getattr(training, "take_step", None) or training._step
+        takes = len(signature(step).parameters)  # once it took two
+        return t, lambda batch, at: step(*[t, batch, at, stop][:takes])[0]
+    seen = material.seen_by(run.settings)
+    t, _ = training._set_up(run, seen, fabric_of("cpu", precision))
+    forward = Alone(t)
+
+    def step_of(batch: Any, at: int) -> float:
+        [losses], _ = take_step([t], forward, [batch], at, stop).read()
+        return losses["loss"]
+
+    return t, step_of
 
 
 if __name__ == "__main__":

@@ -4,12 +4,29 @@ Letters for shapes: B batch, N queries, M keys, D width, H heads; P of the B x N
 What a block does to each state by itself, which is most of its work, it does to real ones alone.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_everywhere = False
+
+
+@contextmanager
+def everywhere() -> Iterator[None]:
+    """Within it models work on all places, real or not: what they do depends on shapes alone, as
+    it must where it is compiled, or is that of several models at once.
+    """
+    global _everywhere
+    before, _everywhere = _everywhere, True
+    try:
+        yield
+    finally:
+        _everywhere = before
 
 
 @dataclass(frozen=True)
@@ -26,8 +43,10 @@ class Places:
 
     @classmethod
     def of(cls, mask: Tensor) -> Self:
-        """All are worked on where all are real, and on a GPU, which would have to wait for P."""
-        if mask.device.type != "cpu" or bool(mask.all()):
+        """All are worked on where all are real, on a GPU, which would have to wait for P, and
+        `everywhere`.
+        """
+        if _everywhere or mask.device.type != "cpu" or bool(mask.all()):
             return cls(mask, None)
         return cls(mask, mask.flatten().nonzero().flatten())
 

@@ -58,7 +58,7 @@ def vanished(reference: RegionBatch, target: RegionBatch) -> Tensor:
     regions drawn at random are 2 apart; 1 everywhere where the target has no region.
     """
     mask = torch.cat([reference.mask, target.mask], 1)
-    apart = torch.zeros(())
+    apart = mask.new_zeros((), dtype=torch.float32)
     for one, other in (
         (reference.features.float(), target.features.float()),
         (reference.boxes, target.boxes),

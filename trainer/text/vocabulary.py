@@ -7,8 +7,10 @@ from functools import cached_property
 from typing import Protocol, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from cqr.machine import moved
 from cqr.trainer.text.words import SPLIT, Splitter, places_of, splitter_for
 
 PAD, UNKNOWN = 0, 1
@@ -33,10 +35,16 @@ class WordBatch:
 
     def to(self, device: torch.device | str) -> Self:
         def there(part: Tensor | None) -> Tensor | None:
-            return None if part is None else part.to(device, non_blocking=True)
+            return None if part is None else moved(part, device)
 
-        tokens, mask = (t.to(device, non_blocking=True) for t in (self.tokens, self.mask))
+        tokens, mask = moved(self.tokens, device), moved(self.mask, device)
         return type(self)(tokens, mask, there(self.vector), there(self.weight))
+
+    def filled(self, n: int) -> Self:
+        """The same with n places for words, at least N."""
+        more = n - self.mask.shape[1]
+        tokens = F.pad(self.tokens, (0, 0) * (self.tokens.dim() - 2) + (0, more))
+        return replace(self, tokens=tokens, mask=F.pad(self.mask, (0, more)))
 
     def __len__(self) -> int:
         return len(self.mask)
@@ -50,10 +58,10 @@ class WordBatch:
         """
         size = self.mask.sum(1, keepdim=True)
         first, second, end = (cuts * (size + 1)).long().split(1, dim=1)
-        at = torch.arange(self.mask.shape[1]).expand(self.mask.shape)
+        at = torch.arange(self.mask.shape[1], device=size.device).expand(self.mask.shape)
         moved = torch.where(at < first + end - second, at + second - first, at + second - end)
         at = torch.where((at >= first) & (at < end), moved, at)
-        tokens = self.tokens[torch.arange(len(self))[:, None], at]
+        tokens = self.tokens[torch.arange(len(self), device=size.device)[:, None], at]
         return replace(self, tokens=tokens)
 
 

@@ -1,9 +1,9 @@
 """Training pairs by the batch, one loaded ahead."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cqr.machine import moved
 from cqr.trainer.datasets.pairs import Drawn
 from cqr.trainer.features import RegionBatch, RegionReader
 from cqr.trainer.text.vocabulary import TextReader, WordBatch
@@ -29,6 +30,49 @@ class Batch:
     words: WordBatch
     target: RegionBatch
     alike: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(
+            self.reference.to(device),
+            self.words.to(device),
+            self.target.to(device),
+            moved(self.alike, device),
+        )
+
+    def filled(self, k: int, n: int) -> "Batch":
+        """The same with k places for regions and n for words, each image by itself."""
+        return replace(
+            self,
+            reference=self.reference.filled(k),
+            words=self.words.filled(n),
+            target=self.target.filled(k),
+        )
+
+    def parts(self) -> dict[str, Tensor]:
+        """The tensors of a batch that is `filled`, by name."""
+        every = {
+            f"{name}.{field.name}": getattr(getattr(self, name), field.name)
+            for name in ("reference", "words", "target")
+            for field in fields(getattr(self, name))
+        }
+        return {name: part for name, part in every.items() if part is not None} | {
+            "alike": self.alike
+        }
+
+    @classmethod
+    def of(cls, parts: dict[str, Tensor]) -> "Batch":
+        """The batch of which these are the `parts`."""
+        own: dict[str, dict[str, Tensor]] = {"reference": {}, "words": {}, "target": {}}
+        for name, part in parts.items():
+            if name != "alike":
+                group, field = name.split(".")
+                own[group][field] = part
+        return cls(
+            RegionBatch(**own["reference"]),
+            WordBatch(**own["words"]),
+            RegionBatch(**own["target"]),
+            parts["alike"],
+        )
 
 
 @dataclass(frozen=True)
@@ -85,7 +129,8 @@ class Pairs:
     def batch(self, index: NDArray[np.int64]) -> Batch:
         words = self.words.encode(self.texts[index].tolist())
         if self.cuts is not None:
-            words = words.reordered(torch.from_numpy(self.cuts[index]))
+            cuts = torch.from_numpy(self.cuts[index])
+            words = words.reordered(moved(cuts, words.mask.device))
         return Batch(
             self.reader.gather(self.reference[index]),
             words,
@@ -95,15 +140,25 @@ class Pairs:
 
 
 def ahead(
-    loader: ThreadPoolExecutor, pairs: Pairs, steps: NDArray[np.int64], first: int
-) -> Iterator[tuple[int, Batch, float]]:
-    """Each step's number, batch, and the seconds waited for it; one batch is loaded ahead."""
-    following = loader.submit(pairs.batch, steps[first]) if first < len(steps) else None
+    loader: ThreadPoolExecutor,
+    pairs: Sequence[Pairs],
+    steps: NDArray[np.int64],
+    first: int,
+    device: torch.device,
+) -> Iterator[tuple[int, list[Batch], float]]:
+    """Each step's number, a batch of each of the pairs on the device, and the seconds waited for
+    them; those of one step are loaded ahead.
+    """
+
+    def batches(step: int) -> list[Batch]:
+        return [each.batch(steps[step]).to(device) for each in pairs]
+
+    following = loader.submit(batches, first) if first < len(steps) else None
     for step in range(first, len(steps)):
         assert following is not None
         began = time.perf_counter()
-        batch = following.result()
+        found = following.result()
         waited = time.perf_counter() - began
         if step + 1 < len(steps):
-            following = loader.submit(pairs.batch, steps[step + 1])
-        yield step, batch, waited
+            following = loader.submit(batches, step + 1)
+        yield step, found, waited

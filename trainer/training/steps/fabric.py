@@ -39,6 +39,24 @@ def fabric_of(device: str, precision: str | None) -> lightning_fabric.Fabric:
     return fabric
 
 
+def fused(fabric: lightning_fabric.Fabric) -> bool:
+    """Whether AdamW may be one pass, which in 16-mixed would undo the clip of gradients."""
+    return not fabric.strategy.precision.precision.startswith("16")
+
+
+def check_whole(fabric: lightning_fabric.Fabric) -> None:
+    """Raises UserError where a step is not one process's, or scales its losses by what it finds."""
+    if fabric.world_size > 1:
+        raise UserError(
+            "--compile and --batched are of one process: leave them out, or start without torchrun"
+        )
+    if not fused(fabric):
+        raise UserError(
+            "--compile and --batched do not go with --precision 16-mixed: choose bf16-mixed or"
+            " 32-true"
+        )
+
+
 def check_divisible(batch: int, processes: int) -> None:
     """Raises UserError where processes would have parts of a batch that differ in size."""
     if batch % processes:

@@ -25,7 +25,7 @@ def similarities(queries: Tensor, targets: Tensor, kappa: Kappa = "dot") -> Tens
     """
     if kappa not in get_args(Kappa):
         raise ValueError(f"kappa {kappa!r} is not one of {', '.join(get_args(Kappa))}")
-    dot = queries @ targets.T
+    dot = queries @ targets.mT
     if kappa == "dot":
         return dot
     return 2 * dot - queries.square().sum(1)[:, None] - targets.square().sum(1)[None]
@@ -68,7 +68,7 @@ def soft_triplet(
     scores = similarities(queries, targets, kappa)
     margins = scores - scores.diagonal()[:, None]
     others = negatives_of(size, alike, scores.device)
-    return F.softplus(margins[others]).sum() / others.sum().clamp(min=1)
+    return F.softplus(margins).where(others, 0).sum() / others.sum().clamp(min=1)
 
 
 def soft_triplet_sampled(
@@ -98,7 +98,8 @@ def soft_triplet_sampled(
         1, (torch.arange(2 * size, device=scores.device) + size)[:, None] % (2 * size)
     )
     real = other.gather(1, drawn)  # where few targets are wrong, others were drawn as well
-    return F.softplus(scores.gather(1, drawn) - positive)[real].sum() / real.sum().clamp(min=1)
+    each = F.softplus(scores.gather(1, drawn) - positive)
+    return each.where(real, 0).sum() / real.sum().clamp(min=1)
 
 
 class OfBatch(Protocol):

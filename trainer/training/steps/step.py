@@ -1,13 +1,15 @@
-"""One step of a training: what it needs, the loss of its batch, and the weights that move by it."""
+"""One step of trainings: what each needs, its losses, and the weights that move by them."""
 
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import lightning_fabric
 import numpy as np
 import torch
+from torch import Tensor
 
 from cqr.trainer.datasets.pairs import PairSource
 from cqr.trainer.datasets.queries import Task, captions
@@ -62,50 +64,105 @@ def seed_with(settings: Settings, number: int) -> None:
     torch.manual_seed((settings.seed << 32) + number)
 
 
-def take_step(
-    t: Training, batch: Batch, at: int, stop: threading.Event
-) -> tuple[float, dict[str, float], bool]:
-    """Train on a batch; its loss, by name what in it is the model's own, and whether to stop.
+def losses(model: Any, batch: Batch, settings: Settings, at: int) -> dict[str, Tensor]:
+    """The scalars that a step is about: "loss", the sum, and by name what in it is the model's own.
 
-    All three are the same in all processes that train together: none of them goes on alone.
+    Args:
+        at: the step's number, counted from the first of the training.
     """
-    fabric = t.fabric
-    device = fabric.device
-    out = t.model(batch.reference.to(device), batch.words.to(device), batch.target.to(device))
-    alike = None
-    if t.run.settings.negatives == "wrong":
-        alike = sharing.gathered(batch.alike.to(device))
-    if fabric.world_size > 1:  # what a loss draws must be drawn alike by all
-        seed_with(t.run.settings, at)
-    loss = _loss(t, out.query, out.target, alike)
+    out = model(batch.reference, batch.words, batch.target)
+    alike = sharing.gathered(batch.alike) if settings.negatives == "wrong" else None
+    if sharing.processes() > 1:  # what a loss draws must be drawn alike by all
+        seed_with(settings, at)
+    loss = _loss(settings, out.query, out.target, alike)
     extra = {}
     for name, (weight, value) in out.extra.items():
-        extra[name] = weight * (
-            _loss(t, value[0], value[1], alike) if isinstance(value, tuple) else value
-        )
+        if isinstance(value, tuple):
+            value = _loss(settings, value[0], value[1], alike)
+        extra[name] = weight * value
         loss = loss + extra[name]
-    t.optimizer.zero_grad()
-    fabric.backward(loss)
-    fabric.clip_gradients(
-        t.model, t.optimizer, max_norm=t.run.settings.clip, error_if_nonfinite=False
-    )
-    t.optimizer.step()
-    asked = torch.tensor(float(stop.is_set()), device=device)
-    numbers = sharing.mean(torch.stack([loss, *extra.values(), asked])).tolist()
-    return numbers[0], dict(zip(extra, numbers[1:-1], strict=True)), numbers[-1] > 0
+    return {"loss": loss, **extra}
 
 
-def _loss(
-    t: Training, query: torch.Tensor, target: torch.Tensor, alike: torch.Tensor | None
-) -> torch.Tensor:
+def _loss(settings: Settings, query: Tensor, target: Tensor, alike: Tensor | None) -> Tensor:
     """Of B x E vectors; of B x M x E, the mean of the M learners' losses."""
-    settings = t.run.settings
     # every query against the targets of all processes
     query, target = sharing.gathered(query), sharing.gathered(target)
     if query.dim() == 2:
         query, target = query[:, None], target[:, None]
-    losses = [
+    each = [
         LOSSES[settings.loss](*learner, settings.kappa, alike)
         for learner in zip(query.float().unbind(1), target.float().unbind(1), strict=True)
     ]
-    return torch.stack(losses).mean()
+    return torch.stack(each).mean()
+
+
+class Forward(Protocol):
+    """The way from batches to losses, of trainings that step together."""
+
+    def __call__(self, batches: Sequence[Batch], at: int) -> dict[str, Tensor]:
+        """`losses` of each training's batch: by name, one number a training."""
+        ...
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all of them."""
+        ...
+
+
+class Alone:
+    """One training by itself, as it is written."""
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+
+    def __call__(self, batches: Sequence[Batch], at: int) -> dict[str, Tensor]:
+        [batch], t = batches, self.training
+        found = losses(t.model, batch, t.run.settings, at)
+        return {name: value[None] for name, value in found.items()}
+
+    def zero_grad(self) -> None:
+        self.training.optimizer.zero_grad()
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a step gave, which a GPU may still be at work on.
+
+    Attributes:
+        names: of the losses.
+        numbers: those of each training, one after another, and whether to stop.
+    """
+
+    names: Sequence[str]
+    numbers: Tensor
+
+    def read(self) -> tuple[list[dict[str, float]], bool]:
+        """The losses of each training by name, and whether to stop; waits for the step.
+
+        All is the same in all processes that train together: none of them goes on alone.
+        """
+        *found, stop = self.numbers.tolist()
+        wide = len(self.names)
+        each = [found[first : first + wide] for first in range(0, len(found), wide)]
+        return [dict(zip(self.names, numbers, strict=True)) for numbers in each], stop > 0
+
+
+def take_step(
+    trainings: Sequence[Training],
+    forward: Forward,
+    batches: Sequence[Batch],
+    at: int,
+    stop: threading.Event,
+) -> Taken:
+    """Move the weights of each training by its batch."""
+    fabric = trainings[0].fabric
+    found = forward(batches, at)
+    forward.zero_grad()
+    fabric.backward(found["loss"].sum())
+    for t in trainings:
+        clip = t.run.settings.clip
+        t.fabric.clip_gradients(t.model, t.optimizer, max_norm=clip, error_if_nonfinite=False)
+        t.optimizer.step()
+    asked = torch.full((1,), float(stop.is_set()), device=fabric.device)  # no copy to wait for
+    numbers = torch.stack(list(found.values()), 1).flatten()
+    return Taken(tuple(found), sharing.mean(torch.cat([numbers, asked])))
