@@ -177,6 +177,7 @@ def train(
     fresh: bool = False,
     device: str = "auto",
     precision: str | None = None,
+    compile: bool = False,
     progress: bool = True,
     verbose: bool = False,
     **settings: Any,
@@ -197,6 +198,7 @@ def train(
         fresh: start anew, even if a run could go on.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         precision: as Lightning Fabric names it; None is 32-true, on a GPU bf16-mixed.
+        compile: what a step does, which takes minutes: for a long training on a GPU.
         verbose: print all that was settled, the protocol included.
         settings: by the names of `cqr.trainer.training.settings.Settings`: model="tirg",
             epochs=10, ...; those not given are the data set's, else the defaults.
@@ -239,17 +241,16 @@ def train(
     material = collect(Path(features), wanted, split=split, max_missing=max_missing)
     settled = settle(material.recommended(settings), settings, [*_typed(options)])
     run = start(material, settled, _path(data), fresh=fresh)
+    how: dict[str, Any] = {"device": device, "precision": precision, "compile": compile}
     if not progress:
-        run_training(run, material, device=device, precision=precision)
+        run_training(run, material, **how)
         return run
     console.announce(run, material, verbose=verbose)
     if not settled.untrained:
         of = material.seen_by(settled).dataset
         console.remark(too_little(of, settled, *divide(of, settled)))
     with console.training(settled) as (on_step, on_epoch):
-        run_training(
-            run, material, on_step=on_step, on_epoch=on_epoch, device=device, precision=precision
-        )
+        run_training(run, material, on_step=on_step, on_epoch=on_epoch, **how)
     print(f"Wrote {run.path}")
     print("Next: cqr evaluate")
     return run

@@ -46,6 +46,14 @@ Precision = Annotated[
         show_default="32-true, on a GPU bf16-mixed",
     ),
 ]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        rich_help_panel=MACHINE,
+        help="Compile what a step does, which takes minutes: for a long training on a GPU.",
+    ),
+]
 Features = Annotated[
     Path, typer.Option(metavar="FILE", help="Feature file that `cqr extract` wrote.")
 ]

@@ -78,6 +78,7 @@ def train(
     verbose: options.Verbose = False,
     device: options.Device = "auto",
     precision: options.Precision = None,
+    compile_: options.Compile = False,
 ) -> None:
     """Train a model on the regions of a feature file.
 
@@ -100,6 +101,7 @@ def train(
         fresh=fresh,
         device=device,
         precision=precision,
+        compile=compile_,
         verbose=verbose,
         **settings,
     )
@@ -201,6 +203,16 @@ def compare(
     max_missing: options.MaxMissing = 0.01,
     device: options.Device = "auto",
     precision: options.Precision = None,
+    compile_: options.Compile = False,
+    batched: Annotated[
+        bool,
+        typer.Option(
+            "--batched",
+            rich_help_panel=options.MACHINE,
+            help="Train the seeds of a row as one batched model: for a GPU that one model leaves"
+            " idle.",
+        ),
+    ] = False,
 ) -> None:
     """Train and score models or variants side by side, with several seeds each.
 
@@ -237,9 +249,10 @@ def compare(
         precision=precision,
     )
     jobs = jobs or (1 if on_gpu else machine.cores())
-    comparison_console.announce(comparison, jobs)
+    how = comparing.How(device, compile_, batched)
+    comparison_console.announce(comparison, jobs, how)
     with comparison_console.comparing(comparison) as on_look:
-        comparing.run(comparison, jobs=jobs, device=device, on_look=on_look)
+        comparing.run(comparison, jobs=jobs, how=how, on_look=on_look)
     content = compared.write(compared.gather(comparison))
     comparison_console.tables(content)
     for path in report.write(content, comparison, examples=examples):

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cqr.progress import bar
 from cqr.trainer.comparing.plan import Cell, Comparison
-from cqr.trainer.comparing.run import OnLook
+from cqr.trainer.comparing.run import How, OnLook
 from cqr.trainer.comparing.words import (
     budget,
     difference,
@@ -22,7 +22,7 @@ from cqr.trainer.comparing.words import (
 from cqr.trainer.console import notes, print_table, results
 
 
-def announce(comparison: Comparison, jobs: int) -> None:
+def announce(comparison: Comparison, jobs: int, how: How) -> None:
     """Say what is about to be compared, on what."""
     dataset = comparison.rows[0].material.dataset
     every = comparison.cells()
@@ -32,9 +32,10 @@ def announce(comparison: Comparison, jobs: int) -> None:
     for note in dict.fromkeys(n for row in comparison.rows for n in row.material.notes):
         _say(f"Note        {note}", "yellow")
     kept = f", of which {done} are done" if done else ""
+    at_once = f"{jobs} rows, each with its seeds as one model," if how.batched else f"{jobs}"
     _say(
         f"Comparison  {comparison.folder}: {len(comparison.rows)} rows with "
-        f"{comparison.seeds} seeds, {len(every)} runs{kept}; {jobs} at a time"
+        f"{comparison.seeds} seeds, {len(every)} runs{kept}; {at_once} at a time"
     )
 
 

@@ -2,7 +2,7 @@
 
 OUT/plan.json         what is compared; written first, and held against a later command
 OUT/runs/ROW-SEED/    a cell: an ordinary run, with its evaluation
-    stderr.txt        what its process said
+    stderr.txt        what its process said; of several seeds in one, in the first
     error.txt         why it failed, in a line
 """
 

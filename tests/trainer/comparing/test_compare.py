@@ -48,7 +48,7 @@ def prepared(features, models=("lbf",), seeds=2, shared=TINY, **more):
 def finish(cell):
     """What the process of a cell does, in this one."""
     describe(cell.path, cell.row.material, replace(cell.row.settings, seed=cell.seed), None).save()
-    cells.work(cell.path, "cpu", 0.01)
+    cells.work([cell.path], "cpu", 0.01)
 
 
 def words_of(features, *more):
@@ -112,7 +112,7 @@ def test_a_killed_comparison_goes_on_and_ends_like_one_that_was_not(drawn_scenes
     assert not killed.done
     (killed.path / ".weights.safetensors.0.partial").touch()
     kept = {p: p.stat().st_mtime_ns for p in done.path.rglob("*") if p.is_file()}
-    compare.run(comparison, jobs=2, device="cpu")
+    compare.run(comparison, jobs=2, how=compare.How("cpu"))
     assert killed.done
     assert {p: p.stat().st_mtime_ns for p in done.path.rglob("*") if p.is_file()} == kept
     assert not list(killed.path.rglob("*.partial"))
@@ -122,6 +122,32 @@ def test_a_killed_comparison_goes_on_and_ends_like_one_that_was_not(drawn_scenes
     for file in ("weights", "checkpoint"):
         one, two = (load_file(getattr(run, file)) for run in (whole, Run.load(killed.path)))
         assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_seeds_of_a_row_may_be_one_batched_model(drawn_scenes):
+    features = drawn_scenes()
+    same = ["--set", "lbf.dropout=0", "--set", "select=last", "--seeds", "2"]
+    words_ = words_of(features, *same, "--models", "lbf,tirg")
+    done = cqr(*words_, "--batched")
+    assert done.returncode == 1
+    assert "4 runs; 2 rows, each with its seeds as one model, at a time\n" in done.stderr
+    why = "tirg cannot be trained with several seeds as one batched model"
+    for seed in (0, 1):
+        assert f"tirg, seed {seed}: failed" in done.stderr
+        assert f"tirg, seed {seed} failed: {why}" in done.stdout
+    runs = [Run.load(f"artifacts/comparisons/css/runs/lbf-{seed}") for seed in (0, 1)]
+    for run in runs:
+        assert [line["together"] for line in run.history()] == [2, 2]
+        alone = replace(run, path=Path(f"alone-{run.settings.seed}"))
+        alone.save()
+        train(alone, collect(features), device="cpu")
+        losses = [[line["loss"] for line in one.history()] for one in (run, alone)]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    again = cqr(*words_)  # what is done stays, the rest is trained one by one
+    assert again.returncode == 0, again.stderr
+    table = pd.read_parquet("artifacts/comparisons/css/runs.parquet")
+    assert table["error"].isna().all()
+    assert [run.history() for run in runs] == [Run.load(run.path).history() for run in runs]
 
 
 @pytest.fixture(scope="module")
