@@ -1,4 +1,4 @@
-"""What a GPU is used for, beside what it can do: three ratios in one run of under ten minutes.
+"""What a GPU is used for, beside what it can do, in one run of under ten minutes.
 
     python benchmarks/speed/gpu.py --out docs/results/gpu.json
     python benchmarks/speed/gpu.py --device cpu --small   # the same steps, small: do they run?
@@ -7,7 +7,11 @@
              the bare network, one picture at a time: decode, to the device, forward.  Goal: 4.
 `backbone`   pictures a second of `cqr extract` with open_clip's ViT-B/16 over the bare model's
              forward passes, on pictures that lie on the device, at its best batch.  Goal: 0.9.
-`training`   seconds an epoch of LBF over 16,000 queries, batch 512, with one seed.
+`training`   seconds an epoch of LBF over 16,000 queries, batch 512, of one training: the last of
+             EPOCHS, without dropout, so that losses can be compared.  "mapped" copies each batch to
+             the device, "resident" has all pictures there, as `cqr train` does where they fit;
+             "compiled" is `cqr train --compile`; "batched" and "batched, compiled" divide by the
+             SEEDS of `cqr compare --batched`.  Ratios are to "mapped".  Goal: 8.
 
 Weights are random: what is timed does not depend on them, except that a detector of random
 weights keeps as many boxes as suppression lets it, which is the dearer case.  Pictures are made
@@ -22,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,7 +46,8 @@ from cqr.pipeline.extract import Job, extract
 from cqr.trainer.training.material import Wanted, collect
 from cqr.trainer.training.settings import settle
 from cqr.trainer.training.start import start
-from cqr.trainer.training.train import train
+from cqr.trainer.training.steps import resident
+from cqr.trainer.training.train import train_seeds
 
 K = 36
 
@@ -55,6 +60,7 @@ class Size:
         pictures: of the extractions.
         queries, batch, epochs: of the training; the last epoch is timed.
         batches: of the bare backbone, the best of which counts.
+        seeds: that are trained as one batched model.
     """
 
     pictures: int
@@ -63,10 +69,11 @@ class Size:
     batch: int
     epochs: int
     batches: tuple[int, ...]
+    seeds: int
 
 
-FULL = Size(1024, 3, 16_000, 512, 3, (64, 128, 256))
-SMALL = Size(2, 1, 128, 64, 2, (1, 2))
+FULL = Size(1024, 3, 16_000, 512, 3, (64, 128, 256), 8)
+SMALL = Size(2, 1, 128, 64, 2, (1, 2), 2)
 
 
 def photographs(folder: Path, number: int) -> list[Path]:
@@ -156,16 +163,49 @@ def backbone(place: Path, files: list[Path], device: torch.device, size: Size) -
     return {"batch": int(best), **_ratio(per, 1)}
 
 
+WAYS = {
+    "mapped": {},
+    "resident": {},
+    "compiled": {"compile": True},
+    "batched": {"seeds": True},
+    "batched, compiled": {"seeds": True, "compile": True},
+}
+
+
 def training(place: Path, device: torch.device, size: Size) -> dict[str, Any]:
     steps = -(-size.queries // 64)  # what `write` makes is 64 queries a step
     write(place, 2_000, SimpleNamespace(k=K, dim=256, steps=steps))
     torch.set_num_threads(1)
     material = collect(place / "bench.h5", Wanted(place / "bench.queries.csv"))
     given = {"epochs": size.epochs, "batch": size.batch, "select": "last"}
-    run = start(material, settle(material.dataset.recommended, given, []), folder=place / "runs")
-    train(run, material, device=str(device))
-    seconds = [line["seconds"] for line in run.history()]
-    return {"queries": 64 * steps, "batch": size.batch, "seconds an epoch": seconds}
+    settings = settle(material.dataset.recommended, given, ["dropout=0"])
+    found: dict[str, Any] = {"queries": 64 * steps, "batch": size.batch, "seeds": size.seeds}
+    room = resident.room
+    for name, way in WAYS.items():
+        seeds = size.seeds if way.get("seeds") else 1
+        if name == "mapped":
+            resident.room = lambda device: 0
+        runs = [
+            start(material, replace(settings, seed=seed), folder=place / name)
+            for seed in range(seeds)
+        ]
+        began = time.perf_counter()
+        train_seeds(runs, material, device=str(device), compile=way.get("compile", False))
+        whole = time.perf_counter() - began
+        resident.room = room
+        lines = runs[0].history()
+        found[name] = {
+            "seconds an epoch": lines[-1]["seconds"],
+            "seconds of all": round(whole, 1),
+            "losses of seed 0": [line["loss"] for line in lines],
+        }
+    mapped = found["mapped"]
+    for name in WAYS:
+        one = found[name]
+        one["ratio"] = round(mapped["seconds an epoch"] / one["seconds an epoch"], 3)
+        losses = zip(one["losses of seed 0"], mapped["losses of seed 0"], strict=True)
+        one["losses apart"] = max(abs(a - b) for a, b in losses)
+    return found
 
 
 def _ratio(seconds: dict[str, list[float]], pictures: int) -> dict[str, Any]:

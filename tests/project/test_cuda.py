@@ -8,6 +8,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,10 @@ from around_models import NAMES, interrupted, settings, trained
 from cqr.pipeline.feature_file import open_features
 from cqr.scenes.generate import Settings, generate
 from cqr.trainer.evaluation import evaluate
+from cqr.trainer.training.material import collect
 from cqr.trainer.training.start import start
-from cqr.trainer.training.train import train
+from cqr.trainer.training.steps import resident
+from cqr.trainer.training.train import train, train_seeds
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
 
@@ -101,6 +104,24 @@ def test_a_stopped_training_goes_on(drawn_scenes):
     train(run, material, device="cuda", **how)
     for a, b in zip(whole.history(), run.history(), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+
+
+def test_what_lies_on_the_gpu_is_compiled_or_several_trains_as_it_is_written(
+    drawn_scenes, monkeypatch
+):
+    features, chosen = drawn_scenes(), settings("lbf", "dropout=0", select="last")
+    how = {"device": "cuda", "precision": "32-true"}
+    with monkeypatch.context() as patched:
+        patched.setattr(resident, "SHARE", 0)
+        expected = [trained(features, replace(chosen, seed=n), **how)[0].history() for n in (0, 1)]
+    for compiled in (False, True):
+        material = collect(features)
+        runs = [start(material, replace(chosen, seed=n), fresh=True) for n in (0, 1)]
+        train_seeds(runs, material, compile=compiled, **how)
+        alone, _ = trained(features, chosen, compile=compiled, **how)
+        for got, lines in [*zip(runs, expected, strict=True), (alone, expected[0])]:
+            for a, b in zip(got.history(), lines, strict=True):
+                assert a["loss"] == pytest.approx(b["loss"], abs=1e-3)
 
 
 def test_the_commands_take_the_gpu_by_themselves(scenes):

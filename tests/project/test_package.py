@@ -93,7 +93,7 @@ def test_a_part_imports_no_other(part, others):
 
 
 FLOORS = (
-    {"choices", "options"},
+    {"choices", "options", "rows"},
     {"features"},
     {"text", "datasets"},
     {"models"},

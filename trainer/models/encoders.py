@@ -52,7 +52,7 @@ def waves(boxes: Tensor) -> Tensor:
     The slowest sine grows as a corner does.  As Fourier features (Tancik et al., NeurIPS 2020),
     but for frequencies that are set and not drawn.
     """
-    turns = (boxes[..., None] * (torch.pi * boxes.new_tensor(WAVES))).flatten(-2)
+    turns = torch.stack([boxes * (torch.pi * wave) for wave in WAVES], -1).flatten(-2)
     return torch.cat([turns.sin(), turns.cos()], -1)
 
 

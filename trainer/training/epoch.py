@@ -86,10 +86,10 @@ def run_epoch(
         for each, one in zip(trainings, progress, strict=True):
             save(each, one)
         raise KeyboardInterrupt
-    seconds = time.perf_counter() - began
+    seconds = (time.perf_counter() - began) / len(trainings)  # each has its share
     speed = {
         "seconds": round(seconds, 3),
-        "loader_seconds": round(waited, 3),
+        "loader_seconds": round(waited / len(trainings), 3),
         "queries_per_second": round((t.steps - first) * t.batch / seconds, 1),
         "device": device_name(device),
     }

@@ -92,6 +92,18 @@ def test_every_model_is_so_or_says_why_not(drawn_scenes, monkeypatch, name):
         )
 
 
+@pytest.mark.parametrize("compile", [False, True])
+def test_each_seed_has_a_dropout_of_its_own(drawn_scenes, traced, compile):
+    """The models here are equal, and so are their batches: only what is dropped can differ."""
+    features, chosen = drawn_scenes(), settings("lbf", "dropout=0.3", epochs=1, select="last")
+    (run, *others), material = several(features, chosen)
+    same = [replace(other, settings=run.settings) for other in others]
+    train_seeds([run, *same], material, device="cpu", compile=compile)
+    found = [run.history()[0]["loss"] for run in (run, *same)]
+    assert len(set(found)) == SEEDS
+    assert max(found) - min(found) < 0.5
+
+
 def test_an_lstm_is_no_batched_model(drawn_scenes):
     with pytest.raises(UserError, match=r"^tirg cannot be trained with several.*lstm.*--batched$"):
         together(drawn_scenes(), settings("tirg"))

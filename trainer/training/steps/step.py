@@ -156,8 +156,8 @@ def take_step(
 ) -> Taken:
     """Move the weights of each training by its batch."""
     fabric = trainings[0].fabric
-    found = forward(batches, at)
     forward.zero_grad()
+    found = forward(batches, at)
     fabric.backward(found["loss"].sum())
     for t in trainings:
         clip = t.run.settings.clip
