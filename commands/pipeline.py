@@ -119,10 +119,10 @@ def extract(
     runtime: Annotated[
         str,
         typer.Option(
-            metavar="auto|torch|openvino|onnxruntime",
+            metavar="auto|torch|openvino|onnxruntime|fp16",
             help="What computes the networks of grid and bundled on a CPU.  auto: the fastest that"
             " is installed (pip install 'cqr[cpu]'), for 256 pictures or more; a file that is"
-            " continued keeps its own.",
+            " continued keeps its own.  fp16: any network on a GPU, in 16 bits.",
         ),
     ] = "auto",
     overwrite: options.Overwrite = False,

@@ -4,11 +4,12 @@ import contextlib
 import functools
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from cqr.errors import UserError
 from cqr.listing import Failure
@@ -33,11 +34,14 @@ class Pace:
         batch: pictures in a batch.
         readers: threads that decode.
         max_pixels: a larger picture is refused.
+        beside: a shard is written while the next is computed, for the sake of a GPU that would
+            wait; a kill then costs both.
     """
 
     batch: int
     readers: int
     max_pixels: int = images.MAX_PIXELS
+    beside: bool = False
 
 
 @contextlib.contextmanager
@@ -56,13 +60,43 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def compute(task: Task, detector: Detector, pace: Pace, report: Callable[[int], None]) -> Times:
-    """Compute a shard and write it; `report` is called with numbers of finished pictures.
+def compute_each(
+    tasks: Iterable[Task],
+    detector: Detector,
+    pace: Pace,
+    report: Callable[[int], None],
+    done: Callable[[Times], None],
+) -> None:
+    """Compute shards one after another, and write each.
+
+    Args:
+        report: called with numbers of finished pictures.
+        done: called after each shard with what it took.  Where shards are written `beside`, the
+            last may not be there until this returns.
 
     Raises:
         UserError: memory or the device gave out, the detector fails on every
-            picture, or the shard cannot be written.
+            picture, or a shard cannot be written.
     """
+    with ThreadPoolExecutor(1) as writer:
+        before: Future[float] | None = None
+        for task in tasks:
+            times, write = _computed(task, detector, pace, report)
+            if before is not None:
+                times.write += before.result()
+            if pace.beside:
+                before = writer.submit(write)
+            else:
+                times.write += write()
+            done(times)
+        if before is not None:
+            before.result()
+
+
+def _computed(
+    task: Task, detector: Detector, pace: Pace, report: Callable[[int], None]
+) -> tuple[Times, Callable[[], float]]:
+    """What a shard took, and what writes it and gives the seconds of that."""
     times = Times()
     kept, todo = task.left()
     report(len(task.paths) - len(todo))
@@ -73,9 +107,14 @@ def compute(task: Task, detector: Detector, pace: Pace, report: Callable[[int], 
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    with times.spent("write"):
-        task.write(kept, rows, failures)
-    return times
+
+    def write() -> float:
+        took = Times()
+        with took.spent("write"):
+            task.write(kept, rows, failures)
+        return took.write
+
+    return times, write
 
 
 def _rows(
@@ -98,16 +137,15 @@ def _rows(
         batches = full_batches(sizes, detector.network_size, pace.batch)
 
     files = [root / path for path in paths]
-    decode = functools.partial(
-        images.decoded, max_pixels=pace.max_pixels, fraction=detector.fraction
-    )
-    for batch, futures in _read_ahead(pool, files, batches, decode):
-        pictures: dict[int, Picture] = {}
+    read = functools.partial(_read, detector=detector, max_pixels=pace.max_pixels)
+    for batch, futures in _read_ahead(pool, files, batches, read):
+        pictures: dict[int, Read] = {}
         with times.spent("read"):
             for i, future in zip(batch, futures, strict=True):
                 try:
-                    pictures[i], guessed, sizes[i] = future.result()
-                    times.guessed += guessed
+                    pictures[i] = future.result()
+                    sizes[i] = pictures[i].decoded.size
+                    times.guessed += pictures[i].decoded.guessed
                 except images.TooLarge as error:
                     reasons[i] = f"{error}; --max-pixels N allows it, then --retry-failed"
                 except images.Refused as error:
@@ -127,7 +165,7 @@ def _rows(
                 continue
             misses = 0
             try:
-                _store(rows, i, paths[i], picture, regions, sizes[i])
+                _store(rows, i, paths[i], picture.decoded.pixels, regions, sizes[i])
             except OverflowError as error:
                 reasons[i] = str(error)
         report(len(batch))
@@ -165,16 +203,37 @@ def full_batches(
     return batches
 
 
+class Read(NamedTuple):
+    """A picture as a thread leaves it.
+
+    Attributes:
+        prepared: what the detector's `prepare` made of it; None where there is no such thing, or
+            it failed, which the detector then says itself.
+    """
+
+    decoded: images.Decoded
+    prepared: Any
+
+
+def _read(file: Path, detector: Detector, max_pixels: int) -> Read:
+    decoded = images.decoded(file, max_pixels=max_pixels, fraction=detector.fraction)
+    prepared = None
+    if detector.prepare is not None:
+        with contextlib.suppress(ValueError, RuntimeError):
+            prepared = detector.prepare(decoded.pixels)
+    return Read(decoded, prepared)
+
+
 def _read_ahead(
     pool: ThreadPoolExecutor,
     files: Sequence[Path],
     batches: Sequence[list[int]],
-    decode: Callable[[Path], images.Decoded],
-) -> Iterator[tuple[list[int], list[Future[images.Decoded]]]]:
-    """Each batch with its pictures, while those of the next one are being decoded."""
+    read: Callable[[Path], Read],
+) -> Iterator[tuple[list[int], list[Future[Read]]]]:
+    """Each batch with its pictures, while those of the next one are being read."""
 
-    def start(batch: list[int]) -> list[Future[images.Decoded]]:
-        return [pool.submit(decode, files[i]) for i in batch]
+    def start(batch: list[int]) -> list[Future[Read]]:
+        return [pool.submit(read, files[i]) for i in batch]
 
     ahead = start(batches[0]) if batches else []
     for i, batch in enumerate(batches):
@@ -182,12 +241,16 @@ def _read_ahead(
         yield batch, futures
 
 
-def _detect(detector: Detector, pictures: list[Picture], k: int) -> list[Regions | Exception]:
+def _detect(detector: Detector, pictures: list[Read], k: int) -> list[Regions | Exception]:
     """Regions for each picture; for one that the detector fails on, what it raised."""
     if not pictures:
         return []
     try:
-        return list(detector(pictures, k))
+        pixels = [read.decoded.pixels for read in pictures]
+        prepared = [read.prepared for read in pictures]
+        if any(one is None for one in prepared):
+            return list(detector(pixels, k))
+        return list(detector(pixels, k, prepared))
     except UserError:
         raise
     except Exception as error:

@@ -1,4 +1,7 @@
-"""A folder of pictures into a feature file, so that a kill at any instant costs one shard."""
+"""A folder of pictures into a feature file, so that a kill at any instant costs one shard a worker.
+
+On a GPU it may cost two: one is written while the next is computed.
+"""
 
 import dataclasses
 import shlex
@@ -13,7 +16,7 @@ from cqr.listing import Failure, Listed, listed, look
 from cqr.machine import find_device
 from cqr.pipeline import assembly, ray_engine, workers
 from cqr.pipeline.assembly import Summary, Task, Times
-from cqr.pipeline.compute import Pace, compute, one_thread
+from cqr.pipeline.compute import Pace, compute_each, one_thread
 from cqr.pipeline.detectors import (
     BACKBONES,
     Choice,
@@ -245,7 +248,7 @@ def _run(
 
     specs, on_gpu = _specs(job, spec, tasks)
     readers = max(1, min(8, machine.cores() // len(specs)))
-    pace = Pace(job.batch or (16 if on_gpu else 4), readers, job.max_pixels)
+    pace = Pace(job.batch or (16 if on_gpu else 4), readers, job.max_pixels, beside=on_gpu)
     watcher.progress(0, total)
     if job.engine == "ray" and tasks:
         anywhere = dataclasses.replace(spec, device="cuda" if on_gpu else "cpu")
@@ -254,8 +257,7 @@ def _run(
         return workers.run(tasks, specs, pace, count)
     times = Times()
     with one_thread():
-        for task in tasks:
-            times.add(compute(task, detector, pace, count))
+        compute_each(tasks, detector, pace, count, times.add)
     return times
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from cqr import machine
 from cqr.errors import UserError
 from cqr.pipeline.assembly import Task, Times
-from cqr.pipeline.compute import Pace, compute, one_thread
+from cqr.pipeline.compute import Pace, compute_each, one_thread
 from cqr.pipeline.detectors import Detector, DetectorSpec
 from cqr.pipeline.images import sentence
 from cqr.remote import is_remote
@@ -112,8 +112,10 @@ class _Worker:
 
     def compute(self, task: Task) -> Times:
         detector = self.detector
+        times = Times()
         with one_thread():
-            return compute(task, detector, self.pace, lambda pictures: None)
+            compute_each([task], detector, self.pace, lambda pictures: None, times.add)
+        return times
 
 
 def _portable(spec: DetectorSpec) -> DetectorSpec:

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection, wait
 from cqr.errors import UserError
 from cqr.interrupts import end_with_parent, interrupts_held_back
 from cqr.pipeline.assembly import Task, Times
-from cqr.pipeline.compute import Pace, compute, one_thread
+from cqr.pipeline.compute import Pace, compute_each, one_thread
 from cqr.pipeline.detectors import DetectorSpec
 
 
@@ -78,8 +78,8 @@ def _worker(connection: Connection, spec: DetectorSpec, pace: Pace) -> None:
     try:
         detector = spec.load()
         with one_thread():
-            while (task := connection.recv()) is not None:
-                connection.send(compute(task, detector, pace, connection.send))
+            tasks = iter(connection.recv, None)
+            compute_each(tasks, detector, pace, connection.send, connection.send)
         connection.send(None)
     except UserError as error:
         connection.send(error)

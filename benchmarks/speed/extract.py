@@ -138,6 +138,7 @@ class Cheap:
 
     dim, max_k = 1280, K
     identity = {"name": "cheap"}  # noqa: RUF012
+    prepare = None
 
     def network_size(self, width: int, height: int) -> tuple[int, int]:
         return width, height

@@ -1,7 +1,7 @@
 """One file a backend.  A detector turns pictures into exactly K regions each."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -64,8 +64,21 @@ class Detector(Protocol):
         """Raise UserError unless this detector can give k regions."""
         ...
 
-    def __call__(self, pictures: list[Picture], k: int) -> list[Regions]:
+    @property
+    def prepare(self) -> "Callable[[Picture], torch.Tensor] | None":
+        """What may be done to a picture before it meets others, in any thread; None: nothing."""
+        ...
+
+    def __call__(
+        self,
+        pictures: list[Picture],
+        k: int,
+        prepared: "Sequence[torch.Tensor] | None" = None,
+    ) -> list[Regions]:
         """Exactly k regions for each picture.
+
+        Args:
+            prepared: what `prepare` made of each, where there is such a thing.
 
         Raises:
             UserError: k is out of range.

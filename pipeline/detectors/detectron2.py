@@ -17,6 +17,7 @@ from cqr.errors import UserError
 from cqr.pipeline.detectors import bottom_up
 from cqr.pipeline.detectors.download import Source
 from cqr.pipeline.detectors.regional import antialiased
+from cqr.pipeline.detectors.runtimes import sixteen
 from cqr.pipeline.detectors.selection import Candidates, Selection
 from cqr.pipeline.detectors.weights import fit, read
 
@@ -122,6 +123,15 @@ class Detectron2:
         self._input = settings.INPUT
 
     resize = staticmethod(antialiased)
+
+    def in_16_bits(self) -> None:
+        self.network.to(memory_format=torch.channels_last)
+        heads, backbone = self.network.roi_heads, self.network.backbone
+        backbone.forward = sixteen(backbone.forward, self.device)
+        if hasattr(heads, "res5"):
+            heads._shared_roi_transform = sixteen(heads._shared_roi_transform, self.device)
+        else:
+            heads.box_head.forward = sixteen(heads.box_head.forward, self.device)
 
     def network_size(self, width: int, height: int) -> tuple[int, int]:
         from detectron2.data.transforms import ResizeShortestEdge

@@ -11,7 +11,7 @@ from torchvision.ops import roi_align
 
 from cqr.digest import check_packaged, sha256
 from cqr.pipeline.detectors.regional import antialiased
-from cqr.pipeline.detectors.runtimes import Convert, Network
+from cqr.pipeline.detectors.runtimes import Convert, Network, sixteen
 from cqr.pipeline.detectors.weights import State, fit, read, ready
 
 NAME = "efficientnet_lite0"
@@ -146,6 +146,10 @@ class EfficientNetLite0:
 
     def convert(self, convert: Convert) -> None:
         self.converted = convert(_Features(self.network), (3, SIDE, SIDE))
+
+    def in_16_bits(self) -> None:
+        self.network.to(memory_format=torch.channels_last)
+        self.network.forward_features = sixteen(self.network.forward_features, self.device)
 
     def pool(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:
         # One sample a position or more: for the whole picture, exactly the

@@ -77,6 +77,7 @@ class Grid:
         self.network_size = encoder.network_size
         self.resize = encoder.resize
         self.convert = getattr(encoder, "convert", None)  # see `runtimes.Convertible`
+        self.in_16_bits = getattr(encoder, "in_16_bits", None)  # see `runtimes.Halvable`
         self.margin = getattr(encoder, "margin", None)
         self._encoder = encoder
 

@@ -1,6 +1,6 @@
 """The one class that turns a backend into a detector of exactly K regions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cqr.errors import UserError
+from cqr.machine import moved
 from cqr.pipeline.detectors import Picture
-from cqr.pipeline.detectors.selection import Candidates, Selection, select
+from cqr.pipeline.detectors.runtimes import FP16
+from cqr.pipeline.detectors.selection import Candidates, Selection, select_each
 from cqr.pipeline.images import DIVISORS, reduced
 from cqr.pipeline.regions import Floats, Regions
 
@@ -137,9 +139,21 @@ class RegionDetector:
             name = "/".join(filter(None, (self.identity["name"], self.identity.get("config"))))
             raise UserError(f"--k must be between 1 and {self.max_k} for detector {name}, is {k}")
 
+    @property
+    def prepare(self) -> Callable[[Picture], Tensor] | None:
+        """What a picture becomes before it meets others, where another thread is better to do it:
+        for a GPU, unless that resizes pictures itself.
+        """
+        return None if self.backend.device.type == "cpu" or self._there else self._resized
+
     @torch.inference_mode()
-    def __call__(self, pictures: list[Picture], k: int) -> list[Regions]:
+    def __call__(
+        self, pictures: list[Picture], k: int, prepared: Sequence[Tensor] | None = None
+    ) -> list[Regions]:
         """Exactly k regions for each picture.
+
+        Args:
+            prepared: what `prepare` made of each.
 
         Raises:
             UserError: k is out of range, or the weights give features that are
@@ -154,24 +168,39 @@ class RegionDetector:
             raise ValueError(f"pictures of one batch must have one network size, have {sizes}")
         (size,) = sizes
         backend = self.backend
-        batch = torch.stack([backend.resize(picture, size) for picture in pictures])
-        maps = backend.encode(batch.to(backend.device).float())
-        found = [select(c, size, k, backend.selection) for c in backend.find(maps, k)]
+        if self._there:
+            batch = interpolated_there(pictures, size, backend.device)
+        else:
+            ready = prepared or [self._resized(picture) for picture in pictures]
+            batch = moved(torch.stack(list(ready)), backend.device)
+        maps = backend.encode(batch.float())
+        found = select_each(backend.find(maps, k), size, k, backend.selection)
         in_pixels = [_scaled(b, size, p) for (b, _), p in zip(found, pictures, strict=True)]
         if self.describer:
             features, wholes = self.describer(pictures, in_pixels)
         else:
             features, wholes = self._pooled(maps, [b for b, _ in found], size)
         if not all(f.isfinite().all() for f in (*features, *wholes)):
+            why = "its weights are damaged or not meant for it: choose others with --weights"
+            if self.identity.get("runtime") == FP16:
+                why = f"16 bits may be too few for it: leave out --runtime {FP16}"
             raise UserError(
-                f"the detector {self.identity['name']} computes features that are not finite; "
-                "its weights are damaged or not meant for it: choose others with --weights"
+                f"the detector {self.identity['name']} computes features that are not finite; {why}"
             )
         rows = zip(features, wholes, in_pixels, found, pictures, strict=True)
         return [
             _regions(feature.numpy(), whole.numpy(), boxes.numpy(), scores.numpy(), picture, k)
             for feature, whole, boxes, (_, scores), picture in rows
         ]
+
+    @property
+    def _there(self) -> bool:
+        """Whether pictures are resized where the network is."""
+        return self.backend.device.type != "cpu" and self.backend.resize is interpolated
+
+    def _resized(self, picture: Picture) -> Tensor:
+        height, width = picture.shape[:2]
+        return self.backend.resize(picture, self.network_size(width, height))
 
     def _pooled(
         self, maps: Any, boxes: list[Tensor], size: tuple[int, int]
@@ -229,6 +258,23 @@ def interpolated(picture: Picture, size: tuple[int, int]) -> Tensor:
     pixels = torch.tensor(picture).permute(2, 0, 1)[None].float()
     width, height = size
     return interpolate(pixels, size=(height, width), mode="bilinear", align_corners=False)[0]
+
+
+def interpolated_there(
+    pictures: Sequence[Picture], size: tuple[int, int], device: torch.device
+) -> Tensor:
+    """`interpolated` of each picture, on a device: those of one size at once; B x 3 x H x W."""
+    width, height = size
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for i, picture in enumerate(pictures):
+        alike.setdefault(picture.shape, []).append(i)
+    each: dict[int, Tensor] = {}
+    for members in alike.values():
+        pixels = moved(torch.from_numpy(np.stack([pictures[i] for i in members])), device)
+        pixels = pixels.permute(0, 3, 1, 2).float()
+        resized = interpolate(pixels, size=(height, width), mode="bilinear", align_corners=False)
+        each |= zip(members, resized, strict=True)
+    return torch.stack([each[i] for i in range(len(pictures))])
 
 
 def _plain(selection: Selection) -> dict[str, list[float]]:

@@ -1,15 +1,19 @@
 """Which of a detector's candidate boxes become the K regions of a picture."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import batched_nms, box_iou, nms
 
 MIN_SIDE = 0.01
 """Boxes narrower or lower than this, in network pixels, are dropped (torchvision's own limit)."""
+
+BEST = 2048
+"""Candidates of a picture that leave a GPU; where K are not among them, all do."""
 
 _BLOCK = 1024  # candidates looked at together: a step that soon has K boxes looks no further
 
@@ -65,7 +69,63 @@ def select(
     the (width, height) of the picture, in network pixels.  n < k only when the
     last step has nothing more to give.
     """
-    boxes, classes, scores = _usable(candidates, size)
+    return _whole(_ranked(candidates, size), k, selection)
+
+
+def select_each(
+    found: Sequence[Candidates], size: tuple[int, int], k: int, selection: Selection
+) -> list[tuple[Tensor, Tensor]]:
+    """`select` of each picture of a batch; what all have in common is selected once."""
+    if all(each is found[0] for each in found[1:]):
+        return [select(each, size, k, selection) for each in found[:1]] * len(found)
+    if found[0].boxes.device.type == "cpu":
+        return [select(each, size, k, selection) for each in found]
+    return _select_from_best(found, size, k, selection)
+
+
+def _select_from_best(
+    found: Sequence[Candidates], size: tuple[int, int], k: int, selection: Selection
+) -> list[tuple[Tensor, Tensor]]:
+    """The same; candidates are ranked where they are, and the `BEST` of all pictures copied."""
+    ranked = [_ranked(each, size) for each in found]
+    best = pad_sequence([each[:BEST] for each in ranked], batch_first=True, padding_value=-1).cpu()
+    taken = []
+    for some, all_ in zip(best, ranked, strict=True):
+        of_best = _taken(some, k, selection, more=len(all_) > BEST)
+        taken.append(of_best or _whole(all_, k, selection))
+    return taken
+
+
+def _ranked(candidates: Candidates, size: tuple[int, int]) -> Tensor:
+    """N x 6, the best first: boxes clipped to the picture, classes, scores; -1 is the score of
+    what is not finite, or empty.
+    """
+    boxes, scores = candidates.boxes.float(), candidates.scores.float()
+    finite = boxes.isfinite().all(1) & scores.isfinite()
+    width, height = size
+    x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
+    boxes = torch.stack((x, y), 2).flatten(1)
+    usable = finite & (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(1)
+    scores = scores.where(usable, -1)
+    order = scores.argsort(descending=True, stable=True)
+    return torch.cat((boxes, candidates.classes[:, None], scores[:, None]), 1)[order]
+
+
+def _whole(ranked: Tensor, k: int, selection: Selection) -> tuple[Tensor, Tensor]:
+    taken = _taken(ranked.cpu(), k, selection)
+    assert taken is not None  # there are no more
+    return taken
+
+
+def _taken(
+    ranked: Tensor, k: int, selection: Selection, more: bool = False
+) -> tuple[Tensor, Tensor] | None:
+    """At most k boxes and scores of `_ranked` candidates; None where there are more, and they
+    may be among the k.
+    """
+    scores = ranked[:, 5]
+    ranked = ranked[: int((scores >= 0).sum())]
+    boxes, classes, scores = ranked[:, :4].contiguous(), ranked[:, 4].long(), ranked[:, 5]
     taken = torch.empty(0, dtype=torch.int64)
     for step, (overlap, least) in enumerate(selection.steps()):
         n = int((scores > least).sum())  # they are sorted: these are the first n
@@ -76,17 +136,9 @@ def select(
             taken = _extend(taken, boxes[:n], scores[:n], overlap, k)
         if len(taken) >= k:
             break
+        if more and n == len(ranked):
+            return None
     return boxes[taken[:k]], scores[taken[:k]]
-
-
-def _usable(candidates: Candidates, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Finite boxes, clipped to the picture, not empty, the best first."""
-    boxes, scores = candidates.boxes.float(), candidates.scores.float()
-    finite = boxes.isfinite().all(1) & scores.isfinite()
-    boxes = boxes.clamp(min=0).minimum(boxes.new_tensor([*size, *size]))
-    usable = finite & (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(1)
-    order = scores.where(usable, -1).argsort(descending=True, stable=True)[: int(usable.sum())]
-    return boxes[order].cpu(), candidates.classes[order].cpu(), scores[order].cpu()
 
 
 def _distinct(boxes: Tensor, taken: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from cqr.digest import sha256
 from cqr.errors import UserError
 from cqr.pipeline.detectors.download import Source
 from cqr.pipeline.detectors.regional import interpolated
+from cqr.pipeline.detectors.runtimes import sixteen
 from cqr.pipeline.detectors.selection import Candidates, Selection
 from cqr.pipeline.detectors.weights import fit, read, ready
 
@@ -97,6 +98,11 @@ class Torchvision:
         self._std = torch.tensor(transform.image_std, device=device)[:, None, None] * 255
 
     resize = staticmethod(interpolated)
+
+    def in_16_bits(self) -> None:
+        for part in (self.network.backbone, self.network.roi_heads.box_head):
+            part.to(memory_format=torch.channels_last)
+            part.forward = sixteen(part.forward, self.device)
 
     def network_size(self, width: int, height: int) -> tuple[int, int]:
         transform = self.network.transform

@@ -25,6 +25,7 @@ class FakeDetector:
 
     dim = DIM
     max_k = 24
+    prepare = None
 
     def __init__(self, config: str | None):
         self.config = config

@@ -1,7 +1,7 @@
 """A pretrained network as a `regional.Encoder`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -94,6 +94,16 @@ class Backbone:
                 "another --config"
             )
         return seen
+
+    def in_16_bits(self) -> None:
+        exact = self._tower.see
+
+        def see(pixels: Tensor) -> Seen:
+            with torch.autocast(self.device.type, torch.float16):
+                seen = exact(pixels)
+            return replace(seen, tokens=seen.tokens.float(), whole=seen.whole.float())
+
+        self._tower = replace(self._tower, see=see)
 
     def network_size(self, width: int, height: int) -> Size:
         return self._view.network_size(width, height)

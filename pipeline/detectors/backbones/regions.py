@@ -56,7 +56,7 @@ class Pooled:
     kind = "boxes"
 
     def __init__(self, encoder: Encoder, finder: Backend | None) -> None:
-        self._encoder = encoder
+        self.encoder = encoder
         self.dim = encoder.dim
         self.identity: dict[str, Any] = {
             **encoder.identity,
@@ -69,13 +69,13 @@ class Pooled:
     ) -> tuple[list[Tensor], list[Tensor]]:
         features: dict[int, Tensor] = {}
         wholes: dict[int, Tensor] = {}
-        for size, members in _by_size(self._encoder, pictures).items():
-            maps = _encoded(self._encoder, [pictures[i] for i in members], size)
+        for size, members in _by_size(self.encoder, pictures).items():
+            maps = _encoded(self.encoder, [pictures[i] for i in members], size)
             there = [_into(boxes[i], pictures[i], size) for i in members]
-            pooled = self._encoder.pool(maps, [b.to(self._encoder.device) for b in there])
+            pooled = self.encoder.pool(maps, [b.to(self.encoder.device) for b in there])
             each = pooled.float().cpu().split([len(b) for b in there])
             features |= dict(zip(members, each, strict=True))
-            wholes |= dict(zip(members, _whole(self._encoder, maps), strict=True))
+            wholes |= dict(zip(members, _whole(self.encoder, maps), strict=True))
         order = range(len(pictures))
         return [features[i] for i in order], [wholes[i] for i in order]
 
@@ -98,11 +98,11 @@ class Crops(Pooled):
     def _embedded(self, pictures: list[Picture]) -> Tensor:
         """N x D."""
         found = torch.empty(len(pictures), self.dim)
-        for size, members in _by_size(self._encoder, pictures).items():
+        for size, members in _by_size(self.encoder, pictures).items():
             for first in range(0, len(members), BATCH):
                 some = members[first : first + BATCH]
-                maps = _encoded(self._encoder, [pictures[i] for i in some], size)
-                found[some] = _whole(self._encoder, maps)
+                maps = _encoded(self.encoder, [pictures[i] for i in some], size)
+                found[some] = _whole(self.encoder, maps)
         return found
 
 
