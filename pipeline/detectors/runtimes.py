@@ -30,6 +30,10 @@ EXTRAS = {"openvino": "cpu", "onnxruntime": "onnx"}
 
 RUNTIMES = (TORCH, *PACKAGES, FP16)
 
+HALF = torch.float16
+"""Not bfloat16, which is as fast: in that nearly half of the features of EfficientNet-Lite0 have a
+cosine of less than 0.999 to those of 32 bits, in float16 none (docs/performance.md)."""
+
 TOLERANCE = 1e-3
 """Of what a network gives, over its largest value: more than this from PyTorch is another network.
 4e-6 has been seen."""
@@ -145,15 +149,11 @@ def halve(detector: Any) -> None:
 
 
 def sixteen(forward: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """A part of a network, computed in float16; what it gives is float32 again.
-
-    Not in bfloat16, which is as fast: in that nearly half of the features of EfficientNet-Lite0
-    have a cosine of less than 0.999 to those of 32 bits, in float16 none (docs/performance.md).
-    """
+    """A part of a network, computed in HALF; what it gives is float32 again."""
 
     @functools.wraps(forward)
     def run(*arguments: Any) -> Any:
-        with torch.autocast(device.type, torch.float16):
+        with torch.autocast(device.type, HALF):
             found = forward(*arguments)
         if isinstance(found, Mapping):
             return {name: part.float() for name, part in found.items()}

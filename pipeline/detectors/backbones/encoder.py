@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cqr.errors import UserError
-from cqr.pipeline.detectors import Picture
+from cqr.pipeline.detectors import Picture, runtimes
 from cqr.pipeline.detectors.backbones.tokens import Pool, shares
 from cqr.pipeline.detectors.backbones.view import Size, View
 
@@ -99,7 +99,7 @@ class Backbone:
         exact = self._tower.see
 
         def see(pixels: Tensor) -> Seen:
-            with torch.autocast(self.device.type, torch.float16):
+            with torch.autocast(self.device.type, runtimes.HALF):
                 seen = exact(pixels)
             return replace(seen, tokens=seen.tokens.float(), whole=seen.whole.float())
 
