@@ -225,7 +225,7 @@ def test_two_trainings_are_not_at_one_run(run, monkeypatch):
         train.train(run, None)
     left = run.path / ".checkpoint.safetensors.0123abcd.partial"
     left.write_bytes(b"x")
-    monkeypatch.setattr(train, "_train", lambda *_: Progress(epoch=3))
+    monkeypatch.setattr(train, "_train", lambda *_: [Progress(epoch=3)])
     assert train.train(run, None) == Progress(epoch=3)
     assert not left.exists()
 

@@ -109,19 +109,31 @@ def train_seeds(
             held.enter_context(alone(run.path, what, "begin another run with --fresh"))
             for left in run.path.glob(".*.partial"):  # by one that was killed
                 left.unlink(missing_ok=True)
-        if runs[0].settings.untrained:
-            for run in runs:
-                fit(run, material.reader, find_device(device))
-            return [Progress() for _ in runs]
-        fabric = fabric_of(device, precision)
-        if compile or len(runs) > 1:
-            check_whole(fabric)
-        material = material.seen_by(runs[0].settings)
-        material = replace(material, reader=near(material.reader, fabric.device))
-        return _train(runs, material, fabric, compile, on_step, on_epoch)
+        return _train(runs, material, on_step, on_epoch, device, precision, compile)
 
 
 def _train(
+    runs: Sequence[Run],
+    material: Material,
+    on_step: OnStep,
+    on_epoch: OnEpoch,
+    device: str,
+    precision: str | None,
+    compile: bool,
+) -> list[Progress]:
+    if runs[0].settings.untrained:
+        for run in runs:
+            fit(run, material.reader, find_device(device))
+        return [Progress() for _ in runs]
+    fabric = fabric_of(device, precision)
+    if compile or len(runs) > 1:
+        check_whole(fabric)
+    material = material.seen_by(runs[0].settings)
+    material = replace(material, reader=near(material.reader, fabric.device))
+    return _to_the_end(runs, material, fabric, compile, on_step, on_epoch)
+
+
+def _to_the_end(
     runs: Sequence[Run],
     material: Material,
     fabric: lightning_fabric.Fabric,
@@ -129,11 +141,11 @@ def _train(
     on_step: OnStep,
     on_epoch: OnEpoch,
 ) -> list[Progress]:
-    """With the regions as the models are given them."""
+    """From where the runs stand, with the regions as their models are given them."""
     trainings, where = zip(*(_set_up(run, material, fabric) for run in runs), strict=True)
     progress: list[Progress] = list(where)
     if len({(one.epoch, one.step) for one in progress}) > 1:  # a kill came between their saves
-        each = [_train([run], material, fabric, compile, on_step, on_epoch) for run in runs]
+        each = [_to_the_end([run], material, fabric, compile, on_step, on_epoch) for run in runs]
         return [one for [one] in each]
     epochs = runs[0].settings.epochs
     with _stop_requests() as stop, ThreadPoolExecutor(1) as loader:
