@@ -42,6 +42,7 @@ from cqr.pipeline.extract import Job, extract
 from cqr.pipeline.feature_file import FeatureFile, open_features
 
 K, BATCH = 36, 4
+ON_A_CPU = (runtimes.TORCH, *runtimes.PACKAGES)
 BEFORE = "torch as it was"
 
 
@@ -146,7 +147,7 @@ def _timed(detector: Any) -> Iterator[Counter[str]]:
 def compare(folder: Path, name: str, rounds: int) -> None:
     """Ratios of pictures a second, and how far the numbers are apart."""
     variants = {BEFORE: loaded(name, "torch", True, first=True)}
-    for runtime in runtimes.RUNTIMES:
+    for runtime in ON_A_CPU:
         variants[runtime] = loaded(name, runtime, False)
     times: dict[str, list[tuple[float, float]]] = {variant: [] for variant in variants}
     pictures = len(find(folder)[0])
@@ -167,7 +168,7 @@ def compare(folder: Path, name: str, rounds: int) -> None:
             )
             rate = pictures / statistics.median(t[1] for t in taken)
             print(f"  {variant:20} {rate:6.1f} a CPU second; ratio: CPU {cpu:.2f}, wall {wall:.2f}")
-        for runtime in runtimes.RUNTIMES[1:]:
+        for runtime in runtimes.PACKAGES:
             print(f"  {runtime}: {_apart(first['torch'], first[runtime])}")
         print(f"  {BEFORE}: {_apart(first[BEFORE], first['torch'])}")
 
@@ -199,7 +200,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--detector", choices=FINDERS, default="grid")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--runtime", choices=runtimes.RUNTIMES, default="torch")
+    parser.add_argument("--runtime", choices=ON_A_CPU, default="torch")
     parser.add_argument("--whole", action="store_true")
     options = parser.parse_args()
     if options.command == "shares":
