@@ -85,7 +85,7 @@ def measured(
         UserError: the features are not finite.
     """
     rows = np.unique(np.linspace(0, len(reader) - 1, min(len(reader), SAMPLE)).round())
-    images = reader.seen_as("whole").gather(rows.astype(np.int64)).own.float()
+    images = reader.seen_as("whole").gather(rows.astype(np.int64)).own.float().cpu()
     if not torch.isfinite(images).all():
         raise UserError(
             f"the features of {reader.file.path} are not finite: check them with "

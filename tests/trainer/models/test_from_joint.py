@@ -18,6 +18,7 @@ from cqr.trainer.models.from_joint import FromJoint
 from cqr.trainer.models.zero_shot import ZeroShot
 from cqr.trainer.text.vocabulary import TextSpec, WordBatch
 from cqr.trainer.training.settings import Settings
+from cqr.trainer.training.steps import resident
 
 pytest.importorskip("transformers", reason="pip install 'cqr[text]'")
 import around_models
@@ -219,6 +220,16 @@ def test_an_interrupted_training_ends_with_the_same_weights(photos):
     )  # fmt: skip
     run = around_models.resumed(photos, chosen)
     assert [line["epoch"] for line in run.history()] == [0, 1, 2]
+
+
+def test_what_lies_on_the_device_trains_the_same(photos, monkeypatch):
+    """Pictures as regions and as wholes, word pieces, and the texts' own vectors."""
+    mapped = trained(photos)
+    monkeypatch.setattr(resident, "room", lambda device: 2**40)
+    near = trained(photos, fresh=True)
+    assert mapped.path != near.path
+    a, b = (load_file(run.checkpoint) for run in (mapped, near))
+    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_a_run_is_searched_as_any_other(photos):
