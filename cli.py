@@ -1,13 +1,15 @@
 """The command line: registers the commands, and ends what a user caused with one sentence."""
 
+import atexit
 import functools
 import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -135,6 +137,26 @@ def main() -> None:
     except KeyboardInterrupt:  # before a command has begun, or as it ends
         _say_interrupted()
         sys.exit(130)
+    except SystemExit as ended:
+        _leave(ended)
+
+
+def _leave(ended: SystemExit) -> NoReturn:
+    """End the process; without taking PyTorch apart, which takes 0.4 s, a quarter of a question.
+
+    All else is done as Python does it: threads are waited for, what was registered `atexit` is
+    called, what was printed goes out.
+    """
+    if "torch" not in sys.modules or not isinstance(ended.code, int | None):
+        raise ended
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except BaseException:  # what is wrong will be so again, and Python says it
+        raise ended from None
+    os._exit(ended.code or 0)
 
 
 if __name__ == "__main__":
