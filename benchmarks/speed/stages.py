@@ -133,7 +133,7 @@ def _timed(detector: Any) -> Iterator[Counter[str]]:
         "decode": [(images, "size"), (images, "decoded")],
         "resize": [(backend, "resize")],
         "model": [(backend, "encode"), (backend, "find"), (backend, "pool")],
-        "selection": [(regional, "select")],
+        "selection": [(regional, "select_each")],
         "write": [(compute, "_store"), (assembly.Task, "write"), (assembly, "join")],
     }
     with ExitStack() as stack:
