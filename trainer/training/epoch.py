@@ -17,7 +17,7 @@ from cqr.errors import UserError
 from cqr.machine import device_name, leads
 from cqr.trainer.training import checkpoint
 from cqr.trainer.training.checkpoint import Progress
-from cqr.trainer.training.steps.batches import Pairs, ahead
+from cqr.trainer.training.steps.batches import Batch, Pairs, ahead
 from cqr.trainer.training.steps.step import (
     Forward,
     Taken,
@@ -51,51 +51,86 @@ def run_epoch(
         UserError: a loss is not finite.
         KeyboardInterrupt: asked to stop; the state was saved first.
     """
-    t, (epoch, first) = trainings[0], (progress[0].epoch, progress[0].step)
-    settings, rank, world = t.run.settings, t.fabric.global_rank, t.fabric.world_size
-    device = t.fabric.device
-    pairs = [each.pairs(epoch) for each in trainings]
-    whole = np.arange(t.steps * t.batch).reshape(t.steps, t.batch)
-    behind = 0 if device.type == "cpu" else 1
+    epoch = _Epoch(trainings, progress, on_step)
+    fabric, first = trainings[0].fabric, progress[0].step
+    behind = 0 if fabric.device.type == "cpu" else 1
+    index = epoch.index[:, fabric.global_rank :: fabric.world_size]
     began, waited, stopped = time.perf_counter(), 0.0, False
-    unread: deque[tuple[int, Taken]] = deque()
+    for step, batches, wait in ahead(loader, epoch.pairs, index, first, fabric.device):
+        waited += wait
+        epoch.take(forward, batches, step, stop)
+        if len(epoch.unread) > behind and (stopped := epoch.read()):
+            break
+    while epoch.unread:
+        stopped |= epoch.read()
+    if stopped and not epoch.over:
+        for t, one in zip(trainings, epoch.progress, strict=True):
+            save(t, one)
+        raise KeyboardInterrupt
+    seconds = time.perf_counter() - began
+    return epoch.progress, epoch.lines(first, seconds, waited)
 
-    def read() -> bool:
-        nonlocal progress
-        step, taken = unread.popleft()
+
+class _Epoch:
+    """An epoch as it goes.
+
+    Attributes:
+        progress: where each training stands, by the steps that were read.
+        pairs: of each training.
+        index: of an epoch's steps, which pairs are a batch.
+        unread: the steps that were taken since, and their numbers.
+    """
+
+    def __init__(
+        self, trainings: Sequence[Training], progress: list[Progress], on_step: OnStep
+    ) -> None:
+        t = self.first = trainings[0]
+        self.trainings, self.progress, self.on_step = trainings, progress, on_step
+        self.number = progress[0].epoch
+        self.pairs = [each.pairs(self.number) for each in trainings]
+        self.index = np.arange(t.steps * t.batch).reshape(t.steps, t.batch)
+        self.unread: deque[tuple[int, Taken]] = deque()
+
+    @property
+    def over(self) -> bool:
+        return self.progress[0].step == self.first.steps
+
+    def take(
+        self, forward: Forward, batches: Sequence[Batch], step: int, stop: threading.Event
+    ) -> None:
+        """Take a step; what it gave is `unread`."""
+        t, settings = self.first, self.first.run.settings
+        at = self.number * t.steps + step
+        seed_with(settings, at * t.fabric.world_size + t.fabric.global_rank)
+        for each in self.trainings:
+            set_lr(each.optimizer, settings, at, settings.epochs * t.steps)
+        self.unread.append((step, take_step(self.trainings, forward, batches, at, stop)))
+
+    def read(self) -> bool:
+        """Read what the first of the `unread` gave, and whether all are asked to stop."""
+        step, taken = self.unread.popleft()
         found, asked = taken.read()
-        for each, drawn, losses in zip(trainings, pairs, found, strict=True):
+        for t, pairs, losses in zip(self.trainings, self.pairs, found, strict=True):
             if not math.isfinite(losses["loss"]):
-                raise UserError(_not_finite(each, drawn, whole[step], epoch, step))
-        progress = [_further(*one, step) for one in zip(progress, found, strict=True)]
-        on_step(epoch, step, t.steps, float(np.mean([losses["loss"] for losses in found])))
+                raise UserError(_not_finite(t, pairs, self.index[step], self.number, step))
+        self.progress = [_further(*one, step) for one in zip(self.progress, found, strict=True)]
+        mean = float(np.mean([losses["loss"] for losses in found]))
+        self.on_step(self.number, step, self.first.steps, mean)
         return asked
 
-    for step, batches, wait in ahead(loader, pairs, whole[:, rank::world], first, device):
-        waited += wait
-        at = epoch * t.steps + step
-        seed_with(settings, at * world + rank)
-        for each in trainings:
-            set_lr(each.optimizer, settings, at, settings.epochs * t.steps)
-        unread.append((step, take_step(trainings, forward, batches, at, stop)))
-        if len(unread) > behind and (stopped := read()):
-            break
-    while unread:
-        stopped |= read()
-    if stopped and progress[0].step < t.steps:
-        for each, one in zip(trainings, progress, strict=True):
-            save(each, one)
-        raise KeyboardInterrupt
-    seconds = (time.perf_counter() - began) / len(trainings)  # each has its share
-    speed = {
-        "seconds": round(seconds, 3),
-        "loader_seconds": round(waited / len(trainings), 3),
-        "queries_per_second": round((t.steps - first) * t.batch / seconds, 1),
-        "device": device_name(device),
-    }
-    if len(trainings) > 1:
-        speed["together"] = len(trainings)
-    return progress, [_line(one, t.steps) | speed for one in progress]
+    def lines(self, first: int, seconds: float, waited: float) -> list[dict[str, Any]]:
+        """What the log says; of the time each training has its share."""
+        t, together = self.first, len(self.trainings)
+        share = seconds / together
+        speed = {
+            "seconds": round(share, 3),
+            "loader_seconds": round(waited / together, 3),
+            "queries_per_second": round((t.steps - first) * t.batch / share, 1),
+            "device": device_name(t.fabric.device),
+        }
+        if together > 1:
+            speed["together"] = together
+        return [_line(one, t.steps) | speed for one in self.progress]
 
 
 def save(t: Training, progress: Progress) -> None:
