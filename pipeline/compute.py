@@ -218,9 +218,9 @@ class Read(NamedTuple):
 def _read(file: Path, detector: Detector, max_pixels: int) -> Read:
     decoded = images.decoded(file, max_pixels=max_pixels, fraction=detector.fraction)
     prepared = None
-    if detector.prepare is not None:
+    if (prepare := detector.prepare) is not None:
         with contextlib.suppress(ValueError, RuntimeError):
-            prepared = detector.prepare(decoded.pixels)
+            prepared = prepare(decoded.pixels)
     return Read(decoded, prepared)
 
 

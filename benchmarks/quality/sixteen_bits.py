@@ -45,7 +45,7 @@ def main() -> None:
             near = away.min(1) <= 1
             same += int(near.sum())
             a, b = one.features[: one.count][near], two.features[away.argmin(1)[near]]
-            cosines += [*((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))]
+            cosines += torch.cosine_similarity(*map(torch.from_numpy, (a, b))).tolist()
         regions, found = sum(one.count for one in expected), np.array(cosines)
         print(
             f"{half}: {same} of {regions} regions have the same box; cosines {found.mean():.6f}"

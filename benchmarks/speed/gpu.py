@@ -219,8 +219,8 @@ def backbone(place: Path, files: list[Path], device: torch.device, size: Size) -
     some = [images.decode(file) for file in files[:16]]
     one, two = (loaded_by(each, device)(some, K) for each in specs.values())
     cosine = min(
-        float(np.min((a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)))
-        for a, b in ((x.features, y.features) for x, y in zip(one, two, strict=True))
+        float(torch.cosine_similarity(*map(torch.from_numpy, (a.features, b.features))).min())
+        for a, b in zip(one, two, strict=True)
     )
     workers = by_workers(files, spec if device.type == "cpu" else specs["cqr, fp16"])
     return told(found) | {"cosine": round(cosine, 6), "workers": workers}

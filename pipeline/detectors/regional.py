@@ -171,7 +171,7 @@ class RegionDetector:
         if self._there:
             batch = interpolated_there(pictures, size, backend.device)
         else:
-            ready = prepared or [self._resized(picture) for picture in pictures]
+            ready = prepared or [backend.resize(picture, size) for picture in pictures]
             batch = moved(torch.stack(list(ready)), backend.device)
         maps = backend.encode(batch.float())
         found = select_each(backend.find(maps, k), size, k, backend.selection)
@@ -255,26 +255,28 @@ def antialiased(picture: Picture, size: tuple[int, int]) -> Tensor:
 
 def interpolated(picture: Picture, size: tuple[int, int]) -> Tensor:
     """Resize by plain bilinear interpolation, as torchvision's detectors do; 3 x H x W float32."""
-    pixels = torch.tensor(picture).permute(2, 0, 1)[None].float()
-    width, height = size
-    return interpolate(pixels, size=(height, width), mode="bilinear", align_corners=False)[0]
+    return _bilinear(torch.tensor(picture)[None], size)[0]
 
 
 def interpolated_there(
     pictures: Sequence[Picture], size: tuple[int, int], device: torch.device
 ) -> Tensor:
     """`interpolated` of each picture, on a device: those of one size at once; B x 3 x H x W."""
-    width, height = size
     alike: dict[tuple[int, ...], list[int]] = {}
     for i, picture in enumerate(pictures):
         alike.setdefault(picture.shape, []).append(i)
     each: dict[int, Tensor] = {}
     for members in alike.values():
         pixels = moved(torch.from_numpy(np.stack([pictures[i] for i in members])), device)
-        pixels = pixels.permute(0, 3, 1, 2).float()
-        resized = interpolate(pixels, size=(height, width), mode="bilinear", align_corners=False)
-        each |= zip(members, resized, strict=True)
+        each |= zip(members, _bilinear(pixels, size), strict=True)
     return torch.stack([each[i] for i in range(len(pictures))])
+
+
+def _bilinear(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """B x H x W x 3 to B x 3 x H x W float32 of that (width, height)."""
+    width, height = size
+    pixels = pictures.permute(0, 3, 1, 2).float()
+    return interpolate(pixels, size=(height, width), mode="bilinear", align_corners=False)
 
 
 def _plain(selection: Selection) -> dict[str, list[float]]:

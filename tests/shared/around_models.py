@@ -73,6 +73,13 @@ def settings(name, *options, embed=48, **given):
     return settle({}, {"model": name, **given}, [*small, f"embed_dim={embed}", *options])
 
 
+def losses(run):
+    """Of each epoch in a run's log, in their order."""
+    return [
+        [value for name, value in line.items() if name.endswith("loss")] for line in run.history()
+    ]
+
+
 def trained(features, chosen, device="cpu", **more):
     material = collect(features)
     run = start(material, chosen, fresh=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from around_models import NAMES, model, regions, settings, trained, words
+from around_models import NAMES, losses, model, regions, settings, trained, words
 from cqr.errors import UserError
 from cqr.trainer.text.vocabulary import TextSpec, Vocabulary, WordBatch
 from cqr.trainer.training import checkpoint, train
@@ -23,12 +23,6 @@ LBF = ["dropout=0", "pool=max", "locate=1", "where=0.3", "nothing=true", "word_r
 LBF += ["waves=true", "relations=true"]
 REFUSED = {"show-and-tell": "lstm", "film": "dynamic shape", "clvc-net": "dynamic shape"}
 """Those of which several are no batched model, and why."""
-
-
-def losses(run):
-    return [
-        [value for name, value in line.items() if name.endswith("loss")] for line in run.history()
-    ]
 
 
 def several(features, chosen):

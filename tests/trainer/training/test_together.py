@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import cqr
+from around_models import losses
 from cqr.errors import UserError
 from cqr.trainer.training import runs
 from cqr.trainer.training.steps.fabric import check_divisible
@@ -29,12 +30,6 @@ def command(features, settings, options):
     for name, value in settings.items():
         words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
     return words + [part for option in options for part in ("--set", option)]
-
-
-def losses(run):
-    return [
-        [value for name, value in line.items() if name.endswith("loss")] for line in run.history()
-    ]
 
 
 def assert_equal_weights(together, one):

@@ -43,9 +43,7 @@ class Compiled:
     def __call__(self, batches: Sequence[Batch], at: int) -> Parts:
         [batch], t = batches, self.training
         [parts] = _filled(t, [batch], fixed=True)
-        torch.compiler.cudagraph_mark_step_begin()
-        with possible(t.run.settings), everywhere(), t.fabric.autocast():
-            found = self._work(parts)
+        found = _on_shapes(t, self._work, parts)
         return {name: value[None] for name, value in found.items()}
 
     def zero_grad(self) -> None:
@@ -84,10 +82,8 @@ class Batched:
         t = self.trainings[0]
         filled = _filled(t, batches, self._compile)
         parts = {name: torch.stack([each[name] for each in filled]) for name in filled[0]}
-        torch.compiler.cudagraph_mark_step_begin()
-        plain = sdpa_kernel(SDPBackend.MATH)  # the others are not for batched models everywhere
-        with possible(t.run.settings), everywhere(), t.fabric.autocast(), plain:
-            return self._work(self._weights, self._buffers, parts)
+        with sdpa_kernel(SDPBackend.MATH):  # the others are not for batched models everywhere
+            return _on_shapes(t, self._work, self._weights, self._buffers, parts)
 
     def zero_grad(self) -> None:
         """In place: the slices are what the optimizers know."""
@@ -138,6 +134,12 @@ def _filled(t: Training, batches: Sequence[Batch], fixed: bool) -> list[Parts]:
     return [batch.filled(k, n).parts() for batch in batches]
 
 
+def _on_shapes(t: Training, work: Callable[..., Parts], *given: Parts) -> Parts:
+    """What `work` gives, which is to depend on shapes alone, in the training's precision."""
+    with possible(t.run.settings), everywhere(), t.fabric.autocast():
+        return work(*given)
+
+
 @contextmanager
 def possible(settings: Settings) -> Iterator[None]:
     """Raises UserError where PyTorch cannot compile what a model does, or not for several."""
@@ -159,4 +161,9 @@ def compiled(work: Callable[..., Parts]) -> Callable[..., Parts]:
     made: Callable[..., Parts] = torch.compile(
         work, fullgraph=True, dynamic=False, mode="reduce-overhead"
     )
-    return made
+
+    def run(*given: Parts) -> Parts:
+        torch.compiler.cudagraph_mark_step_begin()
+        return made(*given)
+
+    return run

@@ -28,8 +28,9 @@ def near(reader: RegionReader, device: torch.device) -> RegionReader:
 
 def read_once(words: TextReader, texts: Iterable[str], device: torch.device) -> TextReader:
     """A reader of these texts' words that lie on the device, or the same where they do not fit."""
-    known = sorted(set(texts)) if room(device) else []
-    fits = known and _bytes(words.spec) * len(known) <= room(device)
+    space = room(device)
+    known = sorted(set(texts)) if space else []
+    fits = known and _bytes(words.spec) * len(known) <= space
     return Once(words, known, device) if fits else words
 
 
